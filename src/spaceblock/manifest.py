@@ -1,0 +1,83 @@
+"""The names of a transfer: which item is which file, and what folders and links go with them.
+
+Names travel apart from the bytes, and a transfer of unnamed buffers has none at all. An entry is what the sender said
+and nothing more: whether its name can be used on this system is decided by :mod:`spaceblock.names`.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from .errors import LocalProtocolError, RemoteProtocolError
+
+
+class EntryKind(IntEnum):
+    """What an entry names."""
+
+    FILE = 0
+    FOLDER = 1
+    LINK = 2
+
+
+@dataclass(frozen=True, slots=True)
+class Entry:
+    """One name of a transfer.
+
+    ``name`` is a relative path whose parts are joined by ``/``. ``item`` is the index of the item with the bytes: a
+    file has one, a folder or a symbolic link has none. ``mode`` holds POSIX permission bits (at most 0o7777),
+    ``mtime_ns`` the time of the last change in nanoseconds since 1970. ``target`` is what a link, and nothing else,
+    points to.
+    """
+
+    kind: EntryKind
+    name: str
+    item: int | None = None
+    mode: int | None = None
+    mtime_ns: int | None = None
+    target: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Manifest:
+    """All entries of a transfer, in the order in which they were sent.
+
+    ``items`` is the number of the transfer's items, where it is known. Raises :class:`LocalProtocolError` when an entry
+    names an item that does not exist, two entries name the same item, or two have the same name.
+    """
+
+    entries: tuple[Entry, ...] = ()
+    items: int | None = None
+    _by_item: dict[int, Entry] = field(default_factory=dict, init=False, repr=False, compare=False)
+
+    def __post_init__(self) -> None:
+        names = set()
+        for entry in self.entries:
+            if entry.name in names:
+                raise LocalProtocolError(f"Two entries have the name {entry.name!r}; give one of them another name.")
+            names.add(entry.name)
+            if entry.item is not None:
+                self._add_item(entry, entry.item)
+
+    @classmethod
+    def checked(cls, entries: Iterable[Entry], items: int) -> Manifest:
+        """The manifest that a peer sent for ``items`` items; raises :class:`RemoteProtocolError` where it is wrong."""
+        try:
+            return cls(tuple(entries), items)
+        except LocalProtocolError as error:
+            raise RemoteProtocolError(f"The peer sent a manifest that contradicts itself. {error}") from error
+
+    def entry_of(self, item: int) -> Entry | None:
+        """The entry that names ``item``, or ``None`` for an unnamed one."""
+        return self._by_item.get(item)
+
+    def _add_item(self, entry: Entry, item: int) -> None:
+        if entry.kind is not EntryKind.FILE:
+            raise LocalProtocolError(f"The entry {entry.name!r} is no file but has an item; leave the item out.")
+        if item < 0 or (self.items is not None and item >= self.items):
+            raise LocalProtocolError(f"The entry {entry.name!r} names item {item}, which does not exist; correct it.")
+        other = self._by_item.setdefault(item, entry)
+        if other is not entry:
+            names = f"{other.name!r} and {entry.name!r}"
+            raise LocalProtocolError(f"The entries {names} both name item {item}; let each item have one name.")

@@ -1,0 +1,460 @@
+"""The messages that come in pages: a list with no limit of its own, cut into messages of bounded size.
+
+Each page says where it begins and whether it is the last; an empty list is one empty page. That pages join up is for
+the session to check. Decoding a page's elements is the one place where speed counts, as a transfer may have a million
+of them: those loops use the core's decoder on plain variables.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from dataclasses import dataclass
+from enum import IntEnum
+from typing import ClassVar, Protocol, TypeVar
+
+from .blocks import Full, Partial, SpaceblockRequest, SpaceblockRequests
+from .core import decode_uint_var
+from .limits import MESSAGE_PAYLOAD_MAX
+from .manifest import Entry, EntryKind
+from .wire import (
+    DIGEST_SIZE,
+    NAME_MAX,
+    UUID_SIZE,
+    Message,
+    MessageType,
+    Reader,
+    Writer,
+    check_code,
+    check_name,
+    check_span,
+    take,
+    take_string,
+    unzigzag,
+    zigzag,
+)
+
+MODE_MAX = 0o7777
+"""Permission bits of an entry's mode; the file's kind is not among them."""
+
+
+class VerdictKind(IntEnum):
+    """What the receiver wants of an item."""
+
+    SEND = 0
+    SKIP = 1
+    HAVE = 2
+
+
+class OutcomeKind(IntEnum):
+    """How an item ended."""
+
+    VERIFIED = 0
+    SKIPPED = 1
+    FAILED = 2
+
+
+@dataclass(frozen=True, slots=True)
+class RequestsPage(Message):
+    """Some of the items that the sender offers, beginning with item ``first``.
+
+    ``block_size`` is in bytes, a power of two from 2^17 to 2^24, and the same on every page. ``manifest_follows`` is
+    said on the last page only.
+    """
+
+    TYPE: ClassVar[MessageType] = MessageType.REQUESTS
+    uuid: bytes
+    last: bool
+    manifest_follows: bool
+    block_size: int
+    first: int
+    items: tuple[SpaceblockRequest, ...]
+
+    def _write(self, out: Writer) -> None:
+        out.fixed(self.uuid, UUID_SIZE)
+        out.uint(_page_flags(self.last, self.manifest_follows))
+        exponent = _check_exponent(self.block_size.bit_length() - 1)
+        if self.block_size != 1 << exponent:
+            raise ValueError(f"its block size {self.block_size} is no power of two")
+        out.uint(exponent)
+        write_page_head(out, self.first, self.items)
+        _write_requests(out, self.items)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> RequestsPage:
+        uuid = reader.take(UUID_SIZE)
+        flags = reader.flags(_LAST | _MANIFEST_FOLLOWS)
+        _page_flags(bool(flags & _LAST), bool(flags & _MANIFEST_FOLLOWS))
+        block_size = 1 << _check_exponent(reader.uint())
+        first, count = read_page_head(reader, 1)
+        items = _read_requests(reader, count)
+        return cls(uuid, bool(flags & _LAST), bool(flags & _MANIFEST_FOLLOWS), block_size, first, items)
+
+
+@dataclass(frozen=True, slots=True)
+class ManifestPage(Message):
+    """Some of the names of a transfer, beginning with entry ``first``."""
+
+    TYPE: ClassVar[MessageType] = MessageType.MANIFEST
+    last: bool
+    first: int
+    entries: tuple[Entry, ...]
+
+    def _write(self, out: Writer) -> None:
+        out.uint(self.last)
+        write_page_head(out, self.first, self.entries)
+        for entry in self.entries:
+            _write_entry(out, entry)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> ManifestPage:
+        last = bool(reader.flags(_LAST))
+        first, count = read_page_head(reader, 3)
+        return cls(last, first, _read_entries(reader, count))
+
+
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What the receiver wants of one item; for ``HAVE``, it has the bytes up to ``offset`` and they have ``digest``."""
+
+    kind: VerdictKind
+    offset: int = 0
+    digest: bytes = b""
+
+
+@dataclass(frozen=True, slots=True)
+class AnswerPage(Message):
+    """Some of the receiver's verdicts, beginning with that of item ``first``."""
+
+    TYPE: ClassVar[MessageType] = MessageType.ANSWER
+    last: bool
+    first: int
+    verdicts: tuple[Verdict, ...]
+
+    def _write(self, out: Writer) -> None:
+        out.uint(self.last)
+        write_page_head(out, self.first, self.verdicts)
+        for verdict in self.verdicts:
+            out.uint(verdict.kind)
+            if verdict.kind is VerdictKind.HAVE:
+                out.uint(verdict.offset)
+                out.fixed(verdict.digest, DIGEST_SIZE)
+            elif verdict.offset or verdict.digest:
+                raise ValueError("only a verdict HAVE has an offset and a digest")
+
+    @classmethod
+    def _read(cls, reader: Reader) -> AnswerPage:
+        last = bool(reader.flags(_LAST))
+        first, count = read_page_head(reader, 1)
+        return cls(last, first, _read_verdicts(reader, count))
+
+
+@dataclass(frozen=True, slots=True)
+class Outcome:
+    """How one item ended.
+
+    When verified: the receiver's digest, the bytes that it covers, and the final name (empty for an unnamed item). When
+    failed: the error code.
+    """
+
+    kind: OutcomeKind
+    digest: bytes = b""
+    size: int = 0
+    name: str = ""
+    code: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class VerifiedPage(Message):
+    """Some outcomes, beginning with that of item ``first``; with the last page the receiver's part is over."""
+
+    TYPE: ClassVar[MessageType] = MessageType.VERIFIED
+    last: bool
+    first: int
+    outcomes: tuple[Outcome, ...]
+
+    def _write(self, out: Writer) -> None:
+        out.uint(self.last)
+        write_page_head(out, self.first, self.outcomes)
+        for outcome in self.outcomes:
+            _write_outcome(out, outcome)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> VerifiedPage:
+        last = bool(reader.flags(_LAST))
+        first, count = read_page_head(reader, 1)
+        return cls(last, first, _read_outcomes(reader, count))
+
+
+def pages_of_requests(requests: SpaceblockRequests, manifest_follows: bool) -> Iterator[RequestsPage]:
+    """Split the items of a transfer into messages; one empty page if there are none."""
+    for last, first, items in _pages(requests.items, lambda _: _REQUEST_ROOM):
+        yield RequestsPage(requests.uuid, last, last and manifest_follows, requests.block_size, first, items)
+
+
+def pages_of_manifest(entries: Sequence[Entry]) -> Iterator[ManifestPage]:
+    """Split a manifest's entries into messages; one empty page if there are none."""
+    for last, first, page in _pages(entries, _entry_room):
+        yield ManifestPage(last, first, page)
+
+
+def pages_of_answer(verdicts: Sequence[Verdict]) -> Iterator[AnswerPage]:
+    """Split the verdicts of all items into messages; one empty page if there are none."""
+    for last, first, page in _pages(verdicts, lambda _: _VERDICT_ROOM):
+        yield AnswerPage(last, first, page)
+
+
+def pages_of_verified(outcomes: Sequence[Outcome]) -> Iterator[VerifiedPage]:
+    """Split the outcomes of all items into messages; one empty page if there are none."""
+    for last, first, page in _pages(outcomes, _outcome_room):
+        yield VerifiedPage(last, first, page)
+
+
+def write_page_head(out: Writer, first: int, values: _Sized) -> None:
+    """Write the index of a page's first value and the number of its values."""
+    check_span(first, len(values))
+    out.uint(first)
+    out.uint(len(values))
+
+
+def read_page_head(reader: Reader, smallest: int) -> tuple[int, int]:
+    """Read the index of a page's first value and the number of its values, each of ``smallest`` bytes or more."""
+    first = reader.uint()
+    count = reader.count(smallest)
+    check_span(first, count)
+    return first, count
+
+
+_T = TypeVar("_T")
+
+_LAST = 1
+_MANIFEST_FOLLOWS = 2
+
+_SIZE_KNOWN = 1
+_REREADABLE = 2
+_PARTIAL = 4
+
+_HAS_ITEM = 1
+_HAS_MODE = 2
+_HAS_MTIME = 4
+_HAS_TARGET = 8
+
+# Each kind of entry by its number, with the flags that it must have and those that it may have.
+_ENTRY_KINDS: dict[int, tuple[EntryKind, int, int]] = {
+    0: (EntryKind.FILE, _HAS_ITEM, _HAS_ITEM | _HAS_MODE | _HAS_MTIME),
+    1: (EntryKind.FOLDER, 0, _HAS_MODE | _HAS_MTIME),
+    2: (EntryKind.LINK, _HAS_TARGET, _HAS_MODE | _HAS_MTIME | _HAS_TARGET),
+}
+
+_BILLION = 1_000_000_000
+
+# Bounds on encoded bytes, where a variable-length integer counts 8 and a small one 1. A page's head is at most a UUID,
+# flags, an exponent, an index and a count.
+_PAGE_ROOM = MESSAGE_PAYLOAD_MAX - (UUID_SIZE + 1 + 1 + 8 + 8)
+_REQUEST_ROOM = 1 + 3 * 8
+_VERDICT_ROOM = 1 + 8 + DIGEST_SIZE
+_ENTRY_ROOM = 1 + 1 + 8 + 4 + 2 + 8 + 8 + 4
+_OUTCOME_ROOM = 1 + DIGEST_SIZE + 8 + 4
+
+_FULL = Full()
+_VERIFIED = OutcomeKind.VERIFIED.value
+_PLAIN_VERDICTS = {kind.value: Verdict(kind) for kind in (VerdictKind.SEND, VerdictKind.SKIP)}
+
+
+class _Sized(Protocol):
+    def __len__(self) -> int: ...
+
+
+def _pages(values: Sequence[_T], room: Callable[[_T], int]) -> Iterator[tuple[bool, int, tuple[_T, ...]]]:
+    """Cut ``values`` where a page is full; yields whether it is the last one, its first index, and its values."""
+    first, used = 0, 0
+    for index, value in enumerate(values):
+        need = room(value)
+        if used + need > _PAGE_ROOM and index > first:
+            yield False, first, tuple(values[first:index])
+            first, used = index, 0
+        used += need
+    yield True, first, tuple(values[first:])
+
+
+def _text_room(text: str) -> int:
+    return len(text) if text.isascii() else 4 * len(text)
+
+
+def _entry_room(entry: Entry) -> int:
+    return _ENTRY_ROOM + _text_room(entry.name) + _text_room(entry.target or "")
+
+
+def _outcome_room(outcome: Outcome) -> int:
+    return _OUTCOME_ROOM + _text_room(outcome.name)
+
+
+def _page_flags(last: bool, manifest_follows: bool) -> int:
+    if manifest_follows and not last:
+        raise ValueError("a page that is not the last one announces the manifest")
+    return _LAST * last | _MANIFEST_FOLLOWS * manifest_follows
+
+
+def _check_exponent(exponent: int) -> int:
+    if not 17 <= exponent <= 24:
+        raise ValueError(f"its block size 2^{exponent} is not between 2^17 and 2^24")
+    return exponent
+
+
+def _check_range(start: int, stop: int, size: int | None) -> None:
+    if not 0 <= start <= stop:
+        raise ValueError(f"the range from {start} to {stop} runs backwards")
+    if size is not None and stop > size:
+        raise ValueError(f"the range ends at {stop}, behind the item's size of {size}")
+
+
+def _write_requests(out: Writer, items: Iterable[SpaceblockRequest]) -> None:
+    for item in items:
+        size, part = item.size, item.range
+        flags = _REREADABLE if item.rereadable else 0
+        if size is not None:
+            flags |= _SIZE_KNOWN
+        if isinstance(part, Partial):
+            flags |= _PARTIAL
+        out.uint(flags)
+        if size is not None:
+            out.uint(size)
+        if isinstance(part, Partial):
+            _check_range(part.start, part.stop, size)
+            out.uint(part.start)
+            out.uint(part.stop)
+
+
+def _read_requests(reader: Reader, count: int) -> tuple[SpaceblockRequest, ...]:
+    data, pos = reader.data, reader.pos
+    items = []
+    for _ in range(count):
+        flags, pos = decode_uint_var(data, pos)
+        if flags > 7:
+            raise ValueError(f"an item's flags {flags:#x} have bits that mean nothing")
+        size: int | None = None
+        if flags & _SIZE_KNOWN:
+            size, pos = decode_uint_var(data, pos)
+        if flags & _PARTIAL:
+            start, pos = decode_uint_var(data, pos)
+            stop, pos = decode_uint_var(data, pos)
+            _check_range(start, stop, size)
+            items.append(SpaceblockRequest(size, Partial(start, stop), bool(flags & _REREADABLE)))
+        else:
+            items.append(SpaceblockRequest(size, _FULL, bool(flags & _REREADABLE)))
+    reader.pos = pos
+    return tuple(items)
+
+
+def _entry_kind(number: int, flags: int) -> EntryKind:
+    if number not in _ENTRY_KINDS:
+        raise ValueError(f"an entry is of the unknown kind {number}")
+    kind, required, allowed = _ENTRY_KINDS[number]
+    if flags & required != required or flags & ~allowed:
+        raise ValueError(f"an entry of kind {kind.name} has the flags {flags:#x}, which do not fit it")
+    return kind
+
+
+def _check_mode(mode: int) -> int:
+    if mode > MODE_MAX:
+        raise ValueError(f"the mode {mode:#o} holds more than permission bits")
+    return mode
+
+
+def _write_entry(out: Writer, entry: Entry) -> None:
+    flags = _HAS_ITEM * (entry.item is not None) | _HAS_MODE * (entry.mode is not None)
+    flags |= _HAS_MTIME * (entry.mtime_ns is not None) | _HAS_TARGET * (entry.target is not None)
+    out.uint(_entry_kind(entry.kind, flags))
+    out.uint(flags)
+    if entry.item is not None:
+        out.uint(entry.item)
+    out.string(check_name(entry.name), NAME_MAX)
+    if entry.mode is not None:
+        out.uint(_check_mode(entry.mode))
+    if entry.mtime_ns is not None:
+        seconds, nanoseconds = divmod(entry.mtime_ns, _BILLION)
+        out.uint(zigzag(seconds))
+        out.uint(nanoseconds)
+    if entry.target is not None:
+        out.string(check_name(entry.target), NAME_MAX)
+
+
+def _read_entries(reader: Reader, count: int) -> tuple[Entry, ...]:
+    data, pos = reader.data, reader.pos
+    entries = []
+    for _ in range(count):
+        number, pos = decode_uint_var(data, pos)
+        flags, pos = decode_uint_var(data, pos)
+        kind = _entry_kind(number, flags)
+        item: int | None = None
+        mode: int | None = None
+        mtime: int | None = None
+        target: str | None = None
+        if flags & _HAS_ITEM:
+            item, pos = decode_uint_var(data, pos)
+        name, pos = take_string(data, pos, NAME_MAX)
+        check_name(name)
+        if flags & _HAS_MODE:
+            mode, pos = decode_uint_var(data, pos)
+            _check_mode(mode)
+        if flags & _HAS_MTIME:
+            seconds, pos = decode_uint_var(data, pos)
+            nanoseconds, pos = decode_uint_var(data, pos)
+            if nanoseconds >= _BILLION:
+                raise ValueError(f"a time has {nanoseconds} nanoseconds, which is a second or more")
+            mtime = unzigzag(seconds) * _BILLION + nanoseconds
+        if flags & _HAS_TARGET:
+            target, pos = take_string(data, pos, NAME_MAX)
+            check_name(target)
+        entries.append(Entry(kind, name, item, mode, mtime, target))
+    reader.pos = pos
+    return tuple(entries)
+
+
+def _read_verdicts(reader: Reader, count: int) -> tuple[Verdict, ...]:
+    data, pos = reader.data, reader.pos
+    verdicts = []
+    for _ in range(count):
+        number, pos = decode_uint_var(data, pos)
+        verdict = _PLAIN_VERDICTS.get(number)
+        if verdict is None:
+            kind = VerdictKind(number)
+            offset, pos = decode_uint_var(data, pos)
+            digest, pos = take(data, pos, DIGEST_SIZE)
+            verdict = Verdict(kind, offset, digest)
+        verdicts.append(verdict)
+    reader.pos = pos
+    return tuple(verdicts)
+
+
+def _write_outcome(out: Writer, outcome: Outcome) -> None:
+    kind = outcome.kind
+    if kind is not OutcomeKind.VERIFIED and (outcome.digest or outcome.size or outcome.name):
+        raise ValueError("only a verified outcome has a digest, a size and a name")
+    if kind is not OutcomeKind.FAILED and outcome.code:
+        raise ValueError("only a failed outcome has a code")
+    out.uint(kind)
+    if kind is OutcomeKind.VERIFIED:
+        out.fixed(outcome.digest, DIGEST_SIZE)
+        out.uint(outcome.size)
+        out.string(outcome.name, NAME_MAX)
+    elif kind is OutcomeKind.FAILED:
+        out.uint(check_code(outcome.code))
+
+
+def _read_outcomes(reader: Reader, count: int) -> tuple[Outcome, ...]:
+    data, pos = reader.data, reader.pos
+    outcomes = []
+    for _ in range(count):
+        number, pos = decode_uint_var(data, pos)
+        if number == _VERIFIED:
+            digest, pos = take(data, pos, DIGEST_SIZE)
+            size, pos = decode_uint_var(data, pos)
+            name, pos = take_string(data, pos, NAME_MAX)
+            outcomes.append(Outcome(OutcomeKind.VERIFIED, digest, size, name))
+        elif OutcomeKind(number) is OutcomeKind.FAILED:
+            code, pos = decode_uint_var(data, pos)
+            outcomes.append(Outcome(OutcomeKind.FAILED, code=check_code(code)))
+        else:
+            outcomes.append(Outcome(OutcomeKind.SKIPPED))
+    reader.pos = pos
+    return tuple(outcomes)
