@@ -194,7 +194,7 @@ class Stream(abc.ABC):
 
     @abc.abstractmethod
     def reset(self, code: int) -> None:
-        """Abandon this side's direction: what was not delivered never will be (RESET_STREAM). Harmless after its end."""
+        """Abandon this side's direction (RESET_STREAM): what was not delivered is lost. Harmless after its end."""
 
     @abc.abstractmethod
     def stop(self, code: int) -> None:

@@ -1,0 +1,433 @@
+"""One UDP socket with any number of QUIC connections on it, as client, as server, or both.
+
+Rules: the endpoint reads datagrams in batches, finds each one's connection by its destination connection ID, lets every
+connection that got something work once, and writes what they send. It keeps no state for packets that belong to nobody:
+they are answered with a Version Negotiation or Retry packet, begin a connection, or are ignored.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import errno
+import os
+import socket
+import sys
+from collections import deque
+from collections.abc import Callable, Iterable
+from typing import Any
+
+from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, Unreachable
+from .connection import AioquicConnection, plain_address
+from .handshake import CID_SIZE, VERSION, RetryTokens, client_engine, initial_token, server_engine, version_negotiation
+from .interface import DATAGRAM_MIN, Address, Connection, HandshakeConfig, TransportOptions
+
+RECEIVE_BATCH = 64
+"""Datagrams taken in before the connections work and other tasks of the loop get their turn."""
+
+SOCKET_BUFFER = 4 * 1024 * 1024
+"""What we ask of the kernel for either direction; it may give less."""
+
+SEND_QUEUE = 4_096
+"""Datagrams that wait for a full socket; more are dropped, as a full router would."""
+
+LINGER = 3.0
+"""Seconds that :meth:`Endpoint.close` waits at most for closing periods to pass."""
+
+PacketFilter = Callable[[bytes, Address, bool], bool]
+"""For tests: given a datagram, its peer and whether it goes out, says whether it passes."""
+
+
+class Endpoint:
+    """A UDP socket and its connections; made by :meth:`bind`, and to be closed."""
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        options: TransportOptions,
+        server: HandshakeConfig | None,
+        on_connection: Callable[[Connection], None] | None,
+    ) -> None:
+        self.packet_filter: PacketFilter | None = None
+        self.local_address: Address = plain_address(sock.getsockname())
+        self.local_addresses: list[Address] = _reachable_addresses(sock)
+        """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
+
+        self._sock = sock
+        self._options = options
+        self._server = server
+        self._on_connection = on_connection
+        self._loop = asyncio.get_running_loop()
+        self._routes: dict[bytes, AioquicConnection] = {}
+        self._connections: dict[AioquicConnection, set[bytes]] = {}  # with each one's routes
+        self._half_open: set[AioquicConnection] = set()
+        self._connecting: dict[AioquicConnection, Any] = {}  # with the socket address that each one calls
+        self._retry = RetryTokens()
+        self._queue: deque[tuple[bytes, Any]] = deque()
+        self._idle = asyncio.Event()  # no connection is left
+        self._idle.set()
+        self._is_closing = False
+
+    @classmethod
+    async def bind(
+        cls,
+        host: str,
+        port: int,
+        options: TransportOptions | None = None,
+        *,
+        server: HandshakeConfig | None = None,
+        on_connection: Callable[[Connection], None] | None = None,
+    ) -> Endpoint:
+        """Open a socket on ``host`` (``"::"`` takes IPv4 too) and ``port`` (0: any).
+
+        With ``server``, it accepts connections: ``on_connection`` is called for each when its handshake is complete.
+        Raises :class:`~spaceblock.errors.ConnectionFailed` when the address cannot be had.
+        """
+        sock = await _open_socket(host, port)
+        try:
+            endpoint = cls(sock, options or TransportOptions(), server, on_connection)
+            endpoint._loop.add_reader(sock, endpoint._on_readable)
+        except NotImplementedError:
+            sock.close()
+            raise EngineUnavailable(
+                "This event loop cannot watch a UDP socket; run Spaceblock on asyncio's selector event loop."
+            ) from None
+        except BaseException:
+            sock.close()
+            raise
+        return endpoint
+
+    async def connect(self, address: Address, handshake: HandshakeConfig, timeout: float) -> Connection:
+        """Connect to a server; returns when the handshake is complete on this side.
+
+        Raises :class:`~spaceblock.errors.Unreachable` when nobody answers within ``timeout`` seconds, what
+        ``handshake.verify_peer`` raised, :class:`~spaceblock.errors.VersionMismatch` when the server speaks another
+        protocol, and :class:`ConnectionEnded` when it ended the connection.
+        """
+        name = _show(address)
+        if self._is_closing:
+            raise ConnectionFailed(f"The endpoint is closed, so it cannot connect to {name}; open another one.")
+        deadline = self._loop.time() + timeout
+        target = await _resolve(self._sock, address, timeout)
+        connection = AioquicConnection(
+            client_engine(handshake, self._options), self, is_client=True, handshake_deadline=deadline, name=name
+        )
+        self._add(connection)
+        self._connecting[connection] = target
+        _report_errors(self._sock)
+        try:
+            connection.start(target)
+            await connection.wait_established()
+        except BaseException:
+            if connection.is_established:
+                connection.close(ErrorCode.NO_ERROR)
+            elif not connection.lingers:
+                connection.drop()
+            raise
+        finally:
+            self._connecting.pop(connection, None)
+        return connection
+
+    async def close(self) -> None:
+        """Close all connections, answer late packets for a closing period (RFC 9000, section 10.2), close the socket.
+
+        The wait is three probe time-outs of the slowest connection and at most :data:`LINGER` seconds; there is none
+        when no connection was closed by this side. A second call only waits for the same end.
+        """
+        self._is_closing = True
+        for connection in list(self._connections):
+            if connection.is_established:
+                connection.close(ErrorCode.NO_ERROR)
+            if not connection.lingers:
+                connection.drop()
+        try:
+            with contextlib.suppress(asyncio.TimeoutError):
+                await asyncio.wait_for(self._idle.wait(), LINGER)
+        finally:
+            self._close_now()
+
+    # For connections.
+
+    def send(self, datagrams: Iterable[tuple[bytes, Any]]) -> None:
+        """Write datagrams; those that a full socket does not take wait for it."""
+        if self.packet_filter is not None:
+            passes = self.packet_filter
+            datagrams = [(data, to) for data, to in datagrams if passes(data, plain_address(to), True)]
+        if self._queue:
+            self._queue.extend(datagrams)
+            while len(self._queue) > SEND_QUEUE:
+                self._queue.pop()
+            return
+        rest = iter(datagrams)
+        for data, address in rest:
+            if not self._send_one(data, address):
+                self._queue.append((data, address))
+                self._queue.extend(rest)
+                self._loop.add_writer(self._sock, self._on_writable)
+                return
+
+    def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
+        if connection in self._connections:
+            self._routes[cid] = connection
+            self._connections[connection].add(cid)
+
+    def remove_route(self, cid: bytes) -> None:
+        connection = self._routes.pop(cid, None)
+        if connection is not None:
+            self._connections[connection].discard(cid)
+
+    def established(self, connection: AioquicConnection) -> None:
+        self._half_open.discard(connection)
+        self._connecting.pop(connection, None)
+        if not connection.is_client and self._on_connection is not None:
+            self._on_connection(connection)
+
+    def forget(self, connection: AioquicConnection) -> None:
+        for cid in self._connections.pop(connection, ()):
+            self._routes.pop(cid, None)
+        self._half_open.discard(connection)
+        self._connecting.pop(connection, None)
+        if not self._connections:
+            self._idle.set()
+
+    # Reading.
+
+    def _on_readable(self) -> None:
+        receive = self._sock.recvfrom
+        now = self._loop.time()
+        touched: dict[AioquicConnection, None] = {}
+        for _ in range(RECEIVE_BATCH):
+            try:
+                data, address = receive(65_535)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                break  # an error that an earlier datagram met; _take_errors finds which
+            if self.packet_filter is not None and not self.packet_filter(data, plain_address(address), False):
+                continue
+            connection = self._find(data, address, now)
+            if connection is not None:
+                connection.receive(data, address, now)
+                touched[connection] = None
+        for connection in touched:
+            if connection.has_heard or connection.is_client:
+                self._serve(connection)
+            else:
+                connection.drop()  # what seemed a client's first packet was none
+        if not touched:
+            self._take_errors()
+
+    def _serve(self, connection: AioquicConnection) -> None:
+        try:
+            connection.service()
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "A QUIC connection failed", "exception": error})
+            connection.drop()
+
+    def _find(self, data: bytes, address: Any, now: float) -> AioquicConnection | None:
+        """The connection that a datagram belongs to, which may be a new one."""
+        # Both header forms begin with what is needed here, in every version of QUIC (RFC 8999, section 5).
+        if not data:
+            return None
+        if data[0] & 0x80 == 0:
+            return self._routes.get(data[1 : 1 + CID_SIZE])
+        if len(data) < 7:
+            return None
+        stop = 6 + data[5]
+        destination_cid = data[6:stop]
+        connection = self._routes.get(destination_cid)
+        if connection is not None or self._server is None or self._is_closing or len(data) < DATAGRAM_MIN:
+            return connection
+        version = int.from_bytes(data[1:5], "big")
+        if version != VERSION:
+            if version:
+                source_cid = data[stop + 1 : stop + 1 + data[stop]]
+                self.send([(version_negotiation(destination_cid, source_cid), address)])
+            return None
+        return self._accept(data, destination_cid, address, now)
+
+    def _accept(self, data: bytes, destination_cid: bytes, address: Any, now: float) -> AioquicConnection | None:
+        """Begin a connection with a client's first packet."""
+        assert self._server is not None
+        token = initial_token(data)
+        if token is None or len(destination_cid) < 8 or len(self._half_open) >= self._options.half_open_limit:
+            return None
+        original_cid, retry_cid = destination_cid, None
+        if token:
+            # Tokens come from our Retry packets only, so a bad one is a client whose handshake could not succeed.
+            validated = self._retry.validate(token, destination_cid, address, now)
+            if validated is None:
+                return None
+            original_cid, retry_cid = validated, destination_cid
+        elif len(self._half_open) >= self._options.retry_above:
+            self.send([(self._retry.retry(data, address, now), address)])
+            return None
+        connection = AioquicConnection(
+            server_engine(self._server, self._options, original_cid, retry_cid),
+            self,
+            is_client=False,
+            handshake_deadline=now + self._options.handshake_timeout,
+            name=_show(plain_address(address)),
+        )
+        self._add(connection)
+        self.add_route(destination_cid, connection)
+        self._half_open.add(connection)
+        return connection
+
+    def _add(self, connection: AioquicConnection) -> None:
+        self._connections[connection] = set()
+        self._idle.clear()
+        self.add_route(connection.host_cid, connection)
+
+    # Writing.
+
+    def _on_writable(self) -> None:
+        queue = self._queue
+        while queue:
+            if not self._send_one(*queue[0]):
+                return
+            queue.popleft()
+        self._loop.remove_writer(self._sock)
+
+    def _send_one(self, data: bytes, address: Any) -> bool:
+        """Send a datagram, or lose it to an error; False when the socket is full."""
+        try:
+            self._sock.sendto(data, address)
+            return True
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError:
+            # Maybe not about this datagram: the socket tells of earlier ones in this way too, once.
+            self._take_errors()
+        try:
+            self._sock.sendto(data, address)
+        except (BlockingIOError, InterruptedError):
+            return False
+        except OSError as error:
+            if error.errno in _UNREACHABLE:
+                self._refuse(address, error.errno)
+        return True
+
+    # Errors of the network.
+
+    def _take_errors(self) -> None:
+        """Read what the network reported about datagrams sent earlier, and end first flights that nobody will answer.
+
+        Only connections that got no packet at all are ended: such reports can be forged.
+        """
+        if not _HAS_ERROR_QUEUE:
+            return
+        while True:
+            try:
+                _, ancillary, _, address = self._sock.recvmsg(0, 512, socket.MSG_ERRQUEUE)
+            except OSError:
+                return
+            for _level, _kind, report in ancillary:
+                code = int.from_bytes(report[:4], sys.byteorder)
+                if code in _UNREACHABLE:
+                    self._refuse(address, code)
+
+    def _refuse(self, address: Any, code: int) -> None:
+        for connection, target in list(self._connecting.items()):
+            if target[:2] == address[:2] and not connection.has_heard:
+                reason = os.strerror(code)
+                connection.fail(
+                    Unreachable(
+                        f"{_show(plain_address(target))} cannot be reached: {reason[:1].lower()}{reason[1:]}; "
+                        "check the address, and that the other side listens.",
+                        phase="connect",
+                        errno=code,
+                    )
+                )
+
+    def _close_now(self) -> None:
+        for connection in list(self._connections):
+            connection.drop()
+        if self._sock.fileno() >= 0:
+            self._loop.remove_reader(self._sock)
+            self._loop.remove_writer(self._sock)
+            self._sock.close()
+        self._queue.clear()
+        self._on_connection = None
+
+
+_UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+_HAS_ERROR_QUEUE = sys.platform == "linux"
+_IP_RECVERR = 11  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet
+_IPV6_RECVERR = 25
+
+
+async def _open_socket(host: str, port: int) -> socket.socket:
+    loop = asyncio.get_running_loop()
+    try:
+        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        family, kind, protocol, _, address = found[0]
+        sock = socket.socket(family, kind, protocol)
+        try:
+            sock.setblocking(False)
+            if family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
+            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
+                with contextlib.suppress(OSError):
+                    sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            sock.bind(address)
+        except BaseException:
+            sock.close()
+            raise
+    except OSError as error:
+        reason = error.strerror or str(error)
+        raise ConnectionFailed(
+            f"The address {_show((host, port))} cannot be used: {reason[:1].lower()}{reason[1:]}; choose another one.",
+            phase="listen",
+            errno=error.errno,
+        ) from error
+    return sock
+
+
+async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any:
+    """The socket's own form of an address, as it will be seen on what comes back."""
+    loop = asyncio.get_running_loop()
+    flags = socket.AI_V4MAPPED | socket.AI_ALL if sock.family == socket.AF_INET6 else 0
+    host, port = address
+    try:
+        found = await asyncio.wait_for(
+            loop.getaddrinfo(host, port, family=sock.family, type=socket.SOCK_DGRAM, flags=flags), timeout
+        )
+    except (OSError, asyncio.TimeoutError) as error:
+        raise Unreachable(
+            f"The address {_show(address)} cannot be found; check its spelling and the network.", phase="connect"
+        ) from error
+    return found[0][4]
+
+
+def _report_errors(sock: socket.socket) -> None:
+    """Have the kernel keep what the network reports, such as that nobody listens on a port."""
+    if _HAS_ERROR_QUEUE:
+        with contextlib.suppress(OSError):
+            if sock.family == socket.AF_INET6:
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+            else:
+                sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
+
+
+def _reachable_addresses(sock: socket.socket) -> list[Address]:
+    host, port = plain_address(sock.getsockname())
+    if host not in ("0.0.0.0", "::"):
+        return [(host, port)]
+    # Connecting a UDP socket sends nothing, but chooses the source address of the route; the targets are the
+    # addresses set aside for documentation (RFC 5737, RFC 3849).
+    routes = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")]
+    families = [socket.AF_INET] if host == "0.0.0.0" else [socket.AF_INET, socket.AF_INET6]
+    addresses: list[Address] = []
+    for family, target in routes:
+        if family in families:
+            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                addresses.append((probe.getsockname()[0], port))
+    addresses.append(("127.0.0.1", port))
+    return list(dict.fromkeys(addresses))
+
+
+def _show(address: Address) -> str:
+    host, port = address[:2]
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -1,0 +1,469 @@
+"""aioquic, bent to Spaceblock's needs: the one module that imports it, and the only one that knows its private names.
+
+Those names are checked when this module is imported, so that an aioquic that differs is refused with the list of what
+is missing, not with a puzzling failure later. Sans-IO: no clock, no socket, ``now`` is an argument.
+
+What differs from stock aioquic:
+
+* A server asks for the client's certificate; a certificate is judged by its key alone, before ours is sent.
+* Credit is granted when bytes are consumed, not when they arrive, and credit that nobody will consume is given back.
+* A stream of the peer counts against its limit until its bytes are consumed, not only until they arrived.
+* No session tickets, so no resumption and no early data; QUIC version 1 only.
+"""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Callable
+from functools import partial
+from typing import Any
+
+import aioquic
+from aioquic import tls
+from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it does not list what it re-exports
+from aioquic.quic.configuration import QuicConfiguration
+from aioquic.quic.connection import (
+    Limit,
+    QuicConnection,
+    QuicConnectionState,
+)
+from aioquic.quic.events import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    HandshakeCompleted,
+    QuicEvent,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+from aioquic.quic.packet import (
+    QuicErrorCode,
+    QuicFrameType,
+    QuicHeader,
+    QuicPacketType,
+    QuicProtocolVersion,
+    encode_quic_retry,
+    encode_quic_version_negotiation,
+    pull_quic_header,
+    pull_quic_transport_parameters,
+)
+from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.recovery import QuicPacketSpace
+from aioquic.quic.retry import QuicRetryTokenHandler
+from aioquic.quic.stream import QuicStream
+from cryptography import x509
+
+from ..errors import EngineUnavailable, LocalProtocolError
+from .interface import ALPN, CloseReason, HandshakeConfig, TransportOptions
+
+__all__ = [
+    "CID_SIZE",
+    "VERSION",
+    "ConnectionIdIssued",
+    "ConnectionIdRetired",
+    "Engine",
+    "HandshakeCompleted",
+    "QuicEvent",
+    "RetryTokens",
+    "StopSendingReceived",
+    "StreamDataReceived",
+    "StreamReset",
+    "client_engine",
+    "initial_token",
+    "server_engine",
+    "version_negotiation",
+]
+
+CID_SIZE = 8
+"""Bytes of the connection IDs that we choose; a short header does not say their length."""
+
+VERSION = int(QuicProtocolVersion.VERSION_1)
+
+NO_APPLICATION_PROTOCOL = int(QuicErrorCode.CRYPTO_ERROR) + 120
+"""The TLS alert for "no application protocol in common", as QUIC's error code (RFC 9001, section 4.8)."""
+
+_ENDING = (QuicConnectionState.CLOSING, QuicConnectionState.DRAINING, QuicConnectionState.TERMINATED)
+_LIMIT_CAPACITY = 1 + 8
+_STREAM_LIMIT_CAPACITY = 1 + 2 * 8
+
+
+class Engine(QuicConnection):
+    """A :class:`QuicConnection` with credit on consumption and pinned certificates, and the few looks inside we need.
+
+    The credit of a stream is ``consumed + window``. ``consumed`` is kept by the caller, who reports it through
+    :meth:`grant_stream` and :meth:`grant_connection`; both return whether there is now something to send.
+    """
+
+    def __init__(self, *, handshake: HandshakeConfig, options: TransportOptions, **arguments: Any) -> None:
+        super().__init__(**arguments)
+        self.verify_error: Exception | None = None
+        """What ``verify_peer`` raised; the handshake was then ended with the alert bad_certificate."""
+
+        self.timed_out = False
+        self.version_mismatch = False
+        """The server named its QUIC versions, and ours is not among them."""
+
+        self._verify_peer = handshake.verify_peer
+        self._stream_window = options.stream_window
+        self._control_window = options.control_window
+        self._connection_window = options.connection_window
+        self._consumed = 0  # bytes of all streams that were consumed or given up
+        self._held = {True: 0, False: 0}  # ended streams not yet consumed: unidirectional, bidirectional
+        self._held_back: dict[int, list[Callable[[], None]]] = {}  # by stream: frames that must wait for its limit
+
+        self._local_max_streams_uni = Limit(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", options.max_streams_uni)
+        self._local_max_streams_bidi = Limit(
+            QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", options.max_streams_bidi
+        )
+        self._local_max_stream_data_uni = options.stream_window
+        self._local_max_stream_data_bidi_local = options.control_window
+        self._local_max_stream_data_bidi_remote = options.control_window
+
+    # What is going on.
+
+    @property
+    def peer_certificate(self) -> x509.Certificate | None:
+        """The certificate that the peer showed; its key is proved once the handshake is complete."""
+        return self.tls._peer_certificate
+
+    @property
+    def smoothed_rtt(self) -> float:
+        """The estimate of RFC 9002, section 5.3, or the initial guess before the first sample."""
+        return self._loss._rtt_smoothed if self._loss._rtt_initialized else self._loss._rtt_initial
+
+    @property
+    def started(self) -> bool:
+        """At least one packet of the peer was opened with the right keys."""
+        return self._state is not QuicConnectionState.FIRSTFLIGHT
+
+    @property
+    def closing(self) -> bool:
+        """We sent CONNECTION_CLOSE and answer late packets with it (RFC 9000, section 10.2.1)."""
+        return self._state is QuicConnectionState.CLOSING
+
+    @property
+    def terminated(self) -> bool:
+        """The closing or draining period is over too: there is nothing left to do."""
+        return self._state is QuicConnectionState.TERMINATED
+
+    def ended(self) -> CloseReason | None:
+        """How the connection ended, or None while it lives."""
+        if self._state not in _ENDING or self._close_event is None:
+            return None
+        event = self._close_event
+        if self.timed_out:
+            return CloseReason(0, "", is_application=False, timed_out=True)
+        return CloseReason(
+            int(event.error_code),
+            event.reason_phrase,
+            by_peer=self._state is QuicConnectionState.DRAINING,
+            is_application=event.frame_type is None,
+        )
+
+    def backlog(self, stream_id: int) -> int:
+        """Bytes not yet acknowledged, an unacknowledged FIN counting as one; 0 for what is finished or reset."""
+        stream = self._streams.get(stream_id)
+        if stream is None:
+            return 0
+        sender = stream.sender
+        if sender.is_finished or sender._reset_error_code is not None:
+            return 0
+        return sender._buffer_stop - sender._buffer_start + (sender._buffer_fin is not None)
+
+    def sender_finished(self, stream_id: int) -> bool:
+        """All of our direction was acknowledged, or its reset was."""
+        stream = self._streams.get(stream_id)
+        return stream is None or stream.sender.is_finished
+
+    def highest_offset(self, stream_id: int) -> int | None:
+        """The highest offset that the peer used on the stream, or None when the stream is forgotten."""
+        stream = self._streams.get(stream_id)
+        return None if stream is None else stream.receiver.highest_offset
+
+    # Streams.
+
+    def open_stream(self, unidirectional: bool) -> int:
+        """Open a stream and return its ID."""
+        stream_id = self.get_next_available_stream_id(is_unidirectional=unidirectional)
+        self.send_stream_data(stream_id, b"")
+        return stream_id
+
+    def abandon_sending(self, stream_id: int, code: int) -> None:
+        """Reset our direction, as soon as the peer's stream limit allows to name the stream."""
+        stream = self._streams.get(stream_id)
+        if stream is not None:
+            if stream.is_blocked:
+                stream.sender.buffer_is_empty = True
+                self._held_back.setdefault(stream_id, []).append(partial(stream.sender.reset, code))
+            else:
+                stream.sender.reset(code)
+
+    def abandon_receiving(self, stream_id: int, code: int) -> None:
+        """Ask the peer to stop sending, as soon as its stream limit allows to name the stream."""
+        stream = self._streams.get(stream_id)
+        if stream is not None and not stream.receiver.is_finished:
+            if stream.is_blocked:
+                self._held_back.setdefault(stream_id, []).append(partial(stream.receiver.stop, code))
+            else:
+                stream.receiver.stop(code)
+
+    # Credit.
+
+    def grant_stream(self, stream_id: int, consumed: int) -> bool:
+        """Let the peer send up to ``consumed`` and a window; small steps are saved up to a quarter of the window."""
+        stream = self._streams.get(stream_id)
+        if stream is None or stream.receiver.is_finished:
+            return False
+        window = self._stream_window if stream_id & 2 else self._control_window
+        limit = consumed + window
+        if 4 * (limit - stream.max_stream_data_local) < window:
+            return False
+        stream.max_stream_data_local = limit
+        return True
+
+    def grant_connection(self, count: int) -> bool:
+        """Count ``count`` more bytes of any streams as consumed."""
+        self._consumed += count
+        limit = self._consumed + self._connection_window
+        if 4 * (limit - self._local_max_data.value) < self._connection_window:
+            return False
+        self._local_max_data.value = limit
+        return True
+
+    def hold_stream(self, unidirectional: bool) -> None:
+        """Count a stream of the peer as open although it ended, until :meth:`release_stream`."""
+        self._held[unidirectional] += 1
+
+    def release_stream(self, unidirectional: bool) -> bool:
+        """End what :meth:`hold_stream` began."""
+        self._held[unidirectional] -= 1
+        return True
+
+    def ping(self) -> None:
+        """Send a PING, unless one is waiting to be sent."""
+        if not self._ping_pending:
+            self.send_ping(0)
+
+    def abort(self) -> None:
+        """Forget the connection without a word to the peer, or without a further one."""
+        self._set_state(QuicConnectionState.TERMINATED)
+
+    # Overrides.
+
+    def handle_timer(self, now: float) -> None:
+        if self._close_event is None and self._close_at is not None and now >= self._close_at:
+            self.timed_out = True
+        super().handle_timer(now)
+
+    def _initialize(self, peer_cid: bytes) -> None:
+        super()._initialize(peer_cid)
+        self.tls._request_client_certificate = not self._is_client
+        # The context is made by aioquic, so its method is replaced on the instance.
+        self.tls._set_peer_certificate = partial(  # type: ignore[method-assign]
+            self._judge_certificate, self.tls._set_peer_certificate
+        )
+
+    def _judge_certificate(self, keep: Callable[[tls.Certificate], None], message: tls.Certificate) -> None:
+        keep(message)
+        certificate = self.tls._peer_certificate
+        if self._verify_peer is None or certificate is None:
+            return
+        try:
+            self._verify_peer(certificate)
+        except Exception as error:
+            self.verify_error = error
+            raise tls.AlertBadCertificate("The certificate is not the expected one") from error
+
+    def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
+        super()._parse_transport_parameters(data, from_session_ticket)
+        parameters = pull_quic_transport_parameters(Buffer(data=data))
+        # Two parameters that aioquic reads and does not heed (RFC 9000, section 18.2).
+        if parameters.ack_delay_exponent is not None:
+            self._remote_ack_delay_exponent = parameters.ack_delay_exponent
+        if parameters.max_udp_payload_size is not None:
+            self._max_datagram_size = min(self._max_datagram_size, parameters.max_udp_payload_size)
+
+    def _receive_version_negotiation_packet(self, header: QuicHeader, now: float) -> None:
+        super()._receive_version_negotiation_packet(header, now)
+        self.version_mismatch = self.terminated
+
+    def _unblock_streams(self, is_unidirectional: bool) -> None:
+        super()._unblock_streams(is_unidirectional)
+        for stream_id in [stream_id for stream_id in self._held_back if not self._is_blocked(stream_id)]:
+            for act in self._held_back.pop(stream_id):
+                act()
+
+    def _is_blocked(self, stream_id: int) -> bool:
+        stream = self._streams.get(stream_id)
+        return stream is not None and stream.is_blocked
+
+    def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
+        if stream.max_stream_data_local_sent == stream.max_stream_data_local or stream.receiver.is_finished:
+            return
+        buf = builder.start_frame(
+            QuicFrameType.MAX_STREAM_DATA,
+            capacity=_STREAM_LIMIT_CAPACITY,
+            handler=self._on_max_stream_data_delivery,
+            handler_args=(stream,),
+        )
+        buf.push_uint_var(stream.stream_id)  # type: ignore[arg-type]  # only the streams of CRYPTO data have none
+        buf.push_uint_var(stream.max_stream_data_local)
+        stream.max_stream_data_local_sent = stream.max_stream_data_local
+
+    def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        limit = self._local_max_data
+        if limit.sent != limit.value:
+            self._write_limit(builder, limit, limit.value)
+        for limit, held in (
+            (self._local_max_streams_uni, self._held[True]),
+            (self._local_max_streams_bidi, self._held[False]),
+        ):
+            value = limit.value - held
+            # Saved up until the peer has fewer streams left to open than the update grants.
+            if value > limit.sent and limit.sent - limit.used < value - limit.sent:
+                self._write_limit(builder, limit, value)
+
+    def _write_limit(self, builder: QuicPacketBuilder, limit: Limit, value: int) -> None:
+        buf = builder.start_frame(
+            limit.frame_type,
+            capacity=_LIMIT_CAPACITY,
+            handler=self._on_connection_limit_delivery,
+            handler_args=(limit,),
+        )
+        buf.push_uint_var(value)
+        limit.sent = value
+
+
+class RetryTokens:
+    """Address validation by Retry (RFC 9000, section 8.1.2): tokens are sealed and kept nowhere."""
+
+    def __init__(self) -> None:
+        self._handler = QuicRetryTokenHandler()
+
+    def retry(self, data: bytes, address: Any, now: float) -> bytes:
+        """The Retry packet that answers the Initial packet in ``data``."""
+        header = pull_quic_header(Buffer(data=data), host_cid_length=CID_SIZE)
+        source_cid = os.urandom(CID_SIZE)
+        token = self._handler.create_token(
+            address=address,
+            original_destination_connection_id=header.destination_cid,
+            retry_source_connection_id=source_cid,
+            now=now,
+        )
+        return encode_quic_retry(
+            version=VERSION,
+            source_cid=source_cid,
+            destination_cid=header.source_cid,
+            original_destination_cid=header.destination_cid,
+            retry_token=token,
+        )
+
+    def validate(self, token: bytes, destination_cid: bytes, address: Any, now: float) -> bytes | None:
+        """The connection ID that the client chose before the Retry, or None for a token that is not ours."""
+        try:
+            return self._handler.validate_token(address=address, destination_cid=destination_cid, token=token, now=now)
+        except ValueError:
+            return None
+
+
+def client_engine(handshake: HandshakeConfig, options: TransportOptions) -> Engine:
+    """An engine for the client's side; ``connect()`` starts it."""
+    return Engine(handshake=handshake, options=options, configuration=_configuration(handshake, options, True))
+
+
+def server_engine(
+    handshake: HandshakeConfig, options: TransportOptions, original_cid: bytes, retry_cid: bytes | None
+) -> Engine:
+    """An engine for the server's side.
+
+    ``original_cid`` is the destination of the client's first Initial packet, ``retry_cid`` what our Retry told the
+    client to use instead, or None without one.
+    """
+    return Engine(
+        handshake=handshake,
+        options=options,
+        configuration=_configuration(handshake, options, False),
+        original_destination_connection_id=original_cid,
+        retry_source_connection_id=retry_cid,
+    )
+
+
+def initial_token(data: bytes) -> bytes | None:
+    """The token of the Initial packet that ``data`` begins with, maybe empty; None if it begins with something else."""
+    try:
+        header = pull_quic_header(Buffer(data=data), host_cid_length=CID_SIZE)
+    except ValueError:
+        return None
+    return header.token if header.packet_type == QuicPacketType.INITIAL else None
+
+
+def version_negotiation(source_cid: bytes, destination_cid: bytes) -> bytes:
+    """The packet that tells a client of which version we are (RFC 9000, section 6)."""
+    return encode_quic_version_negotiation(
+        source_cid=source_cid, destination_cid=destination_cid, supported_versions=[VERSION]
+    )
+
+
+def _configuration(handshake: HandshakeConfig, options: TransportOptions, is_client: bool) -> QuicConfiguration:
+    if not is_client and (handshake.certificate is None or handshake.private_key is None):
+        raise LocalProtocolError("A server needs a certificate and its key; give it both.")
+    try:
+        suites = [tls.CipherSuite[name] for name in options.cipher_suites]
+    except KeyError as error:
+        raise LocalProtocolError(f"TLS knows no cipher suite named {error}; check the options.") from None
+    return QuicConfiguration(
+        alpn_protocols=[ALPN],
+        certificate=handshake.certificate,
+        cipher_suites=suites,
+        connection_id_length=CID_SIZE,
+        idle_timeout=options.idle_timeout,
+        is_client=is_client,
+        max_data=options.connection_window,
+        max_datagram_size=options.datagram_size,
+        max_stream_data=options.stream_window,
+        private_key=handshake.private_key,
+        supported_versions=[VERSION],
+        verify_mode=0,  # ssl.CERT_NONE: a self-signed certificate has no chain; its key is judged by verify_peer
+    )
+
+
+_CONNECTION_NAMES = (
+    *("_close_at", "_close_event", "_is_client", "_local_max_data", "_local_max_stream_data_bidi_local"),
+    *("_local_max_stream_data_bidi_remote", "_local_max_stream_data_uni", "_local_max_streams_bidi"),
+    *("_local_max_streams_uni", "_loss", "_max_datagram_size", "_ping_pending", "_remote_ack_delay_exponent"),
+    *("_state", "_streams", "_initialize", "_on_connection_limit_delivery", "_on_max_stream_data_delivery"),
+    *("_parse_transport_parameters", "_receive_version_negotiation_packet", "_set_state", "_unblock_streams"),
+    *("_write_application", "_write_connection_limits", "_write_stream_limits"),
+)
+
+
+def _check() -> None:
+    """Raise :class:`EngineUnavailable` naming what this module uses and this aioquic does not have."""
+    connection = QuicConnection(configuration=QuicConfiguration())
+    stream = QuicStream()
+    objects: tuple[tuple[str, object, tuple[str, ...]], ...] = (
+        ("QuicConnection", connection, _CONNECTION_NAMES),
+        ("Limit", connection._local_max_data, ("frame_type", "sent", "used", "value")),
+        ("QuicPacketRecovery", connection._loss, ("_rtt_initial", "_rtt_initialized", "_rtt_smoothed")),
+        ("QuicStream", stream, ("is_blocked", "max_stream_data_local", "max_stream_data_local_sent", "receiver")),
+        ("QuicStreamReceiver", stream.receiver, ("highest_offset", "is_finished", "stop")),
+        (
+            "QuicStreamSender",
+            stream.sender,
+            ("_buffer_fin", "_buffer_start", "_buffer_stop", "_reset_error_code", "buffer_is_empty", "is_finished"),
+        ),
+        (
+            "tls.Context",
+            tls.Context(is_client=True),
+            ("_peer_certificate", "_request_client_certificate", "_set_peer_certificate"),
+        ),
+    )
+    missing = [f"{kind}.{name}" for kind, thing, names in objects for name in names if not hasattr(thing, name)]
+    if missing:
+        version = getattr(aioquic, "__version__", "of an unknown version")
+        raise EngineUnavailable(
+            f"aioquic {version} lacks {', '.join(missing)}; install a version from 1.7.2 up to and without 1.8."
+        )
+
+
+_check()
