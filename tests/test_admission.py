@@ -9,7 +9,9 @@ import sqlite3
 import stat
 import subprocess
 import sys
+import threading
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
@@ -109,6 +111,22 @@ def test_an_unused_ticket_expires(book: AdmissionBook, alice: Identity) -> None:
     with pytest.raises(TicketExpired):
         book.admit(shown_by(alice, ticket), NOW + HOUR)
     assert book.admit(shown_by(alice, ticket), NOW).via == "ticket", "a refusal does not use the ticket up"
+
+
+def test_of_many_peers_at_once_one_gets_in(book: AdmissionBook) -> None:
+    ticket = book.issue(ADDRESSES, HOUR, NOW)
+    peers = [Identity.ephemeral() for _ in range(8)]
+    together = threading.Barrier(len(peers))
+
+    def admitted(peer: Identity) -> bool:
+        together.wait()
+        try:
+            return book.admit(shown_by(peer, ticket), NOW).peer_id == peer.peer_id
+        except TicketUsed:
+            return False
+
+    with ThreadPoolExecutor(len(peers)) as threads:
+        assert sum(threads.map(admitted, peers)) == 1
 
 
 def test_tickets_are_independent(book: AdmissionBook, alice: Identity, mallory: Identity) -> None:
@@ -323,6 +341,7 @@ def test_one_listener_for_each_folder(tmp_path: Path, server: Identity) -> None:
 
 
 @pytest.mark.skipif(not hasattr(os, "fork"), reason="needs fork")
+@pytest.mark.filterwarnings("ignore:.*multi-threaded:DeprecationWarning")
 def test_a_forked_child_does_not_keep_the_folder(tmp_path: Path, server: Identity) -> None:
     book = AdmissionBook.open(tmp_path, server)
     child = os.fork()

@@ -178,6 +178,7 @@ def test_a_folder_that_cannot_be_written_to_is_a_typed_error(tmp_path: Path, mon
     assert list(tmp_path.iterdir()) == []
 
 
+@posix_only
 def test_a_dangling_link_in_place_of_the_key_is_a_typed_error(tmp_path: Path) -> None:
     (tmp_path / "identity.pem").symlink_to(tmp_path / "nowhere")
 
