@@ -58,7 +58,7 @@ else:
     import fcntl
 
 TICKETS_MAX = 100_000
-"""Tickets in one book: some 20 MB on the disk, and more than one listener can serve."""
+"""Tickets in one book: 10 to 20 MB on the disk, and more than one listener can serve."""
 
 EXPIRED_KEPT = 7 * 86_400
 """Seconds for which an expired ticket that nobody used is still called expired rather than unknown."""
