@@ -56,7 +56,8 @@ def extensions() -> list[Extension]:
         extra_compile_args=compile_args,
         extra_link_args=link_args,
     )
-    return cythonize([core], compiler_directives=directives, build_dir="build")
+    # Coverage looks for the C file beside its source.
+    return cythonize([core], compiler_directives=directives, build_dir=None if switch("TRACE") else "build/cython")
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})

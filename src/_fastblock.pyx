@@ -1,4 +1,4 @@
-# cython: language_level=3, boundscheck=False, wraparound=False, initializedcheck=False, auto_pickle=False
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False
 """The compiled core: varints, slicing, framing and deframing of blocks, positioned reads and writes.
 
 ``spaceblock/_pyblock.py`` is its specification by example and ``spaceblock/_fastblock.pyi`` its contract. The rules here:
@@ -27,7 +27,7 @@ cdef extern from *:
     #include <stdint.h>
     #ifdef _WIN32
     #include <io.h>
-    /* Windows has no positioned read: these move the file's position, so one descriptor serves one thread at a time. */
+    /* Windows has no positioned read: these move the position, so one descriptor serves one thread at a time. */
     static int64_t positioned_read(int fd, void *out, size_t size, int64_t offset) {
         if (_lseeki64(fd, offset, SEEK_SET) < 0) return -1;
         return _read(fd, out, (unsigned int)size);
@@ -269,7 +269,9 @@ def fill_blocks(fd, slot, table, item, offset, stop, block_size, used=0):
         acquire(table, &rows, True)
         try:
             if first > <size_t>room.len:
-                raise ValueError(f"used is {first}, beyond the slot's {room.len} bytes; pass what the last call returned")
+                raise ValueError(
+                    f"used is {first}, beyond the slot's {room.len} bytes; pass what the last call returned"
+                )
             fill = <size_t>first
             with nogil:
                 fill_into(
@@ -546,7 +548,8 @@ cdef class Deframer:
 
     cdef object broken(self):
         if self.fault == TOO_LONG:
-            what = f"a message of type {self.message_type:#x} with {self.length} bytes, where {self.message_limit} are allowed"
+            what = f"a message of type {self.message_type:#x} with {self.length} bytes"
+            what += f", where {self.message_limit} are allowed"
         elif self.fault == UNEXPECTED:
             what = "a block on a stream that carries none"
         elif self.fault == BLOCK_TOO_LONG:

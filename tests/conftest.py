@@ -7,10 +7,14 @@ import os
 from typing import TYPE_CHECKING
 
 import pytest
+from hypothesis import HealthCheck, settings
 
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
+
+settings.register_profile("spaceblock", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("spaceblock")
 
 CORES = ["python"] if os.environ.get("SPACEBLOCK_NO_EXTENSION") == "1" else ["python", "cython"]
 

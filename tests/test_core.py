@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import array
+import contextlib
 import errno
 import inspect
 import io
+import itertools
 import os
 import subprocess
 import sys
@@ -168,7 +170,9 @@ def test_varint_of_no_integer(core: ModuleType, value: object) -> None:
         core.encode_uint_var(value)
 
 
-@pytest.mark.parametrize(("data", "pos"), [("", 0), ("40", 0), ("c2197c5eff14e8", 0), ("25", 1), ("25", 2), ("25", TOP)])
+@pytest.mark.parametrize(
+    ("data", "pos"), [("", 0), ("40", 0), ("c2197c5eff14e8", 0), ("25", 1), ("25", 2), ("25", TOP)]
+)
 def test_varint_cut_off(core: ModuleType, data: str, pos: int) -> None:
     with pytest.raises(ValueError, match="cut off"):
         core.decode_uint_var(bytes.fromhex(data), pos)
@@ -194,7 +198,8 @@ def test_varint_is_not_written_where_it_does_not_fit(core: ModuleType, pos: int)
 
 
 @pytest.mark.parametrize(
-    "wrap", [bytes, bytearray, memoryview, lambda data: np.frombuffer(data, np.uint16), lambda data: array.array("H", data)]
+    "wrap",
+    [bytes, bytearray, memoryview, lambda data: np.frombuffer(data, np.uint16), lambda data: array.array("H", data)],
 )
 def test_any_contiguous_buffer_is_read(core: ModuleType, wrap: Callable[[bytes], Any]) -> None:
     data = wrap(bytes.fromhex("9d7f3e7d"))
@@ -265,10 +270,8 @@ def test_buffers_can_be_resized_after_each_call(core: ModuleType, tmp_path: Path
             lambda: core.write_all(-1, one, 0),
             lambda: core.Deframer(0, 0).feed(one),
         ):
-            try:
+            with contextlib.suppress(ValueError, BufferError, OSError, RemoteProtocolError):
                 call()
-            except (ValueError, BufferError, OSError, RemoteProtocolError):
-                pass
             one.append(0)
             two.append(0)
 
@@ -380,7 +383,8 @@ def test_the_longest_header_fits_its_room(core: ModuleType) -> None:
 
 
 @pytest.mark.parametrize(
-    ("item", "start", "stop", "block_size"), [(-1, 0, 1, 1), (TOP + 1, 0, 1, 1), (0, 2, 1, 1), (0, 0, 1, 0), (0, 0, 2**64, 1)]
+    ("item", "start", "stop", "block_size"),
+    [(-1, 0, 1, 1), (TOP + 1, 0, 1, 1), (0, 2, 1, 1), (0, 0, 1, 0), (0, 0, 2**64, 1)],
 )
 def test_frame_of_an_impossible_range(core: ModuleType, item: int, start: int, stop: int, block_size: int) -> None:
     with pytest.raises(ValueError, match="outside"):
@@ -507,23 +511,23 @@ def test_fill_of_impossible_numbers(
 
 @settings(max_examples=60)
 @given(
-    st.integers(0, 2000), st.integers(0, 2000), st.integers(1, 700), st.integers(0, 1200), st.integers(0, 60), st.integers(0, 9)
+    st.integers(0, 2000),
+    st.integers(0, 2000),
+    st.integers(1, 700),
+    st.integers(0, 1200),
+    st.integers(0, 60),
+    st.integers(0, 9),
 )
 def test_fill_like_the_twin(offset: int, size: int, block_size: int, room: int, used: int, rows: int) -> None:
     used = min(used, room)
-    with open_temporary(CONTENT[:1500]) as file:
-        results = []
+    results = []
+    with tempfile.TemporaryFile(buffering=0) as file:
+        file.write(CONTENT[:1500])
         for core in (_pyblock, spaceblock.core):
             slot, table = bytearray(room), words(4 * rows)
             done = core.fill_blocks(file.fileno(), slot, table, 2**20, offset, offset + size, block_size, used)
             results.append((done, bytes(slot[: done[1]]), quads(table, done[0])))
     assert results[0] == results[1]
-
-
-def open_temporary(data: bytes) -> Any:
-    file = tempfile.TemporaryFile(buffering=0)
-    file.write(data)
-    return file
 
 
 # ---- Writing ----
@@ -680,9 +684,9 @@ def test_longer_varints_than_needed_are_read(core: ModuleType) -> None:
 
 
 def test_block_where_none_may_come(core: ModuleType) -> None:
-    assert collect(core.Deframer(100, 0), [b"\x20"]) == [
-        ("error", "the peer sent a block on a stream that carries none; check that both sides run the same release of Spaceblock")
-    ]
+    ((kind, text),) = collect(core.Deframer(100, 0), [b"\x20"])
+    assert kind == "error"
+    assert text.startswith("the peer sent a block on a stream that carries none; ")
 
 
 def test_an_announced_length_reserves_nothing_beyond_the_limit(core: ModuleType) -> None:
@@ -796,11 +800,13 @@ def test_deframer_with_impossible_limits(core: ModuleType, limits: tuple[int, in
 
 def parts_of(data: bytes, cuts: list[int]) -> list[bytes]:
     edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
-    return [data[start:stop] for start, stop in zip(edges, edges[1:], strict=False)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
 
 
 MESSAGES = st.lists(
-    st.tuples(st.integers(0, TOP).filter(lambda kind: kind != 0x20), st.binary(max_size=200)).map(lambda m: message(_pyblock, *m))
+    st.tuples(st.integers(0, TOP).filter(lambda kind: kind != 0x20), st.binary(max_size=200)).map(
+        lambda m: message(_pyblock, *m)
+    )
     | st.tuples(st.integers(0, TOP), st.integers(0, TOP - 300), st.binary(min_size=1, max_size=300)).map(
         lambda b: block(_pyblock, *b)
     ),

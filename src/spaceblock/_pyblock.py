@@ -58,9 +58,7 @@ def write_uint_var(out: WriteableBuffer, pos: int, value: int) -> int:
     return pos + need
 
 
-def slice_range(
-    table: WriteableBuffer, start: int, stop: int, block_size: int, limit: int = MESSAGE_DATA_MAX
-) -> int:
+def slice_range(table: WriteableBuffer, start: int, stop: int, block_size: int, limit: int = MESSAGE_DATA_MAX) -> int:
     stop = _bounded(stop, "stop")
     at = _bounded(start, "start", high=stop)
     block_size = _bounded(block_size, "block_size", 1)

@@ -27,7 +27,7 @@ class BlockSize:
 
     @classmethod
     def for_size(cls, size: int) -> int:
-        """The block size for an item of ``size`` bytes: the smallest that gives fewer than 2000 blocks, or the largest."""
+        """The block size for ``size`` bytes: the smallest that gives fewer than 2000 blocks, or the largest."""
         _check_size(size)
         block_size = cls.MIN
         while block_size < cls.MAX and cls.count(size, block_size) >= cls.TARGET_COUNT:
@@ -60,7 +60,9 @@ class Partial(Range):
 
     def __post_init__(self) -> None:
         if not 0 <= self.start <= self.stop <= UINT_VAR_MAX:
-            raise ValueError(f"{self.start} to {self.stop} is no range; give a start and a stop of at most 2^62-1 in order")
+            raise ValueError(
+                f"{self.start} to {self.stop} is no range; give a start and a stop of at most 2^62-1 in order"
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,7 +82,9 @@ class SpaceblockRequest:
             return
         _check_size(self.size)
         if isinstance(self.range, Partial) and self.range.stop > self.size:
-            raise ValueError(f"the range ends at {self.range.stop}, behind the item's {self.size} bytes; end it earlier")
+            raise ValueError(
+                f"the range ends at {self.range.stop}, behind the item's {self.size} bytes; end it earlier"
+            )
 
     @property
     def start(self) -> int:

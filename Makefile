@@ -1,0 +1,69 @@
+# Everything happens in .venv; each stamp in it says that a step is done and still fresh.
+
+PYTHON ?= python3
+BIN := .venv/bin
+PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
+SANITIZED := build/sanitize
+TRACED := build/trace
+
+.PHONY: build demo test lint bench sanitize coverage clean
+
+build: .venv/built
+
+demo: .venv/built
+	$(BIN)/python examples/demo.py
+
+test: .venv/built .venv/test
+	$(BIN)/python -m pytest
+
+lint: .venv/built .venv/lint
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src/_fastblock.pyx
+	PATH="$(CURDIR)/$(BIN):$$PATH" double-quote-cython-strings src/_fastblock.pyx
+	$(BIN)/python -m mypy
+	$(BIN)/python -m mypy.stubtest spaceblock._fastblock
+
+bench: .venv/built .venv/test
+	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-group-by=group \
+		--benchmark-sort=name --benchmark-columns=min,median,rounds --benchmark-disable-gc -p no:cacheprovider
+
+# The core alone, compiled with the checks; the interpreter is a stock one, so the runtime is loaded before it.
+sanitize: .venv/built .venv/instrument
+	SPACEBLOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
+		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py
+
+coverage: .venv/built .venv/instrument
+	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib
+	cp $(TRACED)/lib/spaceblock/_fastblock*.so src/spaceblock/
+	$(BIN)/python -m coverage run -m pytest; $(BIN)/python -m coverage report
+	rm -f src/_fastblock.c .venv/built
+
+clean:
+	rm -rf .venv build dist htmlcov .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf src/*.egg-info src/_fastblock.c src/spaceblock/*.so
+	find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+
+.venv/made:
+	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
+		{ echo "Python 3.10 or newer is missing; install it (Debian: apt-get install python3) or name it with PYTHON=..." >&2; exit 1; }
+	@$(PYTHON) -c 'import ensurepip, venv' 2>/dev/null || \
+		{ echo "Python's venv module is missing; install it (Debian: apt-get install python3-venv)." >&2; exit 1; }
+	@test "$$SPACEBLOCK_NO_EXTENSION" = 1 || command -v cc >/dev/null || \
+		{ echo "A C compiler is missing; install one (Debian: apt-get install gcc libc6-dev)." >&2; exit 1; }
+	@test "$$SPACEBLOCK_NO_EXTENSION" = 1 || \
+		$(PYTHON) -c 'import os, sys, sysconfig; sys.exit(not os.path.exists(sysconfig.get_path("include") + "/Python.h"))' || \
+		{ echo "Python's C headers are missing; install them (Debian: apt-get install python3-dev)." >&2; exit 1; }
+	$(PYTHON) -m venv .venv
+	$(PIP) --upgrade 'pip>=25.1'
+	@touch $@
+
+.venv/built: .venv/made pyproject.toml setup.py src/_fastblock.pyx
+	$(PIP) -e .
+	@touch $@
+
+.venv/test .venv/lint .venv/instrument: .venv/%: .venv/made pyproject.toml
+	$(PIP) --group $*
+	@touch $@
