@@ -1,7 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False
 """The compiled core: varints, slicing, framing and deframing of blocks, positioned reads and writes.
 
-``spaceblock/_pyblock.py`` is its specification by example and ``spaceblock/_fastblock.pyi`` its contract. The rules here:
+Its specification by example is ``spaceblock/_pyblock.py``, its contract ``spaceblock/_fastblock.pyi``. The rules here:
 
 - A number from outside is range-checked where it enters, and compared by subtraction before it becomes an address.
 - A ``Py_buffer`` is held for as long as a pointer into it lives, and released on every way out.

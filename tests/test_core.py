@@ -36,6 +36,7 @@ BLOCK_SIZE = 128 * KIB
 TOP = 2**62 - 1
 
 Found: TypeAlias = tuple[str, Any]
+AnyDeframer: TypeAlias = "Deframer | _pyblock.Deframer"
 
 
 # ---- Helpers: read a table, frame a message, collect what a Deframer finds ----
@@ -62,7 +63,7 @@ def block(core: ModuleType, item: int, offset: int, data: bytes) -> bytes:
     return message(core, core.BLOCK_TYPE, core.encode_uint_var(item) + core.encode_uint_var(offset) + data)
 
 
-def collect(deframer: Deframer, parts: Iterable[bytes]) -> list[Found]:
+def collect(deframer: AnyDeframer, parts: Iterable[bytes]) -> list[Found]:
     """All messages and blocks in ``parts``, as they come, and the error that ended it, if one did."""
     found: list[Found] = []
     target = bytearray()
@@ -255,7 +256,7 @@ def test_buffers_can_be_resized_after_each_call(core: ModuleType, tmp_path: Path
     path.write_bytes(bytes(100))
     one, two = bytearray(128), bytearray(128)
     with path.open("r+b") as file:
-        for call in (
+        calls: list[Callable[[], object]] = [
             lambda: core.write_uint_var(one, 0, 1),
             lambda: core.write_uint_var(one, 1000, 1),
             lambda: core.decode_uint_var(one),
@@ -269,7 +270,8 @@ def test_buffers_can_be_resized_after_each_call(core: ModuleType, tmp_path: Path
             lambda: core.write_all(file.fileno(), one, 0),
             lambda: core.write_all(-1, one, 0),
             lambda: core.Deframer(0, 0).feed(one),
-        ):
+        ]
+        for call in calls:
             with contextlib.suppress(ValueError, BufferError, OSError, RemoteProtocolError):
                 call()
             one.append(0)
@@ -633,6 +635,13 @@ def test_a_stream_may_end_only_between_messages(core: ModuleType) -> None:
         deframer = core.Deframer(100, 100)
         collect(deframer, [stream[:cut]])
         assert deframer.at_boundary == (cut in boundaries)
+
+
+def test_a_payload_that_comes_apart_from_its_head(core: ModuleType) -> None:
+    for payload in (b"x", b"payload"):
+        deframer = core.Deframer(10, 0)
+        stream = message(core, 6, payload)
+        assert collect(deframer, [stream[:2], stream[2:]]) == [("message", (6, payload))]
 
 
 def test_a_payload_outlives_the_data_it_came_in(core: ModuleType) -> None:
