@@ -55,7 +55,7 @@ class Manifest:
         names = set()
         for entry in self.entries:
             if entry.name in names:
-                raise LocalProtocolError(f"Two entries have the name {entry.name!r}; give one of them another name.")
+                raise LocalProtocolError(f"two entries have the name {entry.name!r}: give one of them another name")
             names.add(entry.name)
             if entry.item is not None:
                 self._add_item(entry, entry.item)
@@ -66,7 +66,7 @@ class Manifest:
         try:
             return cls(tuple(entries), items)
         except LocalProtocolError as error:
-            raise RemoteProtocolError(f"The peer sent a manifest that contradicts itself. {error}") from error
+            raise RemoteProtocolError(f"the peer's manifest contradicts itself: {error}") from error
 
     def entry_of(self, item: int) -> Entry | None:
         """The entry that names ``item``, or ``None`` for an unnamed one."""
@@ -74,10 +74,10 @@ class Manifest:
 
     def _add_item(self, entry: Entry, item: int) -> None:
         if entry.kind is not EntryKind.FILE:
-            raise LocalProtocolError(f"The entry {entry.name!r} is no file but has an item; leave the item out.")
+            raise LocalProtocolError(f"the entry {entry.name!r} is no file but has an item: leave the item out")
         if item < 0 or (self.items is not None and item >= self.items):
-            raise LocalProtocolError(f"The entry {entry.name!r} names item {item}, which does not exist; correct it.")
+            raise LocalProtocolError(f"the entry {entry.name!r} names item {item}, which does not exist: correct it")
         other = self._by_item.setdefault(item, entry)
         if other is not entry:
             names = f"{other.name!r} and {entry.name!r}"
-            raise LocalProtocolError(f"The entries {names} both name item {item}; let each item have one name.")
+            raise LocalProtocolError(f"the entries {names} both name item {item}: let each item have one name")

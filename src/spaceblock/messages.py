@@ -171,7 +171,7 @@ def decode_message(message_type: int, payload: bytes) -> Message | None:
     except ValueError as error:
         name = MessageType(message_type).wire_name
         raise RemoteProtocolError(
-            f"The peer's {name} message is malformed because {reason_of(error)}; update the older of the two sides."
+            f"the peer's {name} message is malformed because {reason_of(error)}: update the older of the two sides"
         ) from error
     return message
 
@@ -179,15 +179,16 @@ def decode_message(message_type: int, payload: bytes) -> Message | None:
 def encode_stream_header(stream_type: StreamType, uuid: bytes = b"") -> bytes:
     """What a stream begins with: its type and, for a data stream, the UUID of its transfer."""
     if len(uuid) != (UUID_SIZE if stream_type is StreamType.DATA else 0):
-        raise LocalProtocolError("A data stream, and no other, begins with a UUID of 16 bytes; give it one.")
+        raise LocalProtocolError("a data stream, and no other, begins with a UUID of 16 bytes: give it one")
     return encode_uint_var(stream_type) + uuid
 
 
 @dataclass(frozen=True, slots=True)
 class Hello(Message):
-    """The first message of each side. Lengths are of one part of a name and of a whole path; 0 where unknown.
+    """The first message of each side.
 
-    Another version's ``Hello`` is decoded as far as its version; the other fields then have their defaults.
+    ``name_limit`` is the longest part of a name in ``name_unit``, ``path_limit`` the longest name in bytes; 0 where it
+    is not known. Another version's ``Hello`` is decoded as far as its version; the other fields have their defaults.
     """
 
     TYPE: ClassVar[MessageType] = MessageType.HELLO
@@ -420,7 +421,6 @@ class Resend(Message):
         ranges = []
         for _ in range(reader.count(2)):
             start, length = reader.uint(), reader.uint()
-            check_span(start, length)
             ranges.append(Partial(start, start + length))
         _check_ranges(ranges)
         return cls(item, tuple(ranges))
@@ -554,10 +554,10 @@ class ItemAbort(Message):
 
 def _check_ignorable(message_type: int) -> None:
     if message_type == MessageType.BLOCK:
-        raise RemoteProtocolError("The peer sent a Block outside of a data stream; update the older of the two sides.")
+        raise RemoteProtocolError("the peer sent a Block outside of a data stream: update the older of the two sides")
     if not message_type & 1:
         raise RemoteProtocolError(
-            f"The peer sent a message of the unknown type {message_type:#x}; update the older of the two sides."
+            f"the peer sent a message of the unknown type {message_type:#x}: update the older of the two sides"
         )
 
 

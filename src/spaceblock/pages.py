@@ -40,7 +40,7 @@ MODE_MAX = 0o7777
 class VerdictKind(IntEnum):
     """What the receiver wants of an item."""
 
-    SEND = 0
+    ALL = 0
     SKIP = 1
     HAVE = 2
 
@@ -257,7 +257,7 @@ _OUTCOME_ROOM = 1 + DIGEST_SIZE + 8 + 4
 
 _FULL = Full()
 _VERIFIED = OutcomeKind.VERIFIED.value
-_PLAIN_VERDICTS = {kind.value: Verdict(kind) for kind in (VerdictKind.SEND, VerdictKind.SKIP)}
+_PLAIN_VERDICTS = {kind.value: Verdict(kind) for kind in (VerdictKind.ALL, VerdictKind.SKIP)}
 
 
 class _Sized(Protocol):
@@ -300,13 +300,6 @@ def _check_exponent(exponent: int) -> int:
     return exponent
 
 
-def _check_range(start: int, stop: int, size: int | None) -> None:
-    if not 0 <= start <= stop:
-        raise ValueError(f"the range from {start} to {stop} runs backwards")
-    if size is not None and stop > size:
-        raise ValueError(f"the range ends at {stop}, behind the item's size of {size}")
-
-
 def _write_requests(out: Writer, items: Iterable[SpaceblockRequest]) -> None:
     for item in items:
         size, part = item.size, item.range
@@ -319,7 +312,6 @@ def _write_requests(out: Writer, items: Iterable[SpaceblockRequest]) -> None:
         if size is not None:
             out.uint(size)
         if isinstance(part, Partial):
-            _check_range(part.start, part.stop, size)
             out.uint(part.start)
             out.uint(part.stop)
 
@@ -337,7 +329,6 @@ def _read_requests(reader: Reader, count: int) -> tuple[SpaceblockRequest, ...]:
         if flags & _PARTIAL:
             start, pos = decode_uint_var(data, pos)
             stop, pos = decode_uint_var(data, pos)
-            _check_range(start, stop, size)
             items.append(SpaceblockRequest(size, Partial(start, stop), bool(flags & _REREADABLE)))
         else:
             items.append(SpaceblockRequest(size, _FULL, bool(flags & _REREADABLE)))

@@ -88,7 +88,7 @@ class Message:
         except ValueError as error:
             name = self.TYPE.wire_name
             raise LocalProtocolError(
-                f"This {name} message cannot be sent because {reason_of(error)}; correct its values."
+                f"this {name} message cannot be sent because {reason_of(error)}: correct its values"
             ) from error
         return encode_uint_var(self.TYPE) + encode_uint_var(len(out.out)) + out.out
 
@@ -194,8 +194,10 @@ def take_string(data: bytes, pos: int, limit: int) -> tuple[str, int]:
     """The string that starts at ``pos``, and the position behind it."""
     size, pos = decode_uint_var(data, pos)
     end = pos + size
-    if size > limit or end > len(data):
-        raise ValueError(f"a string of {size} bytes passes its limit of {limit} or the end")
+    if size > limit:
+        raise ValueError(f"a string of {size} bytes passes its limit of {limit}")
+    if end > len(data):
+        raise ValueError(f"it ends {end - len(data)} bytes too early")
     return data[pos:end].decode(), end
 
 

@@ -1,0 +1,56 @@
+"""A manifest finds the name of an item, and refuses to contradict itself."""
+
+from __future__ import annotations
+
+import pytest
+
+from spaceblock.errors import LocalProtocolError, RemoteProtocolError
+from spaceblock.manifest import Entry, EntryKind, Manifest
+
+FOLDER = Entry(EntryKind.FOLDER, "photos", mode=0o755)
+FILE = Entry(EntryKind.FILE, "photos/cat.jpg", 0)
+OTHER = Entry(EntryKind.FILE, "photos/dog.jpg", 2)
+LINK = Entry(EntryKind.LINK, "best", target="photos/cat.jpg")
+
+
+def test_the_entry_of_an_item() -> None:
+    manifest = Manifest((FOLDER, FILE, OTHER, LINK), items=3)
+    assert manifest.entry_of(0) is FILE
+    assert manifest.entry_of(2) is OTHER
+    assert manifest.entry_of(1) is None, "item 1 is an unnamed buffer"
+    assert manifest.entry_of(99) is None
+
+
+def test_no_entries_at_all() -> None:
+    assert Manifest().entry_of(0) is None
+    assert Manifest.checked([], 0).entries == ()
+
+
+def test_manifests_with_equal_entries_are_equal() -> None:
+    assert Manifest((FOLDER, FILE)) == Manifest((FOLDER, FILE))
+    assert Manifest((FOLDER, FILE)) != Manifest((FILE, FOLDER)), "the order is part of it"
+
+
+@pytest.mark.parametrize(
+    ("entries", "reason"),
+    [
+        ((FILE, FILE), "two entries have the name"),
+        ((FILE, Entry(EntryKind.FOLDER, FILE.name)), "two entries have the name"),
+        ((FILE, Entry(EntryKind.FILE, "copy", 0)), "both name item 0"),
+        ((Entry(EntryKind.FILE, "late", 3),), "item 3, which does not exist"),
+        ((Entry(EntryKind.FILE, "early", -1),), "item -1, which does not exist"),
+        ((Entry(EntryKind.FOLDER, "folder", 0),), "no file but has an item"),
+    ],
+)
+def test_contradictions(entries: tuple[Entry, ...], reason: str) -> None:
+    with pytest.raises(LocalProtocolError, match=reason):
+        Manifest(entries, items=3)
+    with pytest.raises(RemoteProtocolError, match=f"contradicts itself.*{reason}"):
+        Manifest.checked(entries, 3)
+
+
+def test_hostile_names_do_not_reach_the_message_raw() -> None:
+    entry = Entry(EntryKind.FILE, "\x1b[2J\N{RIGHT-TO-LEFT OVERRIDE}gpj.exe", 0)
+    with pytest.raises(RemoteProtocolError) as caught:
+        Manifest.checked([entry, entry], 1)
+    assert caught.value.message.isprintable()
