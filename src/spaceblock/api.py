@@ -1,0 +1,178 @@
+"""The two ways in: :func:`listen` to be connected to, :func:`connect` to connect with a ticket."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+
+from .errors import AdmissionRefused, LocalProtocolError, SpaceblockError, Stalled, Unreachable, WrongPeer
+from .identity import Identity, peer_id_of, peer_id_text, public_key_of
+from .listener import Listener, load_identity, transport_options
+from .options import Options
+from .peer import Peer
+from .quic.endpoint import Endpoint
+from .quic.interface import HandshakeConfig
+from .tickets import Ticket, proof
+
+_STAGGER = 0.25
+"""Seconds before the next address of a ticket is tried beside those that have not answered (RFC 8305, section 5)."""
+
+
+@asynccontextmanager
+async def listen(host: str = "0.0.0.0", port: int = 0, *, options: Options | None = None) -> AsyncIterator[Listener]:
+    """Listen on a UDP port (0: any free one); gives a :class:`Listener`.
+
+    Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by an
+    exception cancels them. Raises :class:`ConnectionFailed` where the address cannot be used, :class:`ListenerBusy`
+    where another listener has the same name or address, and :class:`StorageError` where the key or the tickets cannot
+    be read or kept.
+    """
+    listener = await Listener.open(host, port, options or Options())
+    try:
+        yield listener
+    except BaseException:
+        await _finally(listener.abort())
+        raise
+    try:
+        await listener.close()
+    except asyncio.CancelledError:
+        await _finally(listener.abort())
+        raise
+
+
+@asynccontextmanager
+async def connect(ticket: str | Ticket, *, options: Options | None = None) -> AsyncIterator[Peer]:
+    """Connect to the listener that issued ``ticket``; gives a :class:`Peer` once the listener has admitted this side.
+
+    Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by an
+    exception cancels them. Raises :class:`TicketMalformed`, :class:`Unreachable`, :class:`WrongPeer`,
+    :class:`AdmissionRefused` and its kinds, and :class:`Stalled` where the listener does not greet in time.
+    """
+    options = options or Options()
+    options.chosen_engine()
+    if isinstance(ticket, str):
+        ticket = Ticket.parse(ticket)
+    elif not isinstance(ticket, Ticket):
+        raise LocalProtocolError(f"a ticket is a string, not {type(ticket).__name__}: give the word the listener printed")
+    identity = await asyncio.to_thread(load_identity, options)
+    dialled = await _dial_all(ticket, identity, options)
+    try:
+        try:
+            yield dialled.peer
+        except BaseException:
+            await _finally(dialled.peer.abort())
+            raise
+        try:
+            await dialled.peer.close()
+        except asyncio.CancelledError:
+            await _finally(dialled.peer.abort())
+            raise
+    finally:
+        await _finally(dialled.endpoint.close())
+
+
+class _Dialled:
+    """A peer that greeted, and the socket it is reached by."""
+
+    def __init__(self, endpoint: Endpoint, peer: Peer) -> None:
+        self.endpoint = endpoint
+        self.peer = peer
+
+
+async def _dial_all(ticket: Ticket, identity: Identity, options: Options) -> _Dialled:
+    """Try the ticket's addresses one after the other, each with a short start over the next; the first wins."""
+    attempts: list[asyncio.Task[_Dialled]] = []
+    errors: list[SpaceblockError] = []
+    waiting: set[asyncio.Task[_Dialled]] = set()
+    addresses = list(ticket.addresses)
+    try:
+        while addresses or waiting:
+            if addresses:
+                attempt = asyncio.create_task(_dial(addresses.pop(0), ticket, identity, options))
+                attempts.append(attempt)
+                waiting.add(attempt)
+            done, waiting = await asyncio.wait(
+                waiting, timeout=_STAGGER if addresses else None, return_when=asyncio.FIRST_COMPLETED
+            )
+            for attempt in done:
+                error = attempt.exception()
+                if error is None:
+                    winner = attempt.result()
+                    attempts.remove(attempt)
+                    return winner
+                if not isinstance(error, SpaceblockError):
+                    raise error
+                errors.append(error)
+        raise min(errors, key=_how_telling)
+    finally:
+        for attempt in attempts:
+            attempt.cancel()
+        for result in await asyncio.gather(*attempts, return_exceptions=True):
+            if isinstance(result, _Dialled):
+                await result.peer.abort()
+                await result.endpoint.close()
+
+
+async def _dial(address: tuple[str, int], ticket: Ticket, identity: Identity, options: Options) -> _Dialled:
+    certificate = identity.certificate(proof(ticket, identity.public_key))
+    handshake = HandshakeConfig(certificate, identity.private_key, lambda shown: _check_pin(shown, ticket))
+    timeout = options.timeouts.connect
+    endpoint = await Endpoint.bind(await _any_address(address), 0, transport_options(options))
+    try:
+        connection = await endpoint.connect(address, handshake, timeout)
+        peer = Peer(connection, peer_id_text(ticket.peer_id), options, lambda peer: None)
+        try:
+            await asyncio.wait_for(peer.greet(), timeout)
+        except asyncio.TimeoutError:
+            await peer.abort()
+            text = f"the listener did not greet within {timeout:g} seconds: check that it still runs and try again"
+            raise Stalled(text, phase="connecting") from None
+        except BaseException:
+            await peer.abort()
+            raise
+    except BaseException:
+        await _finally(endpoint.close())
+        raise
+    return _Dialled(endpoint, peer)
+
+
+def _check_pin(shown: object, ticket: Ticket) -> None:
+    from cryptography.x509 import Certificate
+
+    assert isinstance(shown, Certificate)
+    with suppress(AdmissionRefused):
+        if peer_id_of(public_key_of(shown)) == ticket.peer_id:
+            return
+    raise WrongPeer("the listener at the ticket's address has another key than the ticket says: ask for a new ticket")
+
+
+async def _any_address(address: tuple[str, int]) -> str:
+    """The unspecified address of the family that reaches ``address``."""
+    host, port = address
+    try:
+        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+    except OSError as error:
+        raise Unreachable(f"the name {host!r} cannot be resolved ({error}): check the ticket's address") from error
+    return "::" if found[0][0] == socket.AF_INET6 else "0.0.0.0"
+
+
+def _how_telling(error: SpaceblockError) -> int:
+    """The lower, the more a user learns from it."""
+    for rank, kind in enumerate((AdmissionRefused, WrongPeer, Stalled)):
+        if isinstance(error, kind):
+            return rank
+    return 9
+
+
+async def _finally(work: object) -> None:
+    """Finish cleaning up also while the task is being cancelled."""
+    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+    while not task.done():
+        try:
+            await asyncio.shield(task)
+        except asyncio.CancelledError:
+            if task.cancelled():
+                raise
+    task.result()

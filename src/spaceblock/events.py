@@ -1,0 +1,86 @@
+"""What a transfer tells its user: figures while it runs, a receipt when it is done."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from enum import Enum
+
+from .blocks import Range
+
+
+class Phase(str, Enum):
+    """What a transfer is doing or waiting for; the value is the word that users read."""
+
+    PREPARING = "preparing"
+    CONNECTING = "connecting"
+    OFFERING = "waiting for the answer"
+    MOVING = "transferring"
+    SINK = "waiting for the receiver's program"
+    DISK = "waiting for the receiver's disk"
+    USER = "waiting for the receiver's user"
+    VERIFYING = "verifying"
+    CLOSING = "closing"
+    DONE = "done"
+
+    def __str__(self) -> str:
+        return self.value
+
+
+@dataclass(frozen=True, slots=True)
+class Progress:
+    """One look at a transfer.
+
+    ``bytes_done`` counts what the receiver has: on the sender it is the receiver's own report, never what was merely
+    queued. ``bytes_total`` is None while a size is unknown; ``rate`` is in bytes a second over the last seconds; ``eta``
+    is in seconds. ``verified`` bytes agreed with the sender's digest, ``durable`` ones survive a loss of power.
+    """
+
+    phase: Phase
+    bytes_done: int
+    bytes_total: int | None
+    rate: float
+    eta: float | None
+    verified: int
+    durable: int
+    items_done: int
+    items_total: int
+    current: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class ReceiptItem:
+    """One item that arrived.
+
+    ``name`` is the name it was offered under (None: unnamed); ``path`` is where it is now, relative to the target
+    folder, as the receiver told it (None: a buffer). ``size`` is in bytes, ``digest`` is BLAKE3 as 64 hex characters.
+    ``skipped`` items did not travel and have no digest.
+    """
+
+    index: int
+    name: str | None
+    path: str | None
+    size: int
+    digest: str
+    skipped: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """What both sides agree on at the end: every item, the bytes moved and how long it took in seconds."""
+
+    uuid: str
+    peer: str
+    items: tuple[ReceiptItem, ...]
+    bytes: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class OfferItem:
+    """One item of an offer. ``name`` is None for an unnamed buffer, ``size`` None where it is not known yet; ``range`` is
+    the part of the item that would travel."""
+
+    index: int
+    name: str | None
+    size: int | None
+    range: Range

@@ -1,0 +1,429 @@
+"""The receiving side of a transfer: the offer, the receiver's state machine, and the streams that fill the sink."""
+
+from __future__ import annotations
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+from time import monotonic
+from typing import TYPE_CHECKING, Any
+
+from .control import MessageStream
+from .errors import (
+    ErrorCode,
+    InternalError,
+    LocalProtocolError,
+    OfferExpired,
+    RemoteProtocolError,
+    SpaceblockError,
+    Stalled,
+    TransferCancelled,
+    TransferRefused,
+    error_code,
+)
+from .events import OfferItem, Phase, Receipt, ReceiptItem
+from .limits import DATA_STREAMS_MAX, Limits, Timeouts
+from .manifest import Manifest
+from .messages import Message, OutcomeKind, ReceiverState
+from .options import Conflict, Durability, Reports
+from .protocol.receiver import (
+    Failed,
+    Finished,
+    ItemAgreed,
+    ItemLost,
+    Offered,
+    Receiver,
+    ReceiverEvent,
+    Settled,
+)
+from .protocol.sender import first_error
+from .quic.interface import Stream
+from .storage.landing import Landing
+from .storage.ring import Ring
+from .storage.sinks import BufferSink, Sink
+from .transfer import Job, Transfer, typed_error
+
+if TYPE_CHECKING:
+    from .blocks import SpaceblockRequests
+
+_USER_HEARTBEAT = 1.0
+"""Seconds between reports while this side's user thinks about an offer."""
+
+
+class Offer:
+    """What a peer wants to send. Answer it once, by :meth:`accept` or :meth:`decline`; unanswered it expires."""
+
+    def __init__(self, incoming: Incoming, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
+        self._incoming = incoming
+        names = {} if manifest is None else {entry.item: entry.name for entry in manifest.entries}
+        self.peer: str = incoming.peer_id
+        """The sender's peer ID."""
+        self.uuid: str = requests.uuid.hex()
+        self.items: tuple[OfferItem, ...] = tuple(
+            OfferItem(index, names.get(index), request.size, request.range) for index, request in enumerate(requests.items)
+        )
+        sizes = [request.length for request in requests.items]
+        self.total_size: int | None = None if None in sizes else sum(size or 0 for size in sizes)
+        """Bytes that would travel; None while a size is unknown."""
+
+    def accept(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        into: Sequence[Any] | None = None,
+        on_conflict: Conflict = "rename",
+        durability: Durability = "fsync",
+    ) -> Transfer:
+        """Receive everything, into ``folder`` or into writable buffers; returns the started :class:`Transfer`.
+
+        ``into`` has one writable C-contiguous buffer for each item, as long as the item's range; byte 0 is the range's
+        start, and what a failed transfer leaves there is undefined. ``on_conflict`` says what to do where a name is
+        taken: ``"rename"`` to a free one, ``"skip"`` the item, ``"overwrite"`` it atomically, or raise an ``"error"``.
+        With ``durability="fsync"`` a verified file survives a loss of power.
+
+        Raises :class:`LocalProtocolError` if the offer was answered before or is gone. Awaiting the transfer raises
+        :class:`StorageError`, :class:`NameRejected`, :class:`BufferUnfit` and what can happen on the way; the sender
+        is told the same.
+        """
+        if (folder is None) == (into is None):
+            raise LocalProtocolError("give accept() either a folder or into=[...]")
+        if on_conflict not in ("rename", "skip", "overwrite", "error"):
+            raise LocalProtocolError(f"on_conflict={on_conflict!r} is not 'rename', 'skip', 'overwrite' or 'error'")
+        if durability not in ("fsync", "none"):
+            raise LocalProtocolError(f"durability={durability!r} is not 'fsync' or 'none'")
+
+        def make_sink() -> Sink:
+            if into is not None:
+                return BufferSink(into)
+            from .storage.folder import FolderSink
+
+            assert folder is not None
+            return FolderSink(folder, on_conflict, durability)
+
+        return self._incoming.accept(make_sink)
+
+    async def decline(self, reason: str = "") -> None:
+        """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``."""
+        text = "the receiver declined" + (f": {reason}" if reason else "")
+        await self._incoming.decline(TransferRefused(text))
+
+
+class Incoming(Job):
+    """One transfer from the peer to this side; implements :class:`spaceblock.storage.landing.Host`."""
+
+    def __init__(
+        self,
+        stream: Stream,
+        peer_id: str,
+        limits: Limits,
+        timeouts: Timeouts,
+        reports: Reports,
+        on_offer: Callable[[Incoming, Offer], None],
+    ) -> None:
+        super().__init__(timeouts.idle)
+        self.peer_id = peer_id
+        self.uuid = b""
+        self.receiver = Receiver(limits)
+        self.ring = Ring()
+        self.sink: Sink = BufferSink([])
+        self.answered = False
+        self._timeouts = timeouts
+        self._reports = reports
+        self._on_offer = on_offer
+        self._control = MessageStream(stream, self._receive, self._receive_end, self.fail)
+        self._make_sink: Callable[[], Sink] | None = None
+        self._decision: asyncio.Future[None] = self.loop.create_future()
+        self._settled: asyncio.Future[Settled] = self.loop.create_future()
+        self._said: asyncio.Future[None] = self.loop.create_future()
+        for future in (self._decision, self._settled, self._said):
+            future.add_done_callback(lambda end: end.cancelled() or end.exception())
+        self._landings: dict[Stream, Landing] = {}
+        self._streams_seen = 0
+        self._agreed: list[int] = []
+        self._placing = False
+        self._offer: Offer | None = None
+        self._offered_event: Offered | None = None
+        self._reported_at = 0.0
+        self._reported_blocks = 0
+        self._items_done = 0
+        self._moved: tuple[int, ...] = ()
+
+    def read_control(self, first: bytes, fin: bool) -> None:
+        """Begin with what came behind the stream's type."""
+        self._control.start(first, fin)
+
+    async def run(self) -> Receipt:
+        try:
+            await self._decision
+            self.enter(Phase.PREPARING)
+            skip = await self._prepare()
+            self.enter(Phase.MOVING)
+            self.act(self.receiver.accept(skip))
+            settled = await self._settled
+            self.enter(Phase.CLOSING)
+            await asyncio.wait({self._said}, timeout=self._timeouts.close)
+            if self._said.done():
+                self._said.result()
+            return self._receipt(settled)
+        except Exception as cause:
+            error = typed_error(cause)
+            self.act(self.receiver.fail(error))
+            raise error from cause
+        finally:
+            await self._clean_up()
+
+    def accept(self, make_sink: Callable[[], Sink]) -> Transfer:
+        """The user takes the offer."""
+        self._answer()
+        self._make_sink = make_sink
+        if not self._decision.done():
+            self._decision.set_result(None)
+        return self.transfer
+
+    async def decline(self, error: SpaceblockError) -> None:
+        """The user, or the end of the program, refuses the offer."""
+        self._answer()
+        self.transfer._retrieved = True
+        self.fail(error)
+        await self.finished.wait()
+
+    def cancel(self) -> None:
+        self.fail(TransferCancelled("the transfer was cancelled on this side", phase=str(self.phase)))
+
+    def connection_lost(self, error: SpaceblockError) -> None:
+        """The connection is over; what was verified stays verified."""
+        if self._settled.done():
+            if not self._said.done():
+                self._said.set_result(None)
+        else:
+            self._break(error)
+
+    def stalled(self, error: Stalled) -> None:
+        if self.phase is Phase.USER:
+            self.fail(OfferExpired("nobody answered the offer in time: ask the receiver and send again", phase=error.phase))
+        else:
+            self.fail(error)
+
+    def limit(self) -> float:
+        limits = self._timeouts
+        return {
+            Phase.PREPARING: limits.verify,
+            Phase.USER: limits.offer,
+            Phase.DISK: limits.sink,
+            Phase.VERIFYING: limits.verify,
+            Phase.CLOSING: limits.close + limits.idle,
+        }.get(self.phase, limits.idle)
+
+    def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
+        offer = self._offer
+        receiver = self.receiver
+        total = offer.total_size if offer is not None else None
+        count = len(offer.items) if offer is not None else 0
+        return receiver.received, total, receiver.verified, receiver.durable, self._items_done, count, None
+
+    def tick(self) -> None:
+        moved = (self.receiver.received, self.receiver.verified, self.receiver.durable, self._items_done)
+        phase = self._present_phase()
+        if moved != self._moved or phase is not self.phase:
+            self._moved = moved
+            self.phase = phase
+            self.changed()
+        interval = self._reports.interval
+        if interval is None:
+            return
+        if phase is Phase.USER:
+            interval = max(interval, _USER_HEARTBEAT)
+        if monotonic() - self._reported_at >= interval * 0.9:
+            self._report()
+
+    # What the landings need.
+
+    def open_data_stream(self, stream: Stream, first: bytes, fin: bool) -> None:
+        """A data stream of this transfer; ``first`` is what came behind its UUID."""
+        if self.receiver.state.name != "MOVING":
+            stream.stop(ErrorCode.CANCELLED)
+            return
+        self._streams_seen += 1
+        open_landings = [landing for landing in self._landings.values() if not landing.ended]
+        if len(open_landings) >= DATA_STREAMS_MAX:
+            self.fail(RemoteProtocolError(f"the sender opened more than {DATA_STREAMS_MAX} data streams at once"))
+            stream.stop(ErrorCode.PROTOCOL)
+            return
+        landing = self._landings[stream] = Landing(self, self._streams_seen, stream.consume)
+
+        def receive(data: bytes, fin: bool) -> None:
+            landing.receive_data(data, fin)
+            self._after_data(stream, landing)
+
+        def receive_reset(code: int) -> None:
+            landing.receive_reset()
+            self._after_data(stream, landing)
+
+        stream.set_handlers(on_data=receive, on_reset=receive_reset)
+        if first or fin:
+            receive(first, fin)
+
+    def act(self, events: list[ReceiverEvent]) -> None:
+        for event in events:
+            if isinstance(event, Offered):
+                self._offered(event)
+            elif isinstance(event, ItemAgreed):
+                self._agreed.append(event.item)
+            elif isinstance(event, ItemLost):
+                self._items_done += 1
+            elif isinstance(event, Settled):
+                if not self._settled.done():
+                    self._settled.set_result(event)
+            elif isinstance(event, Finished):
+                if not self._said.done():
+                    self._said.set_result(None)
+            elif isinstance(event, Failed):
+                self._break(event.error)
+        self._place()
+        self._control.send(self.receiver.messages_to_send(), self.receiver.ends_stream)
+
+    def fail(self, error: SpaceblockError) -> None:
+        """End the transfer with ``error``; too late once everything is verified."""
+        self.act(self.receiver.fail(error))
+
+    def work(self, job: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        def finished(future: asyncio.Future[None]) -> None:
+            done(future.exception())
+
+        self.in_worker(job).add_done_callback(finished)
+
+    # Helpers.
+
+    def _answer(self) -> None:
+        if self.answered or self.finished.is_set():
+            raise LocalProtocolError("the offer was answered before or is gone: wait for the next one")
+        self.answered = True
+
+    async def _prepare(self) -> set[int]:
+        offer, make_sink = self._offered_event, self._make_sink
+        assert offer is not None
+        assert make_sink is not None
+
+        def prepare() -> set[int]:
+            self.sink = make_sink()
+            return self.sink.prepare(offer.requests, offer.manifest)
+
+        job = self.in_worker(prepare)
+        await asyncio.wait({job, self._settled}, return_when=asyncio.FIRST_COMPLETED)
+        if self._settled.done():
+            self._settled.result()
+        return job.result()
+
+    def _offered(self, event: Offered) -> None:
+        self._offered_event = event
+        self.uuid = event.requests.uuid
+        self._offer = Offer(self, event.requests, event.manifest)
+        self.enter(Phase.USER)
+        self._report()
+        self._on_offer(self, self._offer)
+
+    def _receive(self, message: Message, payload_size: int) -> None:
+        try:
+            events = self.receiver.receive_message(message, payload_size)
+        except SpaceblockError as error:
+            self.fail(error)
+            return
+        self.changed()
+        self.act(events)
+
+    def _receive_end(self) -> None:
+        self.act(self.receiver.receive_end())
+
+    def _after_data(self, stream: Stream, landing: Landing) -> None:
+        if self._reports.blocks is not None and landing.blocks - self._reported_blocks >= self._reports.blocks:
+            self._reported_blocks = landing.blocks
+            self._report()
+        if landing.ended:
+            self._landings.pop(stream, None)
+
+    def _report(self) -> None:
+        self._reported_at = monotonic()
+        self.receiver.report(_REPORTED.get(self._present_phase(), ReceiverState.MOVING))
+        self.act([])
+
+    def _present_phase(self) -> Phase:
+        if self.phase in (Phase.USER, Phase.CLOSING, Phase.DONE):
+            return self.phase
+        if self.phase is Phase.PREPARING and self._offer is None:
+            return self.phase
+        if any(landing.waits_for_disk for landing in self._landings.values()):
+            return Phase.DISK
+        if self._offer is not None and self._decision.done() and not self.receiver.expects_data():
+            return Phase.VERIFYING
+        return Phase.MOVING
+
+    def _place(self) -> None:
+        """Put what both sides agree on into place, one batch at a time."""
+        if self._placing or not self._agreed or self.receiver.state.name != "MOVING":
+            return
+        batch, self._agreed = self._agreed, []
+        self._placing = True
+
+        def placed(future: asyncio.Future[list[str | SpaceblockError]]) -> None:
+            self._placing = False
+            error = future.exception()
+            if error is not None:
+                self.fail(InternalError(f"putting files into place failed unexpectedly: {error!r}; report this"))
+                return
+            events: list[ReceiverEvent] = []
+            for item, result in zip(batch, future.result(), strict=True):
+                if isinstance(result, str):
+                    self._items_done += 1
+                    events += self.receiver.item_placed(item, result, self.sink.durable)
+                else:
+                    events += self.receiver.item_failed(item, result)
+            self.act(events)
+
+        self.in_worker(lambda: self.sink.place(batch)).add_done_callback(placed)
+
+    def _break(self, error: SpaceblockError) -> None:
+        """Stop taking data and let :meth:`run` end with ``error``."""
+        for stream, landing in self._landings.items():
+            landing.close()
+            stream.stop(error_code(error))
+        for future in (self._decision, self._settled, self._said):
+            if not future.done():
+                future.set_exception(error)
+
+    async def _clean_up(self) -> None:
+        for landing in self._landings.values():
+            landing.close()
+        self._landings.clear()
+        self._control.stop_reading()
+        self._control.send([], fin=True)
+        if await self.workers_idle(self._timeouts.close):
+            sink = self.sink
+            await self.in_worker(sink.close)
+
+    def _receipt(self, settled: Settled) -> Receipt:
+        assert self._offer is not None
+        items = tuple(
+            ReceiptItem(
+                offered.index,
+                offered.name,
+                outcome.name or None,
+                outcome.size,
+                outcome.digest.hex(),
+                outcome.kind is OutcomeKind.SKIPPED,
+            )
+            for offered, outcome in zip(self._offer.items, settled.outcomes, strict=True)
+            if outcome.kind is not OutcomeKind.FAILED
+        )
+        receipt = Receipt(self._offer.uuid, self.peer_id, items, sum(item.size for item in items), self.seconds)
+        error = first_error(settled.errors, settled.outcomes)
+        if error is not None:
+            error.receipt = receipt
+            raise error
+        return receipt
+
+
+_REPORTED = {
+    Phase.USER: ReceiverState.USER,
+    Phase.DISK: ReceiverState.DISK,
+    Phase.VERIFYING: ReceiverState.VERIFYING,
+}

@@ -1,0 +1,86 @@
+"""Every bound on what a peer can make this side hold, do or wait for, with its default and its reason.
+
+Sizes are in bytes, times in seconds. What the wire itself fixes is a module constant; what a user may change is a field
+of :class:`Limits`, :class:`Timeouts` or of :class:`spaceblock.Options`.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+
+MESSAGE_PAYLOAD_MAX = 65_536
+"""Payload of any message but ``Block``: a page holds hundreds of entries, and a parser never buffers more than this."""
+
+TEXT_MAX = 1_024
+"""UTF-8 bytes of an error's text on the wire."""
+
+PHASE_MAX = 64
+"""UTF-8 bytes of a phase's name on the wire."""
+
+SLOT_SIZE = 1_048_576 + 65_536
+"""One buffer of a ring: the largest ``Block`` message with its header, and room for small ones beside it."""
+
+SMALL_ITEM = 1_048_576
+"""Items up to this size share a data stream back to back; larger ones get a stream of their own."""
+
+
+@dataclass(frozen=True, slots=True)
+class Limits:
+    """What a peer may ask for at most; passing one raises :class:`spaceblock.errors.LimitExceeded` on both sides."""
+
+    items: int = 1_000_000
+    """Items of one transfer."""
+
+    manifest_bytes: int = 256 * 1024 * 1024
+    """Encoded requests and manifest of one transfer."""
+
+    transfers: int = 64
+    """Transfers of one connection at once, in each direction."""
+
+    total_size: int = 2**62 - 1
+    """Bytes of one transfer, as announced and as received."""
+
+    peers: int = 1024
+    """Connections of one listener at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """How long each phase may last; passing one raises :class:`spaceblock.errors.Stalled` naming the phase."""
+
+    connect: float = 10.0
+    """From the first datagram to the listener's ``Hello``."""
+
+    offer: float = 300.0
+    """How long an offer waits for its answer before it expires."""
+
+    idle: float = 30.0
+    """How long nothing may arrive or be acknowledged: between peers, of one transfer, or from a sink."""
+
+    sink: float = 300.0
+    """How long the receiver's disk or program may take over bytes that have arrived."""
+
+    verify: float = 300.0
+    """From the last byte to the receiver's ``Verified``, while its heartbeat says that it verifies or flushes."""
+
+    close: float = 5.0
+    """How long the closing choreography may take before the connection is dropped."""
+
+
+HEARTBEAT = 0.25
+"""Seconds between the receiver's reports while bytes move."""
+
+RING_SLOTS = 6
+"""Buffers of one ring; a transfer has one ring, so this times :data:`SLOT_SIZE` bounds what it holds."""
+
+DATA_STREAMS = 2
+"""Data streams that a sender keeps open at once for one transfer."""
+
+DATA_STREAMS_MAX = 64
+"""Data streams that a peer may open for one transfer at once."""
+
+CONTROL_BACKLOG = 262_144
+"""Bytes of control messages queued before their maker waits: a list of a million items is made as it is sent."""
+
+DATA_BACKLOG = 2 * 1_048_576
+"""Bytes of one data stream queued in the engine and not yet acknowledged, before the next buffer is filled."""

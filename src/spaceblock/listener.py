@@ -1,0 +1,247 @@
+"""A listener: one UDP port that peers with a ticket, or with a trusted key, may connect to."""
+
+from __future__ import annotations
+
+import asyncio
+import hashlib
+import ipaddress
+import time
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+from .admission import AdmissionBook
+from .errors import ConnectionFailed, LimitExceeded, LocalProtocolError, SpaceblockError, error_code
+from .identity import Identity
+from .incoming import Offer
+from .options import Options
+from .peer import Peer
+from .quic.endpoint import Endpoint
+from .quic.interface import Connection, HandshakeConfig, TransportOptions
+from .tickets import ADDRESSES_MAX
+from .transfer import spawn
+
+
+class Listener:
+    """Admits peers and hands out what they offer; made by :func:`spaceblock.listen`.
+
+    Iterating over it gives the :class:`Offer` of every peer that :meth:`peers` did not hand out.
+    """
+
+    def __init__(self, identity: Identity, options: Options, book: AdmissionBook) -> None:
+        self.peer_id = identity.peer_id
+        """Who this listener is: the digest of its public key, in text form."""
+        self.ticket = ""
+        """One string, good for one peer: addresses, peer ID and a secret. Show it to nobody else."""
+        self._identity = identity
+        self._options = options
+        self._book = book
+        self._endpoint: Endpoint | None = None
+        self._addresses: tuple[tuple[str, int], ...] = ()
+        self._peers: set[Peer] = set()
+        self._unclaimed: asyncio.Queue[Peer | None] = asyncio.Queue()
+        self._offers: asyncio.Queue[tuple[Peer, Offer] | None] = asyncio.Queue()
+        self._claimed: set[Peer] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._unseen: list[SpaceblockError] = []
+        self._closing = False
+
+    @classmethod
+    async def open(cls, host: str, port: int, options: Options) -> Listener:
+        """Bind the port and make the first ticket; raises :class:`ConnectionFailed` where the address cannot be used,
+        :class:`ListenerBusy` and :class:`StorageError`."""
+        options.chosen_engine()
+        identity, book = await asyncio.to_thread(_open_book, host, port, options)
+        listener = cls(identity, options, book)
+        try:
+            await listener._bind(host, port)
+        except BaseException:
+            await listener._release()
+            raise
+        return listener
+
+    @property
+    def addresses(self) -> tuple[tuple[str, int], ...]:
+        """The addresses that tickets carry, the most useful first."""
+        return self._addresses
+
+    def invite(self, count: int, lifetime: float | None = None) -> list[str]:
+        """``count`` more tickets, each good for one peer during ``lifetime`` seconds (None: as the options say).
+
+        They are recorded durably before this returns. Raises :class:`LimitExceeded` and :class:`StorageError`.
+        """
+        seconds = self._options.ticket_lifetime if lifetime is None else lifetime
+        return [ticket.encode() for ticket in self._book.issue_many(count, self._addresses, seconds, time.time())]
+
+    async def peers(self) -> AsyncIterator[Peer]:
+        """Every peer that is admitted, to send to; its offers then come through :meth:`Peer.offers` alone."""
+        while True:
+            peer = await self._unclaimed.get()
+            if peer is None:
+                self._unclaimed.put_nowait(None)
+                return
+            if peer.closed:
+                continue
+            self._claim(peer)
+            yield peer
+
+    async def __aiter__(self) -> AsyncIterator[Offer]:
+        while True:
+            entry = await self._offers.get()
+            if entry is None:
+                self._offers.put_nowait(None)
+                return
+            yield entry[1]
+
+    async def close(self) -> None:
+        """Wait for the transfers that run, decline what is unanswered, and close; harmless when done twice.
+
+        Raises the first error of a transfer that nobody awaited.
+        """
+        self._closing = True
+        results = await asyncio.gather(*(peer.close() for peer in self._peers), return_exceptions=True)
+        await self._release()
+        for result in results:
+            if isinstance(result, BaseException):
+                raise result
+
+    async def abort(self) -> None:
+        """Cancel all transfers and close."""
+        self._closing = True
+        await asyncio.gather(*(peer.abort() for peer in self._peers), return_exceptions=True)
+        await self._release()
+
+    async def _bind(self, host: str, port: int) -> None:
+        handshake = HandshakeConfig(self._identity.certificate(), self._identity.private_key)
+        transport = transport_options(self._options)
+        remembered = None if port else await asyncio.to_thread(lambda: self._book.port)
+        endpoint = None
+        if remembered is not None:
+            try:
+                endpoint = await Endpoint.bind(
+                    host, remembered, transport, server=handshake, on_connection=self._connected
+                )
+            except ConnectionFailed:
+                endpoint = None
+        if endpoint is None:
+            endpoint = await Endpoint.bind(host, port, transport, server=handshake, on_connection=self._connected)
+        self._endpoint = endpoint
+        bound = endpoint.local_addresses[0][1]
+        await asyncio.to_thread(self._book.remember_port, bound)
+        self._addresses = tuple(_advertised(self._options.advertise, bound) or _usable(endpoint.local_addresses))
+        self.ticket = (await asyncio.to_thread(self.invite, 1))[0]
+
+    def _connected(self, connection: Connection) -> None:
+        spawn(self._tasks, self._admit(connection))
+
+    async def _admit(self, connection: Connection) -> None:
+        """Decide about a peer before a byte of it is read; the ticket's use is durable before ``Hello``."""
+        try:
+            if len(self._peers) >= self._options.limits.peers:
+                raise LimitExceeded("the listener has as many peers as it takes: try again later")
+            admitted = await asyncio.to_thread(self._book.admit, connection.peer_certificate, time.time())
+        except SpaceblockError as error:
+            connection.close(error_code(error), str(error))
+            return
+        if self._closing:
+            connection.close(0, "the listener is closing")
+            return
+        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone)
+        peer.deliver_offers_to(lambda offer: self._offers.put_nowait((peer, offer)))
+        self._peers.add(peer)
+        self._unclaimed.put_nowait(peer)
+
+    def _claim(self, peer: Peer) -> None:
+        self._claimed.add(peer)
+        peer.deliver_offers_to(None)
+        kept = []
+        while not self._offers.empty():
+            entry = self._offers.get_nowait()
+            if entry is not None and entry[0] is peer:
+                peer.take_offer(entry[1])
+            else:
+                kept.append(entry)
+        for entry in kept:
+            self._offers.put_nowait(entry)
+
+    def _peer_gone(self, peer: Peer) -> None:
+        if not self._closing:
+            spawn(self._tasks, self._bury(peer))
+
+    async def _bury(self, peer: Peer) -> None:
+        """Keep what nobody saw of a peer that left, and forget the rest."""
+        try:
+            await peer.close()
+        except SpaceblockError as error:
+            if peer not in self._claimed:
+                self._unseen.append(error)
+        self._peers.discard(peer)
+        self._claimed.discard(peer)
+
+    async def _release(self) -> None:
+        self._offers.put_nowait(None)
+        self._unclaimed.put_nowait(None)
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        if self._endpoint is not None:
+            await self._endpoint.close()
+        await asyncio.to_thread(self._book.close)
+
+
+def transport_options(options: Options) -> TransportOptions:
+    """What the transport needs to know of the user's options."""
+    timeouts = options.timeouts
+    return TransportOptions(
+        datagram_size=options.datagram_size, idle_timeout=timeouts.idle, handshake_timeout=timeouts.connect
+    )
+
+
+def load_identity(options: Options) -> Identity:
+    """The identity that the options name; reads, or on first use makes, its key file."""
+    return options.identity if isinstance(options.identity, Identity) else Identity.load(options.identity)
+
+
+def _open_book(host: str, port: int, options: Options) -> tuple[Identity, AdmissionBook]:
+    identity = load_identity(options)
+    return identity, AdmissionBook.open(_state_folder(identity, host, port, options.name), identity, options.trust)
+
+
+def _state_folder(identity: Identity, host: str, port: int, name: str | None) -> Path | None:
+    """Where tickets and port survive a restart: for a listener with a name or a fixed port; otherwise nowhere."""
+    if identity.home is None or (name is None and port == 0):
+        return None
+    key = f"name {name}" if name is not None else f"address {host} {port}"
+    return identity.home / "listeners" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _advertised(addresses: Any, port: int) -> list[tuple[str, int]]:
+    return [split_address(address, port) for address in addresses]
+
+
+def _usable(addresses: list[tuple[str, int]]) -> list[tuple[str, int]]:
+    """Addresses that fit into a ticket: no IPv6 zones, and not too many."""
+    plain = [(host, port) for host, port in addresses if "%" not in host]
+    return plain[:ADDRESSES_MAX]
+
+
+def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
+    """``HOST``, ``HOST:PORT`` or ``[IPV6]:PORT`` as host and port; raises :class:`LocalProtocolError`."""
+    host, colon, port = text.rpartition(":")
+    if text.count(":") > 1 and not text.startswith("["):
+        host, colon, port = text, "", ""
+    elif not colon:
+        host, port = text, ""
+    host = host.strip("[]")
+    if not host or (not port and (default_port is None or colon)) or (port and not port.isdecimal()):
+        raise LocalProtocolError(f"{text!r} is not an address: write HOST:PORT, or [HOST]:PORT for IPv6")
+    number = int(port) if port else default_port
+    if number is None or number > 65_535:
+        raise LocalProtocolError(f"{text!r} has no valid port: choose 0 to 65535")
+    if ":" in host:
+        try:
+            ipaddress.IPv6Address(host.partition("%")[0])
+        except ValueError:
+            raise LocalProtocolError(f"{host!r} is not an IPv6 address: write [HOST]:PORT") from None
+    return host, number

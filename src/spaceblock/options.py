@@ -1,0 +1,72 @@
+"""What a user may choose, for :func:`spaceblock.listen` and :func:`spaceblock.connect` alike."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Literal
+
+from .errors import EngineUnavailable, LocalProtocolError
+from .limits import HEARTBEAT, Limits, Timeouts
+
+if TYPE_CHECKING:
+    from .identity import Identity
+
+Engine = Literal["native", "aioquic"]
+Conflict = Literal["rename", "skip", "overwrite", "error"]
+Durability = Literal["fsync", "none"]
+
+DATAGRAM_MIN = 1_200
+"""The smallest datagram that every QUIC path carries (RFC 9000, section 14)."""
+
+DATAGRAM_MAX = 65_507
+"""The largest payload of a UDP datagram over IPv4."""
+
+
+@dataclass(frozen=True, slots=True)
+class Reports:
+    """How often a receiver reports: every ``interval`` seconds, every ``blocks`` messages, both, or (None, None) never."""
+
+    interval: float | None = HEARTBEAT
+    blocks: int | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """Settings of one endpoint; every field has a default that suits most uses.
+
+    ``datagram_size``: bytes of UDP payload, 1200 to 65507. ``engine``: the QUIC engine; None takes the environment's
+    ``SPACEBLOCK_ENGINE`` or else the fastest of this build. ``identity``: an :class:`~spaceblock.Identity`, or the path of
+    its folder; None is the user's own. ``trust``: peer IDs admitted without a ticket. ``name``: keeps a listener's
+    tickets and port over a restart under this name; a listener on a fixed port does so by itself. ``advertise``: the
+    addresses that tickets carry, where the bound ones are not what others see. ``ticket_lifetime`` is in seconds.
+    """
+
+    datagram_size: int = 1_452
+    engine: Engine | None = None
+    identity: Identity | str | os.PathLike[str] | None = None
+    trust: Sequence[str] = ()
+    name: str | None = None
+    advertise: Sequence[str] = ()
+    ticket_lifetime: float = 24 * 3600.0
+    reports: Reports = field(default_factory=Reports)
+    limits: Limits = field(default_factory=Limits)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+
+    def __post_init__(self) -> None:
+        if not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
+            raise LocalProtocolError(
+                f"datagram_size is {self.datagram_size}: choose {DATAGRAM_MIN} to {DATAGRAM_MAX} bytes"
+            )
+        if isinstance(self.trust, str):
+            raise LocalProtocolError("trust is a list of peer IDs, not one string: write trust=[...]")
+
+    def chosen_engine(self) -> Engine:
+        """The engine to use; raises :class:`EngineUnavailable` if this build does not have it."""
+        engine = self.engine or os.environ.get("SPACEBLOCK_ENGINE") or "aioquic"
+        if engine != "aioquic":
+            raise EngineUnavailable(
+                f"this build has no QUIC engine named {engine!r}: leave engine unset or choose 'aioquic'"
+            )
+        return "aioquic"

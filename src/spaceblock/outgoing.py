@@ -1,0 +1,392 @@
+"""The sending side of a transfer: sources, the sender's state machine, and the streams that carry both."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Coroutine, Iterator, Sequence
+from contextlib import suppress
+from typing import Any
+
+from .control import MessageStream
+from .errors import (
+    ConnectionLost,
+    ErrorCode,
+    RemoteProtocolError,
+    SpaceblockError,
+    Stalled,
+    TransferCancelled,
+    error_code,
+)
+from .events import Phase, Receipt, ReceiptItem
+from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, SMALL_ITEM, Timeouts
+from .messages import Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
+from .protocol.sender import (
+    Answered,
+    Completed,
+    Failed,
+    ItemRefused,
+    Reported,
+    Sender,
+    SenderEvent,
+    first_error,
+)
+from .quic.interface import Connection, Stream, StreamStopped
+from .storage.feed import Feed, Filled
+from .storage.ring import Ring
+from .storage.sources import BufferSource, Item, Prepared, Source, prepare, release_buffers, source_length
+from .transfer import Job, spawn, typed_error
+
+_PHASES = {
+    ReceiverState.MOVING: Phase.MOVING,
+    ReceiverState.SINK: Phase.SINK,
+    ReceiverState.DISK: Phase.DISK,
+    ReceiverState.USER: Phase.USER,
+    ReceiverState.VERIFYING: Phase.VERIFYING,
+}
+
+_LANE_BYTES = 64 * SMALL_ITEM
+_LANE_ITEMS = 4_096
+"""Small items on one data stream: enough to make the stream's own cost vanish, few enough to spread over the lanes."""
+
+
+class Outgoing(Job):
+    """One transfer from this side to the peer."""
+
+    def __init__(
+        self,
+        connection: Connection,
+        peer_id: str,
+        held: Sequence[Item | BufferSource],
+        timeouts: Timeouts,
+    ) -> None:
+        super().__init__(timeouts.idle)
+        self._connection = connection
+        self._peer_id = peer_id
+        self._held = held
+        self._timeouts = timeouts
+        self._prepared: Prepared | None = None
+        self._sender: Sender | None = None
+        self._control: MessageStream | None = None
+        self._ring = Ring()
+        self._feeds: set[Feed] = set()
+        self._streams: set[Stream] = set()
+        self._tasks: set[asyncio.Task[None]] = set()
+        self._answer: asyncio.Future[tuple[int, ...]] = self.loop.create_future()
+        self._end: asyncio.Future[Completed] = self.loop.create_future()
+        self._end.add_done_callback(lambda end: end.exception())
+        self._verdict: asyncio.Future[Completed | None] = self.loop.create_future()
+        self._told = Progress(ReceiverState.MOVING, 0, 0, 0)
+        self._backlog = 0
+        self._total: int | None = None
+        self._items_sent = 0
+        self._current: str | None = None
+
+    async def run(self) -> Receipt:
+        try:
+            self._prepared = await self._prepare()
+            self._sender = Sender(self._prepared.requests, self._prepared.manifest)
+            await self._offer(self._sender)
+            wanted = await self._wait_for_answer()
+            self._total = sum(source_length(self._prepared.sources[item]) for item in wanted)
+            self.enter(Phase.MOVING)
+            await self._move(wanted)
+            completed = await self._end
+            await self._say_done()
+            return self._receipt(completed)
+        except Exception as cause:
+            error = typed_error(cause)
+            if self._sender is not None:
+                self._act(self._sender.fail(error))
+            completed_after_all = await self._retreat(error)
+            if completed_after_all is not None:
+                return self._receipt(completed_after_all)
+            raise error from cause
+        finally:
+            await self._clean_up()
+
+    def cancel(self) -> None:
+        self.fail(TransferCancelled("the transfer was cancelled on this side", phase=str(self.phase)))
+
+    def fail(self, error: SpaceblockError) -> None:
+        """End the transfer with ``error``, from outside; too late once it is over."""
+        if self._sender is not None:
+            self._act(self._sender.fail(error))
+        self._break(error)
+
+    def connection_lost(self, error: SpaceblockError) -> None:
+        """The connection is over: nothing can be said any more."""
+        self._break(error)
+        if not self._verdict.done():
+            self._verdict.set_result(None)
+
+    def stalled(self, error: Stalled) -> None:
+        self.fail(error)
+
+    def limit(self) -> float:
+        limits = self._timeouts
+        if self._end.done():
+            return limits.close + limits.idle
+        return {
+            Phase.PREPARING: limits.verify,
+            Phase.OFFERING: limits.idle,
+            Phase.USER: limits.offer + limits.idle,
+            Phase.SINK: limits.sink + limits.idle,
+            Phase.DISK: limits.sink + limits.idle,
+            Phase.VERIFYING: limits.verify + limits.idle,
+        }.get(self.phase, limits.idle)
+
+    def tick(self) -> None:
+        backlog = sum(stream.backlog for stream in self._streams)
+        if self._control is not None:
+            backlog += self._control.stream.backlog
+        if backlog < self._backlog and self.phase in (Phase.MOVING, Phase.OFFERING):
+            self.changed()
+        self._backlog = backlog
+
+    def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
+        prepared = self._prepared
+        count = len(prepared.sources) if prepared is not None else 0
+        told = self._told
+        return told.received, self._total, told.verified, told.durable, self._items_sent, count, self._current
+
+    async def _prepare(self) -> Prepared:
+        job = self.in_worker(lambda: prepare(self._held))
+        await asyncio.wait({job, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        if self._end.done():
+            self._end.result()
+        return job.result()
+
+    async def _offer(self, sender: Sender) -> None:
+        self.enter(Phase.OFFERING)
+        stream = self._connection.open_stream(unidirectional=False)
+        self._control = control = MessageStream(stream, self._receive, self._receive_end, self.fail)
+        stream.write(encode_stream_header(StreamType.PUSH))
+        control.start()
+        pages: list[Message] = []
+        for page in sender.offer():
+            pages.append(page)
+            if len(pages) >= 8:
+                control.send(pages)
+                pages.clear()
+                await self._unless_ended(stream.drain(CONTROL_BACKLOG))
+        control.send(pages)
+
+    async def _wait_for_answer(self) -> tuple[int, ...]:
+        await asyncio.wait({self._answer, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        if not self._answer.done():
+            self._end.result()
+            raise RemoteProtocolError("the receiver verified what it never answered to")
+        return self._answer.result()
+
+    async def _move(self, wanted: Sequence[int]) -> None:
+        assert self._prepared is not None
+        lanes = iter(list(lanes_of(wanted, self._prepared.sources)))
+        pumps = [spawn(self._tasks, self._pump(lanes)) for _ in range(DATA_STREAMS)]
+        await asyncio.wait({*pumps, self._end}, return_when=asyncio.FIRST_EXCEPTION)
+        try:
+            for pump in pumps:
+                if pump.done() and not self._end.done():
+                    pump.result()
+        except ConnectionLost:
+            # The connection's own handler knows better why it ended, and comes soon.
+            await asyncio.wait({self._end}, timeout=self._timeouts.close)
+            if not self._end.done():
+                raise
+
+    async def _pump(self, lanes: Iterator[list[int]]) -> None:
+        """Carry one lane after another, each on a data stream of its own."""
+        prepared = self._prepared
+        assert prepared is not None
+        for lane in lanes:
+            feed = Feed(lane, prepared.sources, prepared.requests.block_size)
+            stream = self._connection.open_stream(unidirectional=True)
+            stream.write(encode_stream_header(StreamType.DATA, prepared.requests.uuid))
+            self._feeds.add(feed)
+            self._streams.add(stream)
+            stopped = False
+            try:
+                await self._carry(feed, stream, prepared.sources[lane[0]].name)
+            except StreamStopped as error:
+                # The receiver's Error on the control stream says why; it may come later than the stop.
+                stopped = True
+                await asyncio.wait({self._end}, timeout=self._timeouts.close)
+                if not self._end.done():
+                    raise RemoteProtocolError("the receiver stopped a data stream without saying why") from error
+                self._end.result()
+            finally:
+                self._feeds.discard(feed)
+                if stopped or self._end.done():
+                    self._streams.discard(stream)
+                feed_closed = self.in_worker(feed.close)
+            await feed_closed
+
+    async def _carry(self, feed: Feed, stream: Stream, name: str | None) -> None:
+        self._current = name
+        slots = [self._slot(), self._slot()]
+        filling = self.in_worker(lambda: feed.fill(slots[0]))
+        try:
+            while True:
+                filled = await asyncio.shield(filling)
+                if not filled.done:
+                    slots.reverse()
+                    filling = self.in_worker(lambda: feed.fill(slots[0]))
+                self._write(stream, filled)
+                if filled.done:
+                    return
+                await stream.drain(DATA_BACKLOG)
+        finally:
+            # A cancelled pump still owns what the worker fills: callers' buffers must not outlive the transfer there.
+            if not filling.done():
+                await asyncio.wait({filling})
+            if not filling.cancelled() and filling.exception() is None:
+                for piece in filling.result().pieces:
+                    piece.release()
+            for slot in slots:
+                self._ring.give(slot)
+
+    def _write(self, stream: Stream, filled: Filled) -> None:
+        for piece in filled.pieces:
+            stream.write(piece)
+            piece.release()
+        filled.pieces.clear()
+        assert self._sender is not None
+        for item, size, digest in filled.sent:
+            self._sender.item_sent(item, size, digest)
+            self._items_sent += 1
+        for item, error in filled.aborted:
+            self._sender.item_aborted(item, error)
+            self._items_sent += 1
+        if filled.done:
+            stream.write(b"", fin=True)
+        self._act([])
+
+    def _slot(self) -> memoryview:
+        slot = self._ring.take(lambda: None)
+        assert slot is not None, "each pump uses two buffers, and the ring has more"
+        return slot
+
+    def _receive(self, message: Message, payload_size: int) -> None:
+        assert self._sender is not None
+        try:
+            events = self._sender.receive_message(message)
+        except SpaceblockError as error:
+            self.fail(error)
+            return
+        self._act(events)
+
+    def _receive_end(self) -> None:
+        assert self._sender is not None
+        self._act(self._sender.receive_end())
+        if not self._verdict.done():
+            self._verdict.set_result(None)
+
+    def _act(self, events: list[SenderEvent]) -> None:
+        assert self._sender is not None
+        for event in events:
+            if isinstance(event, Answered):
+                self._answer.set_result(event.wanted)
+            elif isinstance(event, Reported):
+                self._receive_report(event.progress)
+            elif isinstance(event, ItemRefused):
+                for feed in self._feeds:
+                    feed.refuse(event.item, event.error)
+            elif isinstance(event, Completed):
+                verdict: asyncio.Future[Any] = self._verdict if self._end.done() else self._end
+                if not verdict.done():
+                    verdict.set_result(event)
+            elif isinstance(event, Failed):
+                self._break(event.error)
+        if self._control is not None:
+            self._control.send(self._sender.messages_to_send(), self._sender.ends_stream)
+
+    def _receive_report(self, report: Progress) -> None:
+        phase = _PHASES[report.state]
+        if report != self._told or phase is not self.phase:
+            self._told = report
+            if self._answer.done() or phase is Phase.USER:
+                self.phase = phase
+            self.changed()
+
+    def _break(self, error: SpaceblockError) -> None:
+        """Stop moving data and let :meth:`run` end with ``error``."""
+        for stream in self._streams:
+            stream.reset(error_code(error))
+        if not self._end.done():
+            self._end.set_exception(error)
+
+    async def _unless_ended(self, work: Coroutine[Any, Any, None]) -> None:
+        task = spawn(self._tasks, work)
+        await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        if self._end.done():
+            task.cancel()
+            self._end.result()
+        task.result()
+
+    async def _say_done(self) -> None:
+        """Let ``Done`` reach the receiver; that it gets lost does not change what both sides know."""
+        assert self._control is not None
+        with suppress(SpaceblockError, asyncio.TimeoutError):
+            await asyncio.wait_for(self._control.stream.drain(0), self._timeouts.close)
+
+    async def _retreat(self, error: SpaceblockError) -> Completed | None:
+        """After this side cancelled: a ``Verified`` that was under way means that the receiver has it all."""
+        if not isinstance(error, TransferCancelled) or error.remote or not self._answer.done() or self._control is None:
+            return None
+        await asyncio.wait({self._verdict}, timeout=self._timeouts.close)
+        return self._verdict.result() if self._verdict.done() else None
+
+    async def _clean_up(self) -> None:
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        for stream in self._streams:
+            if not self._end.done() or self._end.exception() is not None:
+                stream.reset(ErrorCode.CANCELLED)
+        if self._control is not None:
+            self._control.stop_reading()
+            self._control.send([], fin=True)
+        if await self.workers_idle(self._timeouts.close):
+            release_buffers(self._held)
+
+    def _receipt(self, completed: Completed) -> Receipt:
+        assert self._prepared is not None
+        items = tuple(
+            ReceiptItem(
+                index,
+                source.name,
+                outcome.name or None,
+                outcome.size,
+                outcome.digest.hex(),
+                outcome.kind is OutcomeKind.SKIPPED,
+            )
+            for index, (source, outcome) in enumerate(zip(self._prepared.sources, completed.outcomes, strict=True))
+            if outcome.kind is not OutcomeKind.FAILED
+        )
+        moved = sum(item.size for item in items)
+        uuid = self._prepared.requests.uuid.hex()
+        receipt = Receipt(uuid, self._peer_id, items, moved, self.seconds)
+        error = first_error(completed.errors, completed.outcomes)
+        if error is not None:
+            error.receipt = receipt
+            raise error
+        return receipt
+
+
+def lanes_of(wanted: Sequence[int], sources: Sequence[Source]) -> Iterator[list[int]]:
+    """The items of each data stream: a large one alone, small ones together in their order."""
+    lane: list[int] = []
+    size = 0
+    for item in wanted:
+        length = source_length(sources[item])
+        if length > SMALL_ITEM:
+            yield [item]
+            continue
+        lane.append(item)
+        size += length
+        if len(lane) >= _LANE_ITEMS or size >= _LANE_BYTES:
+            yield lane
+            lane, size = [], 0
+    if lane:
+        yield lane
+

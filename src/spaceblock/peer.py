@@ -1,0 +1,339 @@
+"""A peer: one admitted connection, on which both sides send and receive any number of transfers at once."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator, Callable
+from types import TracebackType
+from typing import Any
+
+from .control import MessageStream
+from .errors import (
+    ConnectionLost,
+    ErrorCode,
+    InternalError,
+    LimitExceeded,
+    LocalProtocolError,
+    OfferExpired,
+    RemoteProtocolError,
+    SpaceblockError,
+    Stalled,
+    TransferCancelled,
+    TransferRefused,
+    error_code,
+    error_from_wire,
+)
+from .incoming import Incoming, Offer
+from .messages import Hello, Message, StreamType, encode_stream_header
+from .names import printable
+from .options import Options
+from .outgoing import Outgoing
+from .protocol.session import StreamOpening, check_hello, local_hello
+from .quic.interface import CloseReason, Connection, Stream
+from .storage.sources import Item, hold_buffers
+from .transfer import Transfer, spawn
+
+SOFTWARE = "spaceblock"
+
+
+class Peer:
+    """The other side of a connection, whichever side opened it.
+
+    Use it as an async context manager: leaving it waits for its transfers and raises the first error that nobody
+    retrieved; leaving it by an exception cancels them.
+    """
+
+    def __init__(self, connection: Connection, peer_id: str, options: Options, on_gone: Callable[[Peer], None]) -> None:
+        self.peer_id = peer_id
+        """Who the peer is: the digest of its public key, in text form."""
+        self.hello: Hello | None = None
+        """What the peer said of itself."""
+        self._connection = connection
+        self._options = options
+        self._on_gone = on_gone
+        self._loop = asyncio.get_running_loop()
+        self._session: MessageStream | None = None
+        self._greeted: asyncio.Future[None] = self._loop.create_future()
+        self._greeted.add_done_callback(lambda end: end.cancelled() or end.exception())
+        self._early: list[tuple[Stream, StreamOpening, bool]] = []
+        self._outgoing: set[Outgoing] = set()
+        self._incoming: set[Incoming] = set()
+        self._by_uuid: dict[bytes, Incoming] = {}
+        self._offers: asyncio.Queue[Offer | None] = asyncio.Queue()
+        self._offer_handler: Callable[[Offer], None] = self._offers.put_nowait
+        self._unseen: list[SpaceblockError] = []
+        self._tasks: set[asyncio.Task[Any]] = set()
+        self._closing = False
+        self._gone = False
+        self._keep_alive = self._loop.call_later(self._ping_interval, self._ping)
+        connection.set_close_handler(self._connection_closed)
+        connection.set_stream_handler(self._stream_opened)
+
+    def send(self, *sources: Any) -> Transfer:
+        """Offer paths, buffers and :class:`Item` to the peer; returns the started :class:`Transfer`.
+
+        A path may be a file or a folder; a buffer is anything C-contiguous that exports one, held without copying until
+        the transfer ends. Raises :class:`LocalProtocolError` for what is neither, :class:`BufferUnfit` for a buffer
+        that is not contiguous; everything else is raised by awaiting the transfer.
+        """
+        self._check_open()
+        if not sources:
+            raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
+        if len(self._outgoing) >= self._options.limits.transfers:
+            raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
+        outgoing = Outgoing(self._connection, self.peer_id, hold_buffers(sources), self._options.timeouts)
+        self._outgoing.add(outgoing)
+        outgoing.start()
+        spawn(self._tasks, self._forget_outgoing(outgoing))
+        return outgoing.transfer
+
+    async def offers(self) -> AsyncIterator[Offer]:
+        """What the peer wants to send, as it comes; ends with the connection."""
+        while True:
+            offer = await self._offers.get()
+            if offer is None:
+                self._offers.put_nowait(None)
+                return
+            yield offer
+
+    @property
+    def closed(self) -> bool:
+        """Whether the connection is over."""
+        return self._gone
+
+    async def close(self) -> None:
+        """Wait for the transfers that run, decline what is unanswered, and close the connection; harmless when done twice.
+
+        Raises the first error of a transfer that nobody awaited.
+        """
+        self._closing = True
+        await self._decline_unanswered()
+        while self._outgoing or self._incoming:
+            running = [*self._outgoing, *self._incoming]
+            await asyncio.wait([self._loop.create_task(job.finished.wait()) for job in running])
+            await asyncio.sleep(0)
+            await self._decline_unanswered()
+        await self._close_connection(ErrorCode.NO_ERROR, "")
+        unseen, self._unseen = self._unseen, []
+        if unseen:
+            raise unseen[0]
+
+    async def abort(self) -> None:
+        """Cancel all transfers and close the connection."""
+        self._closing = True
+        jobs = [*self._outgoing, *self._incoming]
+        for job in jobs:
+            job.cancel()
+        for job in jobs:
+            await job.finished_in_any_case()
+        await self._close_connection(ErrorCode.CANCELLED, "cancelled")
+        self._unseen.clear()
+
+    async def __aenter__(self) -> Peer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        if error is None:
+            try:
+                await self.close()
+            except asyncio.CancelledError:
+                await self.abort()
+                raise
+        else:
+            await self.abort()
+
+    # The session.
+
+    async def greet(self) -> None:
+        """On the client: open the session and wait for the listener's ``Hello``, which means admission."""
+        stream = self._connection.open_stream(unidirectional=False)
+        stream.write(encode_stream_header(StreamType.SESSION))
+        self._start_session(stream)
+        assert self._session is not None
+        self._session.send([local_hello(SOFTWARE)])
+        self._session.start()
+        await asyncio.shield(self._greeted)
+
+    def deliver_offers_to(self, handler: Callable[[Offer], None] | None) -> None:
+        """Say who gets this peer's offers instead of :meth:`offers`; None: :meth:`offers` again."""
+        self._offer_handler = handler or self._offers.put_nowait
+
+    def take_offer(self, offer: Offer) -> None:
+        """An offer of this peer that was delivered elsewhere before."""
+        self._offers.put_nowait(offer)
+
+    def _start_session(self, stream: Stream) -> None:
+        self._session = MessageStream(stream, self._receive_session, self._session_ended, self._fail_connection)
+
+    def _receive_session(self, message: Message, payload_size: int) -> None:
+        if self.hello is not None:
+            raise RemoteProtocolError("the peer greeted twice")
+        self.hello = check_hello(message)
+        assert self._session is not None
+        if not self._connection.is_client:
+            self._session.send([local_hello(SOFTWARE)])
+        if not self._greeted.done():
+            self._greeted.set_result(None)
+        early, self._early = self._early, []
+        for stream, opening, fin in early:
+            self._route(stream, opening, fin)
+
+    def _session_ended(self) -> None:
+        if self.hello is None:
+            self._fail_connection(RemoteProtocolError("the peer ended the session before it greeted"))
+
+    # Streams.
+
+    def _stream_opened(self, stream: Stream) -> None:
+        opening = StreamOpening(stream.is_unidirectional)
+
+        def receive(data: bytes, fin: bool) -> None:
+            try:
+                opening.feed(data)
+            except SpaceblockError as error:
+                self._fail_connection(error)
+                return
+            stream.consume(len(data) - len(opening.rest))
+            if opening.finished:
+                stream.set_handlers(on_data=None)
+                self._route(stream, opening, fin)
+
+        stream.set_handlers(on_data=receive)
+
+    def _route(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
+        kind = opening.stream_type
+        if kind is StreamType.SESSION:
+            if self._session is not None or self._connection.is_client:
+                self._fail_connection(RemoteProtocolError("the peer opened a second session"))
+                return
+            self._start_session(stream)
+            assert self._session is not None
+            self._consume_rest(stream, opening)
+            self._session.start(opening.rest, fin)
+        elif self.hello is None:
+            if len(self._early) >= self._options.limits.transfers:
+                self._fail_connection(LimitExceeded("the peer opened too many streams before it greeted"))
+                return
+            self._early.append((stream, opening, fin))
+        elif kind is StreamType.PUSH:
+            self._open_incoming(stream, opening, fin)
+        elif kind is StreamType.DATA:
+            incoming = self._by_uuid.get(opening.uuid)
+            if incoming is None:
+                stream.stop(ErrorCode.CANCELLED)
+            else:
+                incoming.open_data_stream(stream, opening.rest, fin)
+        else:
+            stream.stop(ErrorCode.PROTOCOL)
+            stream.reset(ErrorCode.PROTOCOL)
+
+    def _open_incoming(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
+        limits = self._options.limits
+        if len(self._incoming) >= limits.transfers or self._closing:
+            stream.stop(ErrorCode.LIMIT)
+            stream.reset(ErrorCode.LIMIT)
+            return
+        incoming = Incoming(
+            stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read
+        )
+        self._incoming.add(incoming)
+        incoming.start()
+        spawn(self._tasks, self._forget_incoming(incoming))
+        self._consume_rest(stream, opening)
+        incoming.read_control(opening.rest, fin)
+
+    def _consume_rest(self, stream: Stream, opening: StreamOpening) -> None:
+        """Control streams credit everything on arrival; what came with the stream's type is no exception."""
+        if opening.rest:
+            stream.consume(len(opening.rest))
+
+    def _offer_read(self, incoming: Incoming, offer: Offer) -> None:
+        if incoming.uuid in self._by_uuid:
+            incoming.fail(RemoteProtocolError("the sender uses one transfer's UUID for another"))
+            return
+        self._by_uuid[incoming.uuid] = incoming
+        self._offer_handler(offer)
+
+    # The end.
+
+    async def _forget_outgoing(self, outgoing: Outgoing) -> None:
+        await outgoing.finished.wait()
+        self._outgoing.discard(outgoing)
+        self._keep_unseen(outgoing)
+
+    async def _forget_incoming(self, incoming: Incoming) -> None:
+        await incoming.finished.wait()
+        self._incoming.discard(incoming)
+        if self._by_uuid.get(incoming.uuid) is incoming:
+            del self._by_uuid[incoming.uuid]
+        if incoming.answered:
+            self._keep_unseen(incoming)
+
+    def _keep_unseen(self, job: Outgoing | Incoming) -> None:
+        if job.unseen_error is not None:
+            self._unseen.append(job.unseen_error)
+
+    async def _decline_unanswered(self) -> None:
+        for incoming in list(self._incoming):
+            if not incoming.answered:
+                await incoming.decline(TransferRefused("the receiver ended without answering the offer"))
+
+    async def _close_connection(self, code: ErrorCode, reason: str) -> None:
+        self._keep_alive.cancel()
+        self._connection.close(code, reason)
+        await self._connection.wait_closed()
+        if not self._gone:
+            self._connection_closed(CloseReason(code, reason))
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+
+    def _fail_connection(self, error: SpaceblockError) -> None:
+        """The peer broke a rule that concerns the whole connection."""
+        if not self._greeted.done():
+            self._greeted.set_exception(error)
+        self._connection.close(error_code(error), str(error))
+
+    def _connection_closed(self, reason: CloseReason) -> None:
+        if self._gone:
+            return
+        self._gone = True
+        self._keep_alive.cancel()
+        error = error_of_close(reason)
+        if not self._greeted.done():
+            self._greeted.set_exception(error)
+        for job in [*self._outgoing, *self._incoming]:
+            job.connection_lost(error)
+        self._offers.put_nowait(None)
+        self._on_gone(self)
+
+    def _check_open(self) -> None:
+        if self._gone or self._closing:
+            raise ConnectionLost("the connection to the peer is over: connect again")
+
+    def _ping(self) -> None:
+        self._connection.keep_alive()
+        self._keep_alive = self._loop.call_later(self._ping_interval, self._ping)
+
+    @property
+    def _ping_interval(self) -> float:
+        return self._options.timeouts.idle / 3
+
+
+def error_of_close(reason: CloseReason) -> SpaceblockError:
+    """What the end of a connection means for a transfer that still runs on it."""
+    if reason.timed_out:
+        return ConnectionLost("nothing came from the peer for too long: check the network and that it still runs")
+    text = printable(reason.reason)
+    if not reason.is_application:
+        return ConnectionLost(f"the connection broke (QUIC error {reason.code:#x}{': ' + text if text else ''}): try again")
+    if reason.code in (ErrorCode.NO_ERROR, ErrorCode.CANCELLED):
+        who = "the peer" if reason.by_peer else "this side"
+        return TransferCancelled(f"{who} closed the connection before the transfer was complete", remote=reason.by_peer)
+    error = error_from_wire(reason.code, text or "the peer closed the connection")
+    return error
+
+

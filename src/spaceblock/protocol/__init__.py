@@ -1,0 +1,1 @@
+"""The protocol as sans-IO state machines: messages in, events and messages out; no clock, socket, file or await."""

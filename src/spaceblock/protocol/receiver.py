@@ -1,0 +1,470 @@
+"""The receiver of one transfer, as a state machine over its control stream and its data streams.
+
+========= ======================================= ============================================== =================
+state     the peer may send                       this side may do                               next
+========= ======================================= ============================================== =================
+READING   Requests pages, Manifest pages, Error   fail                                           OFFERED, FAILED
+OFFERED   Error                                   accept, fail                                   MOVING, FAILED
+MOVING    ItemDigest, Error; on data streams:     report, item_stored, item_placed, item_failed, VERIFIED, FAILED
+          blocks, ItemEnd, ItemAbort              fail
+VERIFIED  Done, Error                             (Verified is queued)                           DONE
+DONE, FAILED: nothing more is done
+========= ======================================= ============================================== =================
+
+Each item goes its own way: WAITING, MOVING (its blocks ride one stream, in ascending offsets), ENDED (all bytes came),
+STORED (all bytes are written and hashed), AGREED (both digests are equal), and at last PLACED, SKIPPED or FAILED. When
+every item has come to its end, Verified is queued.
+
+Rules: every number from the peer is checked here before anyone uses it. Once Verified is queued the outcome stands; only
+the sender's finding that the digests differ still changes it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable
+from dataclasses import dataclass, field
+from enum import Enum, IntEnum, auto
+
+from ..blocks import SpaceblockRequest, SpaceblockRequests
+from ..errors import (
+    ErrorCode,
+    IntegrityError,
+    LimitExceeded,
+    RemoteProtocolError,
+    SourceError,
+    SpaceblockError,
+    TransferCancelled,
+    error_code,
+    error_from_wire,
+)
+from ..limits import PHASE_MAX, TEXT_MAX, Limits
+from ..manifest import Entry, Manifest
+from ..messages import (
+    Done,
+    Error,
+    ItemAbort,
+    ItemDigest,
+    ItemEnd,
+    ItemFailed,
+    ManifestPage,
+    Message,
+    Outcome,
+    OutcomeKind,
+    Progress,
+    ReceiverState as Reported,
+    RequestsPage,
+    Verdict,
+    VerdictKind,
+    pages_of_answer,
+    pages_of_verified,
+)
+from .sender import cut, error_message, remote_error
+
+
+class State(Enum):
+    READING = auto()
+    OFFERED = auto()
+    MOVING = auto()
+    VERIFIED = auto()
+    DONE = auto()
+    FAILED = auto()
+
+
+class Status(IntEnum):
+    """How far one item has come; from PLACED on it has come to its end."""
+
+    WAITING = 0
+    MOVING = 1
+    ENDED = 2
+    STORED = 3
+    AGREED = 4
+    PLACED = 5
+    SKIPPED = 6
+    FAILED = 7
+
+
+@dataclass(frozen=True, slots=True)
+class Offered:
+    """The offer is whole and its numbers make sense; names are still to be checked."""
+
+    requests: SpaceblockRequests
+    manifest: Manifest | None
+
+
+@dataclass(frozen=True, slots=True)
+class ItemAgreed:
+    """Both digests of this item are equal: put it into place."""
+
+    item: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemLost:
+    """This item will not come, or is not what was sent: drop what there is of it."""
+
+    item: int
+    error: SpaceblockError
+
+
+@dataclass(frozen=True, slots=True)
+class Settled:
+    """Every item has come to its end and Verified is queued; ``errors`` are those of the items that failed."""
+
+    outcomes: tuple[Outcome, ...]
+    errors: dict[int, SpaceblockError]
+
+
+@dataclass(frozen=True, slots=True)
+class Finished:
+    """The sender knows the outcome: nothing is left to say."""
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The transfer ended with this error."""
+
+    error: SpaceblockError
+
+
+ReceiverEvent = Offered | ItemAgreed | ItemLost | Settled | Finished | Failed
+
+
+@dataclass(slots=True)
+class _Moving:
+    """An item on its way: the stream that carries it and where its next block must begin."""
+
+    stream: int
+    start: int
+    next_offset: int
+    stop: int | None
+
+
+@dataclass(slots=True)
+class _Reading:
+    """An offer of which only some pages came."""
+
+    uuid: bytes = b""
+    block_size: int = 0
+    items: list[SpaceblockRequest] = field(default_factory=list)
+    entries: list[Entry] = field(default_factory=list)
+    requests: SpaceblockRequests | None = None
+    size: int = 0
+    payload: int = 0
+
+
+class Receiver:
+    """One incoming transfer. Call :meth:`receive_message` for what arrives on the control stream and the ``block``,
+    ``item_end``, ``item_abort`` and ``stream_ended`` family for data streams; after every call, act on the events, send
+    :meth:`messages_to_send` and, when ``ends_stream`` is true, finish the control stream."""
+
+    def __init__(self, limits: Limits) -> None:
+        self.state = State.READING
+        self.ends_stream = False
+        self.received = 0
+        self.verified = 0
+        self.durable = 0
+        self._limits = limits
+        self._reading = _Reading()
+        self._queue: list[Message] = []
+        self._requests = SpaceblockRequests(b"", 0, ())
+        self._status = bytearray()
+        self._left = 0
+        self._to_come = 0
+        self._moving: dict[int, _Moving] = {}
+        self._theirs: dict[int, ItemDigest] = {}
+        self._mine: dict[int, tuple[int, bytes]] = {}
+        self._outcomes: dict[int, Outcome] = {}
+        self._errors: dict[int, SpaceblockError] = {}
+
+    # What comes on the control stream.
+
+    def receive_message(self, message: Message, payload_size: int = 0) -> list[ReceiverEvent]:
+        """Process one message of ``payload_size`` bytes; raises :class:`RemoteProtocolError` if it may not come now."""
+        if isinstance(message, Error):
+            return self._receive_error(message)
+        if self.state is State.FAILED or self.state is State.DONE:
+            return []
+        if self.state is State.READING:
+            return self._read_offer(message, payload_size)
+        if isinstance(message, ItemDigest) and self.state is State.MOVING:
+            return self._receive_digest(message)
+        if isinstance(message, Done) and self.state is State.VERIFIED:
+            self.state = State.DONE
+            self.ends_stream = True
+            return [Finished()]
+        raise RemoteProtocolError(f"the sender sent {type(message).__name__} while the transfer was {self._word()}")
+
+    def receive_end(self) -> list[ReceiverEvent]:
+        """The peer finished the control stream."""
+        if self.state is State.VERIFIED:
+            self.state = State.DONE
+            self.ends_stream = True
+            return [Finished()]
+        if self.state in (State.DONE, State.FAILED):
+            return []
+        return self.fail(RemoteProtocolError("the sender ended the transfer's control stream without saying why"))
+
+    # What this side decides.
+
+    def accept(self, skip: Iterable[int] = ()) -> list[ReceiverEvent]:
+        """Take the offer, but for the items in ``skip``."""
+        self._expect(State.OFFERED)
+        self.state = State.MOVING
+        verdicts = [Verdict(VerdictKind.ALL)] * len(self._requests.items)
+        for item in skip:
+            verdicts[item] = Verdict(VerdictKind.SKIP)
+            self._settle(item, Status.SKIPPED, Outcome(OutcomeKind.SKIPPED))
+        self._queue.extend(pages_of_answer(verdicts))
+        return self._check_settled()
+
+    def item_stored(self, item: int, size: int, digest: bytes) -> list[ReceiverEvent]:
+        """All ``size`` bytes of an ENDED item are written and hashed."""
+        if self._status[item] != Status.ENDED:
+            return []
+        self._status[item] = Status.STORED
+        self._mine[item] = (size, digest)
+        return self._compare(item)
+
+    def item_placed(self, item: int, name: str, durable: bool) -> list[ReceiverEvent]:
+        """An AGREED item is where it belongs, under ``name`` (empty: in a buffer)."""
+        if self._status[item] != Status.AGREED:
+            return []
+        size, digest = self._mine.pop(item)
+        if durable:
+            self.durable += size
+        self._settle(item, Status.PLACED, Outcome(OutcomeKind.VERIFIED, digest, size, name))
+        return self._check_settled()
+
+    def item_failed(self, item: int, error: SpaceblockError) -> list[ReceiverEvent]:
+        """This side cannot take ``item``; the others go on."""
+        if self._status[item] >= Status.PLACED or self.state is not State.MOVING:
+            return []
+        text = cut(str(error), TEXT_MAX)
+        phase = cut(error.phase, PHASE_MAX)
+        self._queue.append(ItemFailed(item, error_code(error), error.errno or 0, phase, text))
+        return self._lose(item, error)
+
+    def report(self, state: Reported) -> None:
+        """Queue one report of this side's figures."""
+        if self.state in (State.OFFERED, State.MOVING):
+            self._queue.append(Progress(state, self.received, self.verified, self.durable))
+
+    def fail(self, error: SpaceblockError) -> list[ReceiverEvent]:
+        """End the transfer with ``error``, a decline or a cancel among them; too late after Verified."""
+        if self.state in (State.VERIFIED, State.DONE, State.FAILED):
+            return []
+        self.state = State.FAILED
+        self._queue.append(error_message(error))
+        self.ends_stream = True
+        return [Failed(error)]
+
+    def messages_to_send(self) -> list[Message]:
+        """Take what is queued for the control stream."""
+        queue, self._queue = self._queue, []
+        return queue
+
+    # What comes on the data streams.
+
+    def block(self, stream: int, item: int, offset: int, length: int) -> bool:
+        """Check the header of a ``Block`` (or ``Hole``) message before a byte of it is used.
+
+        False means that the bytes are to be dropped: the item failed here, and the sender does not know yet.
+        """
+        if self.state is not State.MOVING or item >= len(self._status):
+            raise RemoteProtocolError(f"the sender sent a block of item {item}, which nobody asked for")
+        status = self._status[item]
+        if status == Status.FAILED:
+            return False
+        if status == Status.WAITING:
+            moving = self._begin(stream, item)
+        elif status == Status.MOVING:
+            moving = self._moving[item]
+        else:
+            raise RemoteProtocolError(f"the sender sent a block of item {item}, which is complete or was not asked for")
+        if moving.stream != stream:
+            raise RemoteProtocolError(f"the sender spread item {item} over two streams")
+        if offset != moving.next_offset:
+            raise RemoteProtocolError(f"the sender sent offset {offset} of item {item}, expected {moving.next_offset}")
+        if moving.stop is not None and length > moving.stop - offset:
+            raise RemoteProtocolError(f"the sender sent more of item {item} than it announced")
+        block_size = self._requests.block_size
+        if length > block_size - offset % block_size:
+            raise RemoteProtocolError(f"the sender sent a block of item {item} that crosses the block grid")
+        if length > self._limits.total_size - self.received:
+            raise LimitExceeded("the sender sent more bytes than this side takes: raise limits.total_size to allow it")
+        moving.next_offset = offset + length
+        self.received += length
+        return True
+
+    def item_end(self, stream: int, message: ItemEnd) -> bool:
+        """All bytes of an item came; False means that the item failed here before."""
+        item = message.item
+        if self.state is not State.MOVING or item >= len(self._status):
+            raise RemoteProtocolError(f"the sender ended item {item}, which nobody asked for")
+        status = self._status[item]
+        if status == Status.FAILED:
+            return False
+        if status == Status.WAITING:
+            self._begin(stream, item)
+        elif status != Status.MOVING or self._moving[item].stream != stream:
+            raise RemoteProtocolError(f"the sender ended item {item}, which is not moving on that stream")
+        moving = self._moving.pop(item)
+        if message.size != moving.next_offset - moving.start or moving.stop not in (None, moving.next_offset):
+            raise RemoteProtocolError(f"the sender ended item {item} at a size that is not what it announced and sent")
+        self._status[item] = Status.ENDED
+        self._to_come -= 1
+        return True
+
+    def item_abort(self, message: ItemAbort) -> list[ReceiverEvent]:
+        """The sender gives up one item and goes on with the others."""
+        item = message.item
+        if self.state is not State.MOVING or item >= len(self._status):
+            raise RemoteProtocolError(f"the sender gave up item {item}, which nobody asked for")
+        if self._status[item] == Status.FAILED:
+            return []
+        if self._status[item] not in (Status.WAITING, Status.MOVING):
+            raise RemoteProtocolError(f"the sender gave up item {item} after its end")
+        error = error_from_wire(
+            message.code, message.text, item=item, phase=message.phase or None, errno=message.errno or None
+        )
+        return self._lose(item, error)
+
+    def stream_ended(self, stream: int) -> list[ReceiverEvent]:
+        """A data stream ended or was reset: what still moved on it will not come."""
+        events: list[ReceiverEvent] = []
+        for item in [item for item, moving in self._moving.items() if moving.stream == stream]:
+            error = SourceError(f"the sender broke off item {item} in the middle: send it again", item=item, remote=True)
+            events += self.item_failed(item, error)
+        return events
+
+    def expects_data(self) -> bool:
+        """Whether bytes of some item are still to come from the sender."""
+        return self.state is State.MOVING and self._to_come > 0
+
+    def wants(self, item: int) -> bool:
+        """Whether ``item`` is still on its way to its place."""
+        return self._status[item] < Status.PLACED
+
+    # Helpers.
+
+    def _read_offer(self, message: Message, payload_size: int) -> list[ReceiverEvent]:
+        reading = self._reading
+        reading.payload += payload_size
+        if reading.payload > self._limits.manifest_bytes:
+            raise LimitExceeded("the offer's list of items is longer than the receiver takes: send fewer at a time")
+        if isinstance(message, RequestsPage) and reading.requests is None:
+            return self._read_requests(message)
+        if isinstance(message, ManifestPage) and reading.requests is not None:
+            if message.first != len(reading.entries):
+                raise RemoteProtocolError("the sender's manifest pages do not follow each other")
+            reading.entries.extend(message.entries)
+            if len(reading.entries) > 2 * self._limits.items:
+                raise LimitExceeded(f"the offer has more than {2 * self._limits.items} names: send fewer at a time")
+            if message.last:
+                return self._offered(Manifest.checked(reading.entries, len(reading.items)))
+            return []
+        raise RemoteProtocolError(f"the sender sent {type(message).__name__} where its offer was expected")
+
+    def _read_requests(self, page: RequestsPage) -> list[ReceiverEvent]:
+        reading = self._reading
+        if page.first != len(reading.items):
+            raise RemoteProtocolError("the sender's request pages do not follow each other")
+        if page.first == 0:
+            reading.uuid, reading.block_size = page.uuid, page.block_size
+        elif (page.uuid, page.block_size) != (reading.uuid, reading.block_size):
+            raise RemoteProtocolError("the sender's request pages belong to different transfers")
+        reading.items.extend(page.items)
+        reading.size += sum(item.length or 0 for item in page.items)
+        if len(reading.items) > self._limits.items:
+            raise LimitExceeded(f"the offer has more than {self._limits.items} items: send fewer at a time")
+        if reading.size > self._limits.total_size:
+            raise LimitExceeded(f"the offer has more than {self._limits.total_size} bytes: send less at a time")
+        if not page.last:
+            return []
+        reading.requests = SpaceblockRequests(reading.uuid, reading.block_size, tuple(reading.items))
+        return [] if page.manifest_follows else self._offered(None)
+
+    def _offered(self, manifest: Manifest | None) -> list[ReceiverEvent]:
+        requests = self._reading.requests
+        assert requests is not None
+        self._reading = _Reading()
+        self._requests = requests
+        self._status = bytearray(len(requests.items))
+        self._left = self._to_come = len(requests.items)
+        self.state = State.OFFERED
+        return [Offered(requests, manifest)]
+
+    def _receive_error(self, message: Error) -> list[ReceiverEvent]:
+        error = remote_error(message)
+        if self.state is State.VERIFIED:
+            self.ends_stream = True
+            if message.code == ErrorCode.INTEGRITY:
+                self.state = State.FAILED
+                return [Failed(error)]
+            self.state = State.DONE
+            return [Finished()]
+        if self.state in (State.DONE, State.FAILED):
+            return []
+        self.state = State.FAILED
+        self.ends_stream = True
+        return [Failed(error)]
+
+    def _receive_digest(self, message: ItemDigest) -> list[ReceiverEvent]:
+        item = message.item
+        if item >= len(self._status) or item in self._theirs or self._status[item] == Status.SKIPPED:
+            raise RemoteProtocolError(f"the sender sent a digest of item {item} that nobody asked for")
+        if self._status[item] == Status.FAILED:
+            return []
+        self._theirs[item] = message
+        return self._compare(item)
+
+    def _compare(self, item: int) -> list[ReceiverEvent]:
+        theirs = self._theirs.get(item)
+        if theirs is None or self._status[item] != Status.STORED:
+            return []
+        size, digest = self._mine[item]
+        if (theirs.size, theirs.digest) != (size, digest):
+            text = f"the digests of item {item} differ: what arrived is not what was sent; send it again"
+            return self.item_failed(item, IntegrityError(text, item=item))
+        del self._theirs[item]
+        self._status[item] = Status.AGREED
+        self.verified += size
+        return [ItemAgreed(item)]
+
+    def _begin(self, stream: int, item: int) -> _Moving:
+        request = self._requests.items[item]
+        moving = self._moving[item] = _Moving(stream, request.start, request.start, request.stop)
+        self._status[item] = Status.MOVING
+        return moving
+
+    def _lose(self, item: int, error: SpaceblockError) -> list[ReceiverEvent]:
+        self._moving.pop(item, None)
+        self._mine.pop(item, None)
+        self._theirs.pop(item, None)
+        self._errors[item] = error
+        self._settle(item, Status.FAILED, Outcome(OutcomeKind.FAILED, code=error_code(error)))
+        return [ItemLost(item, error), *self._check_settled()]
+
+    def _settle(self, item: int, status: Status, outcome: Outcome) -> None:
+        if self._status[item] < Status.ENDED:
+            self._to_come -= 1
+        self._status[item] = status
+        self._outcomes[item] = outcome
+        self._left -= 1
+
+    def _check_settled(self) -> list[ReceiverEvent]:
+        if self._left or self.state is not State.MOVING:
+            return []
+        outcomes = tuple(self._outcomes[item] for item in range(len(self._status)))
+        self._queue.extend(pages_of_verified(outcomes))
+        self.state = State.VERIFIED
+        return [Settled(outcomes, self._errors)]
+
+    def _expect(self, state: State) -> None:
+        if self.state is not state:
+            raise TransferCancelled(f"the offer is no longer open: the transfer is {self._word()}")
+
+    def _word(self) -> str:
+        return self.state.name.lower()
+
+

@@ -1,0 +1,269 @@
+"""The sender of one transfer, as a state machine over its control stream.
+
+=========== ============================== ============================================= ===========
+state       the peer may send              this side may do                              next
+=========== ============================== ============================================= ===========
+OFFERED     Answer pages, Progress, Error  fail                                          MOVING, FAILED
+MOVING      Progress, ItemFailed,          item_sent, item_aborted, fail                 VERIFIED, FAILED
+            Verified pages, Error
+VERIFIED    nothing                        (Done is queued)
+FAILED      Verified pages, Error          (Error is queued, unless the peer's came first)
+=========== ============================== ============================================= ===========
+
+Rules: the first ``Error`` fixes the outcome, but a ``Verified`` that was under way when this side cancelled beats it. No
+outcome is believed that this side's own digest does not bear out.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from enum import Enum, auto
+
+from ..blocks import SpaceblockRequests
+from ..errors import (
+    IntegrityError,
+    RemoteProtocolError,
+    SpaceblockError,
+    TransferCancelled,
+    error_code,
+    error_from_wire,
+)
+from ..limits import PHASE_MAX, TEXT_MAX
+from ..manifest import Manifest
+from ..messages import (
+    AnswerPage,
+    Done,
+    Error,
+    ItemAbort,
+    ItemDigest,
+    ItemFailed,
+    Message,
+    Outcome,
+    OutcomeKind,
+    Progress,
+    Verdict,
+    VerdictKind,
+    VerifiedPage,
+    pages_of_manifest,
+    pages_of_requests,
+)
+
+
+class SenderState(Enum):
+    OFFERED = auto()
+    MOVING = auto()
+    VERIFIED = auto()
+    FAILED = auto()
+
+
+@dataclass(frozen=True, slots=True)
+class Answered:
+    """The receiver's answer is whole: ``wanted`` are the items to send, in order."""
+
+    wanted: tuple[int, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Reported:
+    """The receiver's own figures."""
+
+    progress: Progress
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRefused:
+    """The receiver cannot take this item: stop sending it, end it with ItemAbort and go on with the next."""
+
+    item: int
+    error: SpaceblockError
+
+
+@dataclass(frozen=True, slots=True)
+class Completed:
+    """Both sides agree; ``outcomes`` is indexed by item, ``errors`` are those of the items that failed."""
+
+    outcomes: tuple[Outcome, ...]
+    errors: dict[int, SpaceblockError]
+
+
+@dataclass(frozen=True, slots=True)
+class Failed:
+    """The transfer ended with this error."""
+
+    error: SpaceblockError
+
+
+SenderEvent = Answered | Reported | ItemRefused | Completed | Failed
+
+
+class Sender:
+    """One outgoing transfer. Call :meth:`offer` once, then :meth:`receive_message` for each message that arrives;
+    after every call, send :meth:`messages_to_send` and, when ``ends_stream`` is true, finish the control stream."""
+
+    def __init__(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
+        self.requests = requests
+        self.manifest = manifest
+        self.state = SenderState.OFFERED
+        self.ends_stream = False
+        self._queue: list[Message] = []
+        self._verdicts: list[Verdict] = []
+        self._outcomes: list[Outcome] = []
+        self._digests: dict[int, ItemDigest] = {}
+        self._errors: dict[int, SpaceblockError] = {}
+        self._cancelled = False
+
+    def offer(self) -> Iterator[Message]:
+        """The opening messages, page by page, to be made as the stream takes them."""
+        yield from pages_of_requests(self.requests, self.manifest is not None)
+        if self.manifest is not None:
+            yield from pages_of_manifest(self.manifest.entries)
+
+    def messages_to_send(self) -> list[Message]:
+        """Take what is queued for the control stream."""
+        queue, self._queue = self._queue, []
+        return queue
+
+    def receive_message(self, message: Message) -> list[SenderEvent]:
+        """Process one message; raises :class:`RemoteProtocolError` if it may not come now."""
+        if isinstance(message, Error):
+            return self._receive_error(message)
+        if isinstance(message, VerifiedPage):
+            return self._receive_verified(message)
+        if self.state in (SenderState.FAILED, SenderState.VERIFIED):
+            return []
+        if isinstance(message, Progress):
+            return [Reported(message)]
+        if isinstance(message, AnswerPage) and self.state is SenderState.OFFERED:
+            return self._receive_answer(message)
+        if isinstance(message, ItemFailed) and self.state is SenderState.MOVING:
+            return self._receive_item_failed(message)
+        raise RemoteProtocolError(f"the receiver sent {type(message).__name__} while the transfer was {self._word()}")
+
+    def receive_end(self) -> list[SenderEvent]:
+        """The peer finished the control stream."""
+        if self.state in (SenderState.FAILED, SenderState.VERIFIED):
+            return []
+        return self.fail(
+            RemoteProtocolError("the receiver ended the transfer's control stream without saying how it went"),
+        )
+
+    def item_sent(self, item: int, size: int, digest: bytes) -> None:
+        """All bytes of ``item`` are on their stream; ``digest`` is BLAKE3 over them."""
+        if self.state is SenderState.MOVING:
+            self._digests[item] = message = ItemDigest(item, size, digest)
+            self._queue.append(message)
+
+    def item_aborted(self, item: int, error: SpaceblockError) -> None:
+        """This side cannot send (the rest of) ``item``, and said so by :func:`abort_message` on its data stream."""
+        self._errors.setdefault(item, error)
+
+    def fail(self, error: SpaceblockError) -> list[SenderEvent]:
+        """End the transfer with ``error``, a :class:`TransferCancelled` among them; too late after Verified."""
+        if self.state in (SenderState.FAILED, SenderState.VERIFIED):
+            return []
+        self._cancelled = isinstance(error, TransferCancelled)
+        self.state = SenderState.FAILED
+        self._queue.append(error_message(error))
+        self.ends_stream = True
+        return [Failed(error)]
+
+    def _receive_error(self, message: Error) -> list[SenderEvent]:
+        if self.state in (SenderState.FAILED, SenderState.VERIFIED):
+            return []
+        self.state = SenderState.FAILED
+        self.ends_stream = True
+        return [Failed(remote_error(message))]
+
+    def _receive_answer(self, page: AnswerPage) -> list[SenderEvent]:
+        count = len(self.requests.items)
+        if page.first != len(self._verdicts) or len(page.verdicts) > count - page.first:
+            raise RemoteProtocolError("the receiver's answer does not fit the items that were offered")
+        if any(verdict.kind is VerdictKind.HAVE for verdict in page.verdicts):
+            raise RemoteProtocolError("the receiver wants to resume, which this side did not announce")
+        self._verdicts.extend(page.verdicts)
+        if not page.last:
+            return []
+        if len(self._verdicts) != count:
+            raise RemoteProtocolError("the receiver's answer leaves items without a verdict")
+        self.state = SenderState.MOVING
+        wanted = tuple(i for i, verdict in enumerate(self._verdicts) if verdict.kind is VerdictKind.ALL)
+        return [Answered(wanted)]
+
+    def _receive_item_failed(self, message: ItemFailed) -> list[SenderEvent]:
+        if message.item >= len(self._verdicts):
+            raise RemoteProtocolError(f"the receiver failed item {message.item}, which was not offered")
+        error = error_from_wire(
+            message.code, message.text, item=message.item, phase=message.phase or None, errno=message.errno or None
+        )
+        self._errors.setdefault(message.item, error)
+        return [ItemRefused(message.item, error)]
+
+    def _receive_verified(self, page: VerifiedPage) -> list[SenderEvent]:
+        if self.state is SenderState.FAILED and not self._cancelled:
+            return []
+        if self.state in (SenderState.OFFERED, SenderState.VERIFIED):
+            raise RemoteProtocolError(f"the receiver sent Verified while the transfer was {self._word()}")
+        if page.first != len(self._outcomes) or len(page.outcomes) > len(self._verdicts) - page.first:
+            raise RemoteProtocolError("the receiver's Verified does not fit the items that were offered")
+        for index, outcome in enumerate(page.outcomes, page.first):
+            self._check_outcome(index, outcome)
+        self._outcomes.extend(page.outcomes)
+        if not page.last:
+            return []
+        if len(self._outcomes) != len(self._verdicts):
+            raise RemoteProtocolError("the receiver's Verified leaves items without an outcome")
+        self.state = SenderState.VERIFIED
+        if not self.ends_stream:
+            self._queue.append(Done())
+            self.ends_stream = True
+        return [Completed(tuple(self._outcomes), self._errors)]
+
+    def _check_outcome(self, index: int, outcome: Outcome) -> None:
+        wanted = self._verdicts[index].kind is VerdictKind.ALL
+        if (outcome.kind is OutcomeKind.SKIPPED) == wanted:
+            raise RemoteProtocolError(f"the receiver's outcome of item {index} contradicts its own answer")
+        if outcome.kind is OutcomeKind.VERIFIED:
+            mine = self._digests.get(index)
+            if mine is None:
+                raise RemoteProtocolError(f"the receiver verified item {index} before it was sent")
+            if mine.digest != outcome.digest or mine.size != outcome.size:
+                raise IntegrityError(
+                    f"the receiver's digest of item {index} is not this side's: send it again", item=index
+                )
+        elif outcome.kind is OutcomeKind.FAILED:
+            text = f"the receiver could not take item {index}: send it again"
+            self._errors.setdefault(index, error_from_wire(outcome.code, text, item=index))
+
+    def _word(self) -> str:
+        return self.state.name.lower()
+
+
+def error_message(error: SpaceblockError) -> Error:
+    """The ``Error`` message that tells the peer about ``error``."""
+    return Error(error_code(error), error.item, cut(error.phase, PHASE_MAX), error.errno or 0, cut(str(error), TEXT_MAX))
+
+
+def abort_message(item: int, error: SpaceblockError) -> ItemAbort:
+    """The message that ends ``item`` inline on its data stream without ending the stream."""
+    return ItemAbort(item, error_code(error), error.errno or 0, cut(error.phase, PHASE_MAX), cut(str(error), TEXT_MAX))
+
+
+def remote_error(message: Error) -> SpaceblockError:
+    """The typed error that a peer's ``Error`` message stands for."""
+    return error_from_wire(
+        message.code, message.text, item=message.item, phase=message.phase or None, errno=message.errno or None
+    )
+
+
+def cut(text: str | None, limit: int) -> str:
+    """At most ``limit`` bytes of UTF-8, ending between characters."""
+    return (text or "").encode(errors="replace")[:limit].decode(errors="ignore")
+
+
+def first_error(errors: dict[int, SpaceblockError], outcomes: Sequence[Outcome]) -> SpaceblockError | None:
+    """The error of the first item that failed, or None."""
+    for index, outcome in enumerate(outcomes):
+        if outcome.kind is OutcomeKind.FAILED:
+            return errors[index]
+    return None

@@ -1,0 +1,285 @@
+"""A target folder: where files are received, under partial names first and under their own only when verified.
+
+Rules: every path is resolved from the descriptor of the target folder, part by part, and no part may be a symbolic link;
+a name appears only by linking or renaming a finished file; without ``overwrite`` nothing that exists is ever replaced.
+Unfinished files live in a hidden folder inside the target, so on its file system, and go with the transfer.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import threading
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager, suppress
+
+from ..blocks import SpaceblockRequests
+from ..core import write_all
+from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, storage_error
+from ..manifest import EntryKind, Manifest
+from ..names import STAGING_PREFIX, alternative, check_names, local_rules, printable
+from ..options import Conflict, Durability
+from .sinks import Sink
+
+_ALTERNATIVES_MAX = 10_000
+"""Names tried before giving up on a free one: ``a (1)``, ``a (2)`` ..."""
+
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0)
+
+
+class FolderSink(Sink):
+    """Files below one folder. Safe for several threads as long as each item has one at a time."""
+
+    def __init__(self, path: str | os.PathLike[str], on_conflict: Conflict = "rename", durability: Durability = "fsync"):
+        self.path = os.path.abspath(os.fspath(path))
+        self.durable = durability == "fsync"
+        self._on_conflict = on_conflict
+        self._lock = threading.Lock()
+        self._root = -1
+        self._staging = -1
+        self._staging_name = ""
+        self._open: dict[int, int] = {}
+        self._staged: set[int] = set()
+        self._names: list[str] = []
+        self._starts: list[int] = []
+        self._folders: list[str] = []
+
+    def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
+        self._learn(requests, manifest)
+        try:
+            self._root = os.open(self.path, _FOLDER)
+        except OSError as error:
+            raise storage_error(error, f"cannot receive into {printable(self.path)!r}") from error
+        self._check_space(sum(request.length or 0 for request in requests.items))
+        self._staging_name = STAGING_PREFIX + requests.uuid.hex()
+        with self._errors("create files in", self.path):
+            os.mkdir(self._staging_name, 0o700, dir_fd=self._root)
+            self._staging = os.open(self._staging_name, _FOLDER | _NO_FOLLOW, dir_fd=self._root)
+        for name in self._folders:
+            os.close(self._folder(name))
+        skip = set()
+        if self._on_conflict in ("skip", "error"):
+            for item, name in enumerate(self._names):
+                if self._exists(name):
+                    if self._on_conflict == "error":
+                        raise TargetExists(
+                            f"{printable(name)!r} is already there: move it away or let it be renamed",
+                            errno=errno.EEXIST,
+                            item=item,
+                            name=name,
+                        )
+                    skip.add(item)
+        return skip
+
+    def memory(self, item: int, offset: int, length: int) -> memoryview | None:
+        return None
+
+    def begin(self, item: int) -> None:
+        with self._errors("create a file in", self.path, item):
+            fd = os.open(str(item), _NEW_FILE, 0o666, dir_fd=self._staging)
+        with self._lock:
+            self._open[item] = fd
+            self._staged.add(item)
+
+    def write(self, item: int, offset: int, data: memoryview) -> None:
+        with self._errors("write", self._names[item], item):
+            write_all(self._open[item], data, offset - self._starts[item])
+
+    def finish(self, item: int) -> None:
+        with self._lock:
+            fd = self._open.pop(item)
+        try:
+            with self._errors("flush", self._names[item], item):
+                if self.durable:
+                    os.fsync(fd)
+        finally:
+            os.close(fd)
+
+    def place(self, items: Sequence[int]) -> list[str | SpaceblockError]:
+        results: list[str | SpaceblockError] = []
+        folders: dict[str, int] = {}
+        try:
+            for item in items:
+                try:
+                    results.append(self._place(item, folders))
+                except SpaceblockError as error:
+                    results.append(error)
+            if self.durable:
+                self._flush(folders.values())
+        except SpaceblockError as error:
+            results = [error] * len(items)
+        finally:
+            for folder in folders.values():
+                os.close(folder)
+        return results
+
+    def discard(self, item: int) -> None:
+        with self._lock:
+            fd = self._open.pop(item, -1)
+            staged = item in self._staged
+            self._staged.discard(item)
+        if fd >= 0:
+            os.close(fd)
+        if staged:
+            with suppress(OSError):
+                os.unlink(str(item), dir_fd=self._staging)
+
+    def close(self) -> None:
+        for item in [*self._staged, *self._open]:
+            self.discard(item)
+        if self._staging >= 0:
+            os.close(self._staging)
+            self._staging = -1
+            with suppress(OSError):
+                os.rmdir(self._staging_name, dir_fd=self._root)
+        if self._root >= 0:
+            os.close(self._root)
+            self._root = -1
+
+    def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
+        names = [f"unnamed-{item}" for item in range(len(requests.items))]
+        for entry in manifest.entries if manifest is not None else ():
+            if entry.kind is EntryKind.FOLDER:
+                self._folders.append(entry.name)
+            elif entry.kind is EntryKind.FILE and entry.item is not None:
+                names[entry.item] = entry.name
+            else:
+                raise NameRejected(
+                    f"{printable(entry.name)!r} is a link or has no content, which this side does not take: leave it out",
+                    name=entry.name,
+                )
+        check_names(local_rules(), names, self._folders)
+        self._names = names
+        self._starts = [request.start for request in requests.items]
+
+    def _check_space(self, needed: int) -> None:
+        """Refuse before data moves; a file system that reports no blocks at all does not tell and is believed."""
+        if not hasattr(os, "fstatvfs"):
+            return
+        status = os.fstatvfs(self._root)
+        free = status.f_bavail * status.f_frsize
+        if status.f_blocks and free < needed:
+            raise NoSpace(
+                f"the receiver's folder has room for {free} bytes and the offer has {needed}: "
+                "free some space there and send again",
+                errno=errno.ENOSPC,
+            )
+
+    def _flush(self, folders: Iterable[int]) -> None:
+        for folder in folders:
+            with self._errors("flush", self.path):
+                os.fsync(folder)
+
+    def _place(self, item: int, folders: dict[str, int]) -> str:
+        wanted = self._names[item]
+        parent, _, _ = wanted.rpartition("/")
+        if parent not in folders:
+            folders[parent] = self._folder(parent)
+        folder = folders[parent]
+        for number in range(_ALTERNATIVES_MAX):
+            name = wanted if number == 0 else alternative(wanted, number)
+            if self._try_place(item, folder, name.rpartition("/")[2]):
+                with self._lock:
+                    self._staged.discard(item)
+                return name
+            if self._on_conflict == "error":
+                break
+        raise TargetExists(
+            f"{printable(wanted)!r} is already there: move it away or let it be renamed",
+            errno=errno.EEXIST,
+            item=item,
+            name=wanted,
+        )
+
+    def _try_place(self, item: int, folder: int, last: str) -> bool:
+        source = str(item)
+        with self._errors("create", last, item):
+            if self._on_conflict == "overwrite":
+                os.replace(source, last, src_dir_fd=self._staging, dst_dir_fd=folder)
+                return True
+            try:
+                os.link(source, last, src_dir_fd=self._staging, dst_dir_fd=folder, follow_symlinks=False)
+            except FileExistsError:
+                return False
+            except OSError as error:
+                if error.errno not in _NO_HARD_LINKS:
+                    raise
+                return self._place_by_rename(source, folder, last)
+            os.unlink(source, dir_fd=self._staging)
+        return True
+
+    def _place_by_rename(self, source: str, folder: int, last: str) -> bool:
+        """Where the file system has no hard links: reserve the name with an empty file of our own, then replace that."""
+        try:
+            os.close(os.open(last, _NEW_FILE, 0o666, dir_fd=folder))
+        except FileExistsError:
+            return False
+        try:
+            os.replace(source, last, src_dir_fd=self._staging, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink(last, dir_fd=folder)
+            raise
+        return True
+
+    def _folder(self, name: str) -> int:
+        """A descriptor of the folder ``name`` below the target, made if missing; no part of it may be a link."""
+        fd = os.dup(self._root)
+        for part in name.split("/") if name else ():
+            try:
+                with self._errors("create the folder", name):
+                    with suppress(FileExistsError):
+                        os.mkdir(part, dir_fd=fd)
+                    inner = self._enter(part, fd, name)
+            finally:
+                os.close(fd)
+            fd = inner
+        return fd
+
+    def _enter(self, part: str, fd: int, name: str) -> int:
+        try:
+            return os.open(part, _FOLDER | _NO_FOLLOW, dir_fd=fd)
+        except OSError as error:
+            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
+                raise
+            kind = "a link" if stat.S_ISLNK(os.lstat(part, dir_fd=fd).st_mode) else "not a folder"
+            raise NameRejected(
+                f"{printable(part)!r} in {printable(name)!r} is {kind} on the receiver's side: "
+                "move it away or receive into another folder",
+                name=name,
+            ) from None
+
+    def _exists(self, name: str) -> bool:
+        parent, _, last = name.rpartition("/")
+        fd = os.dup(self._root)
+        try:
+            for part in parent.split("/") if parent else ():
+                try:
+                    inner = os.open(part, _FOLDER | _NO_FOLLOW, dir_fd=fd)
+                except FileNotFoundError:
+                    return False
+                os.close(fd)
+                fd = inner
+            os.lstat(last, dir_fd=fd)
+        except FileNotFoundError:
+            return False
+        except OSError as error:
+            raise storage_error(error, f"cannot look at {printable(name)!r}") from error
+        finally:
+            os.close(fd)
+        return True
+
+    @contextmanager
+    def _errors(self, action: str, name: str, item: int | None = None) -> Iterator[None]:
+        try:
+            yield
+        except SpaceblockError:
+            raise
+        except OSError as error:
+            raise storage_error(error, f"cannot {action} {printable(name)!r}", item=item, name=name) from error
+
+
+_NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
+

@@ -1,0 +1,234 @@
+"""One transfer as its user sees it, on either side: something to await, to watch and to cancel."""
+
+from __future__ import annotations
+
+import asyncio
+from collections import deque
+from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from concurrent.futures import ThreadPoolExecutor
+from time import monotonic
+from typing import Any, TypeVar
+
+from .errors import InternalError, SpaceblockError, Stalled, TransferCancelled
+from .events import Phase, Progress, Receipt
+from .limits import DATA_STREAMS, HEARTBEAT
+
+_T = TypeVar("_T")
+
+_RATE_SPAN = 3.0
+"""Seconds over which the rate is averaged."""
+
+
+class Transfer:
+    """A started transfer, made by :meth:`Peer.send` and :meth:`Offer.accept`.
+
+    Awaiting it gives the :class:`Receipt` or raises a :class:`SpaceblockError`; it can be awaited again. Cancelling a task
+    that awaits it cancels the transfer. Iterating over it gives the latest :class:`Progress` each time there is news,
+    and ends silently with the transfer; leaving an iteration changes nothing.
+    """
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._retrieved = False
+
+    def __await__(self) -> Generator[Any, None, Receipt]:
+        return self._wait().__await__()
+
+    async def __aiter__(self) -> AsyncIterator[Progress]:
+        while not self._job.finished.is_set():
+            await self._job.news()
+            yield self._job.progress()
+
+    @property
+    def progress(self) -> Progress:
+        """The figures of this moment."""
+        return self._job.progress()
+
+    @property
+    def done(self) -> bool:
+        """Whether awaiting would return at once."""
+        return self._job.finished.is_set()
+
+    def cancel(self) -> None:
+        """End this transfer and no other. Both sides' awaits then raise :class:`TransferCancelled`, unless the receiver
+        had verified everything before it heard of it."""
+        self._job.cancel()
+
+    async def _wait(self) -> Receipt:
+        self._retrieved = True
+        try:
+            await self._job.finished.wait()
+        except asyncio.CancelledError:
+            self.cancel()
+            await self._job.finished_in_any_case()
+            raise
+        return self._job.result()
+
+
+class Job:
+    """What both directions share: the worker threads, the watch over time, the figures and the outcome."""
+
+    def __init__(self, idle: float) -> None:
+        self.loop = asyncio.get_running_loop()
+        self.finished = asyncio.Event()
+        self.phase = Phase.PREPARING
+        self.transfer = Transfer(self)
+        self.idle = idle
+        self._workers = ThreadPoolExecutor(DATA_STREAMS, thread_name_prefix="spaceblock-disk")
+        self._running: set[asyncio.Future[Any]] = set()
+        self._outcome: Receipt | SpaceblockError | None = None
+        self._news: asyncio.Future[None] | None = None
+        self._started = monotonic()
+        self._last_change = self._started
+        self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
+        self._ticker: asyncio.TimerHandle | None = None
+        self._task: asyncio.Task[None] | None = None
+
+    # What each direction has of its own.
+
+    async def run(self) -> Receipt:
+        """The whole transfer; raises a :class:`SpaceblockError`."""
+        raise NotImplementedError
+
+    def cancel(self) -> None:
+        """End the transfer because this side's user asks for it."""
+        raise NotImplementedError
+
+    def limit(self) -> float:
+        """Seconds that the present phase may last without any change."""
+        raise NotImplementedError
+
+    def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
+        """Bytes done, bytes in all, bytes verified and durable, items done and in all, and the current item's name."""
+        raise NotImplementedError
+
+    def stalled(self, error: Stalled) -> None:
+        """The present phase took too long."""
+        raise NotImplementedError
+
+    def tick(self) -> None:
+        """Called a few times a second while the transfer lives."""
+
+    # What is common.
+
+    def start(self) -> None:
+        """Run the transfer as a task of its own."""
+        self._task = self.loop.create_task(self._run())
+        self._ticker = self.loop.call_later(HEARTBEAT, self._tick)
+
+    @property
+    def seconds(self) -> float:
+        return monotonic() - self._started
+
+    @property
+    def unseen_error(self) -> SpaceblockError | None:
+        """Why the transfer failed, unless somebody has awaited it."""
+        return self._outcome if isinstance(self._outcome, SpaceblockError) and not self.transfer._retrieved else None
+
+    def enter(self, phase: Phase) -> None:
+        """A new phase begins: its time limit starts now."""
+        self.phase = phase
+        self.changed()
+
+    def changed(self) -> None:
+        """Something moved: the time limit starts anew, and whoever watches has news."""
+        self._last_change = monotonic()
+        if self._news is not None and not self._news.done():
+            self._news.set_result(None)
+
+    def progress(self) -> Progress:
+        """The figures of this moment."""
+        done, total, verified, durable, items_done, items_total, current = self.figures()
+        rate = self._rate(done)
+        eta = (total - done) / rate if total is not None and rate > 0 else None
+        return Progress(self.phase, done, total, rate, eta, verified, durable, items_done, items_total, current)
+
+    async def news(self) -> None:
+        """Wait until something changed or the transfer ended."""
+        if self._news is None or self._news.done():
+            self._news = self.loop.create_future()
+        await asyncio.shield(self._news)
+
+    async def finished_in_any_case(self) -> None:
+        """Wait for the end also while this task is being cancelled, again and again if need be."""
+        while not self.finished.is_set():
+            try:
+                await self.finished.wait()
+            except asyncio.CancelledError:
+                continue
+
+    def result(self) -> Receipt:
+        """The outcome, once finished."""
+        if isinstance(self._outcome, SpaceblockError):
+            raise self._outcome
+        assert self._outcome is not None
+        return self._outcome
+
+    def in_worker(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Run ``function`` in one of this transfer's own threads, so that no other transfer waits for its disk."""
+        future = self.loop.run_in_executor(self._workers, function)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
+    async def workers_idle(self, timeout: float) -> bool:
+        """Wait for what runs in the threads; False if that took too long."""
+        if self._running:
+            await asyncio.wait(set(self._running), timeout=timeout)
+        return not self._running
+
+    async def _run(self) -> None:
+        outcome: Receipt | SpaceblockError
+        try:
+            outcome = await self.run()
+        except Exception as error:
+            outcome = typed_error(error)
+        except BaseException:
+            outcome = TransferCancelled("the program's event loop ended before the transfer")
+            raise
+        finally:
+            if self._ticker is not None:
+                self._ticker.cancel()
+            self._workers.shutdown(wait=False)
+            self.phase = Phase.DONE
+            self._outcome = outcome
+            self.finished.set()
+            self.changed()
+
+    def _tick(self) -> None:
+        self._ticker = self.loop.call_later(HEARTBEAT, self._tick)
+        self.tick()
+        limit = self.limit()
+        if monotonic() - self._last_change > limit:
+            self.changed()
+            phase = str(self.phase)
+            self.stalled(
+                Stalled(f"nothing moved for {limit:g} seconds while {phase}: check the other side and send again", phase=phase)
+            )
+
+    def _rate(self, done: int) -> float:
+        now = monotonic()
+        samples = self._samples
+        if now - samples[-1][0] >= HEARTBEAT / 2 or done < samples[-1][1]:
+            samples.append((now, done))
+        while len(samples) > 2 and now - samples[0][0] > _RATE_SPAN:
+            samples.popleft()
+        start, before = samples[0]
+        return max(done - before, 0) / (now - start) if now > start else 0.0
+
+
+def typed_error(error: Exception) -> SpaceblockError:
+    """``error`` if it has a type, else what wraps a fault of our own."""
+    if isinstance(error, SpaceblockError):
+        return error
+    internal = InternalError(f"the transfer failed unexpectedly: {error!r}; report this with what led to it")
+    internal.__cause__ = error
+    return internal
+
+
+def spawn(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+    """Start a task that ``tasks`` keeps alive until it ends."""
+    task = asyncio.get_running_loop().create_task(work)
+    tasks.add(task)
+    task.add_done_callback(tasks.discard)
+    return task
