@@ -10,125 +10,143 @@ from __future__ import annotations
 import importlib
 from typing import TYPE_CHECKING, Any
 
-__version__ = "0.1.0"
+from .blocks import Full, Partial, Range
+from .errors import (
+    AdmissionRefused,
+    BufferUnfit,
+    CertificateMissing,
+    ConnectionFailed,
+    ConnectionLost,
+    EngineUnavailable,
+    ErrorCode,
+    IntegrityError,
+    InternalError,
+    LimitExceeded,
+    ListenerBusy,
+    LocalProtocolError,
+    NameRejected,
+    NoSpace,
+    OfferExpired,
+    PeerNotTrusted,
+    ProtocolError,
+    RemoteProtocolError,
+    SourceChanged,
+    SourceError,
+    SourceMissing,
+    SourceUnreadable,
+    SpaceblockError,
+    Stalled,
+    StorageError,
+    TargetExists,
+    TargetMissing,
+    TargetNotWritable,
+    TicketExpired,
+    TicketMalformed,
+    TicketUnknown,
+    TicketUsed,
+    TransferCancelled,
+    TransferRefused,
+    Unreachable,
+    VersionMismatch,
+    WrongPeer,
+)
+from .events import OfferItem, Phase, Progress, Receipt, ReceiptItem
+from .limits import Limits, Timeouts
+from .options import Options, Reports
 
 if TYPE_CHECKING:
     from . import sync
     from .api import connect, listen
-    from .blocks import Full, Partial, Range
-    from .errors import (
-        AdmissionRefused,
-        BufferUnfit,
-        CertificateMissing,
-        ConnectionFailed,
-        ConnectionLost,
-        EngineUnavailable,
-        ErrorCode,
-        IntegrityError,
-        InternalError,
-        LimitExceeded,
-        ListenerBusy,
-        LocalProtocolError,
-        NameRejected,
-        NoSpace,
-        OfferExpired,
-        PeerNotTrusted,
-        ProtocolError,
-        RemoteProtocolError,
-        SourceChanged,
-        SourceError,
-        SourceMissing,
-        SourceUnreadable,
-        SpaceblockError,
-        Stalled,
-        StorageError,
-        TargetExists,
-        TargetMissing,
-        TargetNotWritable,
-        TicketExpired,
-        TicketMalformed,
-        TicketUnknown,
-        TicketUsed,
-        TransferCancelled,
-        TransferRefused,
-        Unreachable,
-        VersionMismatch,
-        WrongPeer,
-    )
-    from .events import OfferItem, Phase, Progress, Receipt, ReceiptItem
     from .identity import Identity
     from .incoming import Offer
-    from .limits import Limits, Timeouts
     from .listener import Listener
-    from .options import Options, Reports
     from .peer import Peer
     from .storage.sources import Item
     from .transfer import Transfer
 
-_PLACES = {
-    "api": ["connect", "listen"],
-    "blocks": ["Full", "Partial", "Range"],
-    "errors": [
-        "AdmissionRefused",
-        "BufferUnfit",
-        "CertificateMissing",
-        "ConnectionFailed",
-        "ConnectionLost",
-        "EngineUnavailable",
-        "ErrorCode",
-        "IntegrityError",
-        "InternalError",
-        "LimitExceeded",
-        "ListenerBusy",
-        "LocalProtocolError",
-        "NameRejected",
-        "NoSpace",
-        "OfferExpired",
-        "PeerNotTrusted",
-        "ProtocolError",
-        "RemoteProtocolError",
-        "SourceChanged",
-        "SourceError",
-        "SourceMissing",
-        "SourceUnreadable",
-        "SpaceblockError",
-        "Stalled",
-        "StorageError",
-        "TargetExists",
-        "TargetMissing",
-        "TargetNotWritable",
-        "TicketExpired",
-        "TicketMalformed",
-        "TicketUnknown",
-        "TicketUsed",
-        "TransferCancelled",
-        "TransferRefused",
-        "Unreachable",
-        "VersionMismatch",
-        "WrongPeer",
-    ],
-    "events": ["OfferItem", "Phase", "Progress", "Receipt", "ReceiptItem"],
-    "identity": ["Identity"],
-    "incoming": ["Offer"],
-    "limits": ["Limits", "Timeouts"],
-    "listener": ["Listener"],
-    "options": ["Options", "Reports"],
-    "peer": ["Peer"],
-    "storage.sources": ["Item"],
-    "transfer": ["Transfer"],
-}
-_HOME = {name: f".{module}" for module, names in _PLACES.items() for name in names}
+__version__ = "0.1.0"
 
-__all__ = [*sorted(_HOME), "__version__", "sync"]
+__all__ = [
+    "AdmissionRefused",
+    "BufferUnfit",
+    "CertificateMissing",
+    "ConnectionFailed",
+    "ConnectionLost",
+    "EngineUnavailable",
+    "ErrorCode",
+    "Full",
+    "Identity",
+    "IntegrityError",
+    "InternalError",
+    "Item",
+    "LimitExceeded",
+    "Limits",
+    "Listener",
+    "ListenerBusy",
+    "LocalProtocolError",
+    "NameRejected",
+    "NoSpace",
+    "Offer",
+    "OfferExpired",
+    "OfferItem",
+    "Options",
+    "Partial",
+    "Peer",
+    "PeerNotTrusted",
+    "Phase",
+    "Progress",
+    "ProtocolError",
+    "Range",
+    "Receipt",
+    "ReceiptItem",
+    "RemoteProtocolError",
+    "Reports",
+    "SourceChanged",
+    "SourceError",
+    "SourceMissing",
+    "SourceUnreadable",
+    "SpaceblockError",
+    "Stalled",
+    "StorageError",
+    "TargetExists",
+    "TargetMissing",
+    "TargetNotWritable",
+    "TicketExpired",
+    "TicketMalformed",
+    "TicketUnknown",
+    "TicketUsed",
+    "Timeouts",
+    "Transfer",
+    "TransferCancelled",
+    "TransferRefused",
+    "Unreachable",
+    "VersionMismatch",
+    "WrongPeer",
+    "__version__",
+    "connect",
+    "listen",
+    "sync",
+]
+
+_LATE = {
+    "Identity": "identity",
+    "Item": "storage.sources",
+    "Listener": "listener",
+    "Offer": "incoming",
+    "Peer": "peer",
+    "Transfer": "transfer",
+    "connect": "api",
+    "listen": "api",
+}
+"""Imported when first asked for, because the transport alone takes longer to import than most programs."""
 
 
 def __getattr__(name: str) -> Any:
-    """Import what is asked for when it is asked for: the transport alone takes longer to import than most programs."""
     if name == "sync":
         return importlib.import_module(".sync", __name__)
-    if name not in _HOME:
+    if name not in _LATE:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(_HOME[name], __name__), name)
+    value = getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
     globals()[name] = value
     return value
 

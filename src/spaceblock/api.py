@@ -24,8 +24,8 @@ _STAGGER = 0.25
 async def listen(host: str = "0.0.0.0", port: int = 0, *, options: Options | None = None) -> AsyncIterator[Listener]:
     """Listen on a UDP port (0: any free one); gives a :class:`Listener`.
 
-    Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by an
-    exception cancels them. Raises :class:`ConnectionFailed` where the address cannot be used, :class:`ListenerBusy`
+    Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by
+    an exception cancels them. Raises :class:`ConnectionFailed` where the address cannot be used, :class:`ListenerBusy`
     where another listener has the same name or address, and :class:`StorageError` where the key or the tickets cannot
     be read or kept.
     """
@@ -46,8 +46,8 @@ async def listen(host: str = "0.0.0.0", port: int = 0, *, options: Options | Non
 async def connect(ticket: str | Ticket, *, options: Options | None = None) -> AsyncIterator[Peer]:
     """Connect to the listener that issued ``ticket``; gives a :class:`Peer` once the listener has admitted this side.
 
-    Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by an
-    exception cancels them. Raises :class:`TicketMalformed`, :class:`Unreachable`, :class:`WrongPeer`,
+    Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by
+    an exception cancels them. Raises :class:`TicketMalformed`, :class:`Unreachable`, :class:`WrongPeer`,
     :class:`AdmissionRefused` and its kinds, and :class:`Stalled` where the listener does not greet in time.
     """
     options = options or Options()
@@ -55,7 +55,9 @@ async def connect(ticket: str | Ticket, *, options: Options | None = None) -> As
     if isinstance(ticket, str):
         ticket = Ticket.parse(ticket)
     elif not isinstance(ticket, Ticket):
-        raise LocalProtocolError(f"a ticket is a string, not {type(ticket).__name__}: give the word the listener printed")
+        raise LocalProtocolError(
+            f"a ticket is a string, not {type(ticket).__name__}: give the word the listener printed"
+        )
     identity = await asyncio.to_thread(load_identity, options)
     dialled = await _dial_all(ticket, identity, options)
     try:

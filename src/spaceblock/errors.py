@@ -378,7 +378,7 @@ def error_code(error: BaseException) -> ErrorCode:
 
 
 def error_from_wire(code: int, message: str, **fields: Any) -> SpaceblockError:
-    """The typed error for a code that the peer sent; a code from the future becomes a plain :class:`SpaceblockError`."""
+    """The typed error for a code that the peer sent; an unknown code becomes a plain :class:`SpaceblockError`."""
     return _BY_CODE.get(code, SpaceblockError)(message, remote=True, **fields)
 
 

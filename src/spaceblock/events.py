@@ -31,8 +31,8 @@ class Progress:
     """One look at a transfer.
 
     ``bytes_done`` counts what the receiver has: on the sender it is the receiver's own report, never what was merely
-    queued. ``bytes_total`` is None while a size is unknown; ``rate`` is in bytes a second over the last seconds; ``eta``
-    is in seconds. ``verified`` bytes agreed with the sender's digest, ``durable`` ones survive a loss of power.
+    queued. ``bytes_total`` is None while a size is unknown; ``rate`` is in bytes a second over the last seconds;
+    ``eta`` is in seconds. ``verified`` bytes agreed with the sender's digest, ``durable`` ones survive a loss of power.
     """
 
     phase: Phase
@@ -77,8 +77,8 @@ class Receipt:
 
 @dataclass(frozen=True, slots=True)
 class OfferItem:
-    """One item of an offer. ``name`` is None for an unnamed buffer, ``size`` None where it is not known yet; ``range`` is
-    the part of the item that would travel."""
+    """One item of an offer. ``name`` is None for an unnamed buffer, ``size`` None where it is not known yet; ``range``
+    is the part of the item that would travel."""
 
     index: int
     name: str | None

@@ -41,7 +41,7 @@ from .quic.interface import Stream
 from .storage.landing import Landing
 from .storage.ring import Ring
 from .storage.sinks import BufferSink, Sink
-from .transfer import Job, Transfer, typed_error
+from .transfer import Job, Transfer, either, typed_error
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
@@ -60,7 +60,8 @@ class Offer:
         """The sender's peer ID."""
         self.uuid: str = requests.uuid.hex()
         self.items: tuple[OfferItem, ...] = tuple(
-            OfferItem(index, names.get(index), request.size, request.range) for index, request in enumerate(requests.items)
+            OfferItem(index, names.get(index), request.size, request.range)
+            for index, request in enumerate(requests.items)
         )
         sizes = [request.length for request in requests.items]
         self.total_size: int | None = None if None in sizes else sum(size or 0 for size in sizes)
@@ -161,7 +162,7 @@ class Incoming(Job):
             self.act(self.receiver.accept(skip))
             settled = await self._settled
             self.enter(Phase.CLOSING)
-            await asyncio.wait({self._said}, timeout=self._timeouts.close)
+            await either(self._said, timeout=self._timeouts.close)
             if self._said.done():
                 self._said.result()
             return self._receipt(settled)
@@ -200,7 +201,9 @@ class Incoming(Job):
 
     def stalled(self, error: Stalled) -> None:
         if self.phase is Phase.USER:
-            self.fail(OfferExpired("nobody answered the offer in time: ask the receiver and send again", phase=error.phase))
+            self.fail(
+                OfferExpired("nobody answered the offer in time: ask the receiver and send again", phase=error.phase)
+            )
         else:
             self.fail(error)
 
@@ -309,7 +312,7 @@ class Incoming(Job):
             return self.sink.prepare(offer.requests, offer.manifest)
 
         job = self.in_worker(prepare)
-        await asyncio.wait({job, self._settled}, return_when=asyncio.FIRST_COMPLETED)
+        await either(job, self._settled)
         if self._settled.done():
             self._settled.result()
         return job.result()

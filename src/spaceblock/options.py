@@ -26,7 +26,8 @@ DATAGRAM_MAX = 65_507
 
 @dataclass(frozen=True, slots=True)
 class Reports:
-    """How often a receiver reports: every ``interval`` seconds, every ``blocks`` messages, both, or (None, None) never."""
+    """How often a receiver reports: every ``interval`` seconds, every ``blocks`` blocks, both, or (None, None)
+    never."""
 
     interval: float | None = HEARTBEAT
     blocks: int | None = None
@@ -37,8 +38,8 @@ class Options:
     """Settings of one endpoint; every field has a default that suits most uses.
 
     ``datagram_size``: bytes of UDP payload, 1200 to 65507. ``engine``: the QUIC engine; None takes the environment's
-    ``SPACEBLOCK_ENGINE`` or else the fastest of this build. ``identity``: an :class:`~spaceblock.Identity`, or the path of
-    its folder; None is the user's own. ``trust``: peer IDs admitted without a ticket. ``name``: keeps a listener's
+    ``SPACEBLOCK_ENGINE`` or else the fastest of this build. ``identity``: an :class:`~spaceblock.Identity`, or the path
+    of its folder; None is the user's own. ``trust``: peer IDs admitted without a ticket. ``name``: keeps a listener's
     tickets and port over a restart under this name; a listener on a fixed port does so by itself. ``advertise``: the
     addresses that tickets carry, where the bound ones are not what others see. ``ticket_lifetime`` is in seconds.
     """

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
+from dataclasses import replace
 from typing import Any
 
 from .control import MessageStream
@@ -34,7 +35,7 @@ from .quic.interface import Connection, Stream, StreamStopped
 from .storage.feed import Feed, Filled
 from .storage.ring import Ring
 from .storage.sources import BufferSource, Item, Prepared, Source, prepare, release_buffers, source_length
-from .transfer import Job, spawn, typed_error
+from .transfer import Job, either, spawn, typed_error
 
 _PHASES = {
     ReceiverState.MOVING: Phase.MOVING,
@@ -151,7 +152,7 @@ class Outgoing(Job):
 
     async def _prepare(self) -> Prepared:
         job = self.in_worker(lambda: prepare(self._held))
-        await asyncio.wait({job, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        await either(job, self._end)
         if self._end.done():
             self._end.result()
         return job.result()
@@ -172,7 +173,7 @@ class Outgoing(Job):
         control.send(pages)
 
     async def _wait_for_answer(self) -> tuple[int, ...]:
-        await asyncio.wait({self._answer, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        await either(self._answer, self._end)
         if not self._answer.done():
             self._end.result()
             raise RemoteProtocolError("the receiver verified what it never answered to")
@@ -189,7 +190,7 @@ class Outgoing(Job):
                     pump.result()
         except ConnectionLost:
             # The connection's own handler knows better why it ended, and comes soon.
-            await asyncio.wait({self._end}, timeout=self._timeouts.close)
+            await either(self._end, timeout=self._timeouts.close)
             if not self._end.done():
                 raise
 
@@ -209,7 +210,7 @@ class Outgoing(Job):
             except StreamStopped as error:
                 # The receiver's Error on the control stream says why; it may come later than the stop.
                 stopped = True
-                await asyncio.wait({self._end}, timeout=self._timeouts.close)
+                await either(self._end, timeout=self._timeouts.close)
                 if not self._end.done():
                     raise RemoteProtocolError("the receiver stopped a data stream without saying why") from error
                 self._end.result()
@@ -291,6 +292,7 @@ class Outgoing(Job):
                 for feed in self._feeds:
                     feed.refuse(event.item, event.error)
             elif isinstance(event, Completed):
+                self._told = replace(self._told, received=self._total or 0)
                 verdict: asyncio.Future[Any] = self._verdict if self._end.done() else self._end
                 if not verdict.done():
                     verdict.set_result(event)
@@ -316,7 +318,7 @@ class Outgoing(Job):
 
     async def _unless_ended(self, work: Coroutine[Any, Any, None]) -> None:
         task = spawn(self._tasks, work)
-        await asyncio.wait({task, self._end}, return_when=asyncio.FIRST_COMPLETED)
+        await either(task, self._end)
         if self._end.done():
             task.cancel()
             self._end.result()
@@ -332,7 +334,7 @@ class Outgoing(Job):
         """After this side cancelled: a ``Verified`` that was under way means that the receiver has it all."""
         if not isinstance(error, TransferCancelled) or error.remote or not self._answer.done() or self._control is None:
             return None
-        await asyncio.wait({self._verdict}, timeout=self._timeouts.close)
+        await either(self._verdict, timeout=self._timeouts.close)
         return self._verdict.result() if self._verdict.done() else None
 
     async def _clean_up(self) -> None:
@@ -389,4 +391,3 @@ def lanes_of(wanted: Sequence[int], sources: Sequence[Source]) -> Iterator[list[
             lane, size = [], 0
     if lane:
         yield lane
-

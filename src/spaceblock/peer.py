@@ -5,19 +5,16 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator, Callable
 from types import TracebackType
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .control import MessageStream
 from .errors import (
     ConnectionLost,
     ErrorCode,
-    InternalError,
     LimitExceeded,
     LocalProtocolError,
-    OfferExpired,
     RemoteProtocolError,
     SpaceblockError,
-    Stalled,
     TransferCancelled,
     TransferRefused,
     error_code,
@@ -30,8 +27,11 @@ from .options import Options
 from .outgoing import Outgoing
 from .protocol.session import StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream
-from .storage.sources import Item, hold_buffers
+from .storage.sources import hold_buffers
 from .transfer import Transfer, spawn
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 SOFTWARE = "spaceblock"
 
@@ -102,9 +102,9 @@ class Peer:
         return self._gone
 
     async def close(self) -> None:
-        """Wait for the transfers that run, decline what is unanswered, and close the connection; harmless when done twice.
+        """Wait for the transfers that run, decline what is unanswered, and close the connection.
 
-        Raises the first error of a transfer that nobody awaited.
+        Harmless when done twice. Raises the first error of a transfer that nobody awaited.
         """
         self._closing = True
         await self._decline_unanswered()
@@ -129,7 +129,7 @@ class Peer:
         await self._close_connection(ErrorCode.CANCELLED, "cancelled")
         self._unseen.clear()
 
-    async def __aenter__(self) -> Peer:
+    async def __aenter__(self) -> Self:
         return self
 
     async def __aexit__(
@@ -150,10 +150,9 @@ class Peer:
         """On the client: open the session and wait for the listener's ``Hello``, which means admission."""
         stream = self._connection.open_stream(unidirectional=False)
         stream.write(encode_stream_header(StreamType.SESSION))
-        self._start_session(stream)
-        assert self._session is not None
-        self._session.send([local_hello(SOFTWARE)])
-        self._session.start()
+        session = self._start_session(stream)
+        session.send([local_hello(SOFTWARE)])
+        session.start()
         await asyncio.shield(self._greeted)
 
     def deliver_offers_to(self, handler: Callable[[Offer], None] | None) -> None:
@@ -164,8 +163,9 @@ class Peer:
         """An offer of this peer that was delivered elsewhere before."""
         self._offers.put_nowait(offer)
 
-    def _start_session(self, stream: Stream) -> None:
+    def _start_session(self, stream: Stream) -> MessageStream:
         self._session = MessageStream(stream, self._receive_session, self._session_ended, self._fail_connection)
+        return self._session
 
     def _receive_session(self, message: Message, payload_size: int) -> None:
         if self.hello is not None:
@@ -208,10 +208,8 @@ class Peer:
             if self._session is not None or self._connection.is_client:
                 self._fail_connection(RemoteProtocolError("the peer opened a second session"))
                 return
-            self._start_session(stream)
-            assert self._session is not None
             self._consume_rest(stream, opening)
-            self._session.start(opening.rest, fin)
+            self._start_session(stream).start(opening.rest, fin)
         elif self.hello is None:
             if len(self._early) >= self._options.limits.transfers:
                 self._fail_connection(LimitExceeded("the peer opened too many streams before it greeted"))
@@ -329,11 +327,11 @@ def error_of_close(reason: CloseReason) -> SpaceblockError:
         return ConnectionLost("nothing came from the peer for too long: check the network and that it still runs")
     text = printable(reason.reason)
     if not reason.is_application:
-        return ConnectionLost(f"the connection broke (QUIC error {reason.code:#x}{': ' + text if text else ''}): try again")
+        return ConnectionLost(
+            f"the connection broke (QUIC error {reason.code:#x}{': ' + text if text else ''}): try again"
+        )
     if reason.code in (ErrorCode.NO_ERROR, ErrorCode.CANCELLED):
         who = "the peer" if reason.by_peer else "this side"
         return TransferCancelled(f"{who} closed the connection before the transfer was complete", remote=reason.by_peer)
     error = error_from_wire(reason.code, text or "the peer closed the connection")
     return error
-
-

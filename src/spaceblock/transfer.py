@@ -22,9 +22,9 @@ _RATE_SPAN = 3.0
 class Transfer:
     """A started transfer, made by :meth:`Peer.send` and :meth:`Offer.accept`.
 
-    Awaiting it gives the :class:`Receipt` or raises a :class:`SpaceblockError`; it can be awaited again. Cancelling a task
-    that awaits it cancels the transfer. Iterating over it gives the latest :class:`Progress` each time there is news,
-    and ends silently with the transfer; leaving an iteration changes nothing.
+    Awaiting it gives the :class:`Receipt` or raises a :class:`SpaceblockError`; it can be awaited again. Cancelling a
+    task that awaits it cancels the transfer. Iterating over it gives the latest :class:`Progress` each time there is
+    news, and ends silently with the transfer; leaving an iteration changes nothing.
     """
 
     def __init__(self, job: Job) -> None:
@@ -104,6 +104,10 @@ class Job:
 
     def stalled(self, error: Stalled) -> None:
         """The present phase took too long."""
+        raise NotImplementedError
+
+    def connection_lost(self, error: SpaceblockError) -> None:
+        """The connection is over: nothing can be said any more."""
         raise NotImplementedError
 
     def tick(self) -> None:
@@ -203,7 +207,10 @@ class Job:
             self.changed()
             phase = str(self.phase)
             self.stalled(
-                Stalled(f"nothing moved for {limit:g} seconds while {phase}: check the other side and send again", phase=phase)
+                Stalled(
+                    f"nothing moved for {limit:g} seconds while {phase}: check the other side and send again",
+                    phase=phase,
+                )
             )
 
     def _rate(self, done: int) -> float:
@@ -215,6 +222,11 @@ class Job:
             samples.popleft()
         start, before = samples[0]
         return max(done - before, 0) / (now - start) if now > start else 0.0
+
+
+async def either(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
+    """Wait until one of ``futures`` is done, or ``timeout`` seconds have passed."""
+    await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
 def typed_error(error: Exception) -> SpaceblockError:

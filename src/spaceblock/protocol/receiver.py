@@ -15,8 +15,8 @@ Each item goes its own way: WAITING, MOVING (its blocks ride one stream, in asce
 STORED (all bytes are written and hashed), AGREED (both digests are equal), and at last PLACED, SKIPPED or FAILED. When
 every item has come to its end, Verified is queued.
 
-Rules: every number from the peer is checked here before anyone uses it. Once Verified is queued the outcome stands; only
-the sender's finding that the digests differ still changes it.
+Rules: every number from the peer is checked here before anyone uses it. Once Verified is queued the outcome stands;
+only the sender's finding that the digests differ still changes it.
 """
 
 from __future__ import annotations
@@ -51,12 +51,14 @@ from ..messages import (
     Outcome,
     OutcomeKind,
     Progress,
-    ReceiverState as Reported,
     RequestsPage,
     Verdict,
     VerdictKind,
     pages_of_answer,
     pages_of_verified,
+)
+from ..messages import (
+    ReceiverState as Reported,
 )
 from .sender import cut, error_message, remote_error
 
@@ -333,7 +335,9 @@ class Receiver:
         """A data stream ended or was reset: what still moved on it will not come."""
         events: list[ReceiverEvent] = []
         for item in [item for item, moving in self._moving.items() if moving.stream == stream]:
-            error = SourceError(f"the sender broke off item {item} in the middle: send it again", item=item, remote=True)
+            error = SourceError(
+                f"the sender broke off item {item} in the middle: send it again", item=item, remote=True
+            )
             events += self.item_failed(item, error)
         return events
 
@@ -466,5 +470,3 @@ class Receiver:
 
     def _word(self) -> str:
         return self.state.name.lower()
-
-

@@ -10,8 +10,8 @@ VERIFIED    nothing                        (Done is queued)
 FAILED      Verified pages, Error          (Error is queued, unless the peer's came first)
 =========== ============================== ============================================= ===========
 
-Rules: the first ``Error`` fixes the outcome, but a ``Verified`` that was under way when this side cancelled beats it. No
-outcome is believed that this side's own digest does not bear out.
+Rules: the first ``Error`` fixes the outcome, but a ``Verified`` that was under way when this side cancelled beats it.
+No outcome is believed that this side's own digest does not bear out.
 """
 
 from __future__ import annotations
@@ -241,7 +241,9 @@ class Sender:
 
 def error_message(error: SpaceblockError) -> Error:
     """The ``Error`` message that tells the peer about ``error``."""
-    return Error(error_code(error), error.item, cut(error.phase, PHASE_MAX), error.errno or 0, cut(str(error), TEXT_MAX))
+    return Error(
+        error_code(error), error.item, cut(error.phase, PHASE_MAX), error.errno or 0, cut(str(error), TEXT_MAX)
+    )
 
 
 def abort_message(item: int, error: SpaceblockError) -> ItemAbort:

@@ -1,7 +1,7 @@
 """The session: what both sides say first on a connection, and which stream is for whom.
 
-Rules: the client opens the one session stream and greets; the server answers on it after it has admitted the client, and
-until then reads nothing and opens nothing.
+Rules: the client opens the one session stream and greets; the server answers on it after it has admitted the client,
+and until then reads nothing and opens nothing.
 """
 
 from __future__ import annotations
@@ -87,4 +87,3 @@ class StreamOpening:
     @property
     def finished(self) -> bool:
         return self.stream_type is not None
-

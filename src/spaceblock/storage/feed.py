@@ -1,9 +1,9 @@
 """The sending path of the bytes: from files and callers' buffers to the hasher and to pieces of one data stream.
 
-A :class:`Feed` works in a worker thread, one call at a time, and touches neither the event loop nor the protocol's state:
-each call fills one buffer of the ring and reports what was finished with it. A file's bytes are read behind their block
-headers, straight into the ring, and hashed there; a caller's buffer is hashed and sent where it lies, with only the
-headers in the ring.
+A :class:`Feed` works in a worker thread, one call at a time, and touches neither the event loop nor the protocol's
+state: each call fills one buffer of the ring and reports what was finished with it. A file's bytes are read behind
+their block headers, straight into the ring, and hashed there; a caller's buffer is hashed and sent where it lies, with
+only the headers in the ring.
 """
 
 from __future__ import annotations
@@ -116,7 +116,14 @@ class Feed:
         end = wire.used + wire.room
         try:
             rows, used, offset, short = fill_blocks(
-                self._fd, wire.slot[:end], self._table, self._item, self._offset, self._stop, self._block_size, wire.used
+                self._fd,
+                wire.slot[:end],
+                self._table,
+                self._item,
+                self._offset,
+                self._stop,
+                self._block_size,
+                wire.used,
             )
         except OSError as error:
             raise source_error(error, f"cannot read {printable(source.path)!r}", name=source.name) from error
@@ -134,12 +141,10 @@ class Feed:
     def _borrow(self, source: BufferSource, wire: _Wire) -> None:
         stop = min(self._stop, self._offset + wire.room)
         with wire.slot[wire.used :] as out:
-            rows, _, self._offset = frame_blocks(
-                out, self._table, self._item, self._offset, stop, self._block_size
-            )
+            rows, _, self._offset = frame_blocks(out, self._table, self._item, self._offset, stop, self._block_size)
         base = wire.used
         for row in range(rows):
-            start, end, offset, length = self._table[_ROW * row : _ROW * row + _ROW]
+            _, end, offset, length = self._table[_ROW * row : _ROW * row + _ROW]
             wire.used = base + end
             wire.cut()
             piece = source.view[offset : offset + length]

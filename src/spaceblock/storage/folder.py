@@ -1,8 +1,8 @@
 """A target folder: where files are received, under partial names first and under their own only when verified.
 
-Rules: every path is resolved from the descriptor of the target folder, part by part, and no part may be a symbolic link;
-a name appears only by linking or renaming a finished file; without ``overwrite`` nothing that exists is ever replaced.
-Unfinished files live in a hidden folder inside the target, so on its file system, and go with the transfer.
+Rules: every path is resolved from the descriptor of the target folder, part by part, and no part may be a symbolic
+link; a name appears only by linking or renaming a finished file; without ``overwrite`` nothing that exists is ever
+replaced. Unfinished files live in a hidden folder inside the target, so on its file system, and go with the transfer.
 """
 
 from __future__ import annotations
@@ -33,7 +33,9 @@ _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_C
 class FolderSink(Sink):
     """Files below one folder. Safe for several threads as long as each item has one at a time."""
 
-    def __init__(self, path: str | os.PathLike[str], on_conflict: Conflict = "rename", durability: Durability = "fsync"):
+    def __init__(
+        self, path: str | os.PathLike[str], on_conflict: Conflict = "rename", durability: Durability = "fsync"
+    ):
         self.path = os.path.abspath(os.fspath(path))
         self.durable = durability == "fsync"
         self._on_conflict = on_conflict
@@ -148,7 +150,7 @@ class FolderSink(Sink):
                 names[entry.item] = entry.name
             else:
                 raise NameRejected(
-                    f"{printable(entry.name)!r} is a link or has no content, which this side does not take: leave it out",
+                    f"{printable(entry.name)!r} is a link or has no content: leave it out and send again",
                     name=entry.name,
                 )
         check_names(local_rules(), names, self._folders)
@@ -212,7 +214,7 @@ class FolderSink(Sink):
         return True
 
     def _place_by_rename(self, source: str, folder: int, last: str) -> bool:
-        """Where the file system has no hard links: reserve the name with an empty file of our own, then replace that."""
+        """Where there are no hard links: reserve the name with an empty file of our own, then replace that."""
         try:
             os.close(os.open(last, _NEW_FILE, 0o666, dir_fd=folder))
         except FileExistsError:
@@ -282,4 +284,3 @@ class FolderSink(Sink):
 
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
-

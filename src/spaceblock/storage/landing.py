@@ -1,14 +1,14 @@
 """The receiving path of the bytes: from one data stream to the ring or the caller's buffer, to the hasher and the disk.
 
-On the event loop a :class:`Landing` takes the stream's messages apart: block data goes straight to the place where it will
-be hashed and written from. What has landed is worked off by a worker thread, one batch at a time and in order. When the
-ring is empty the stream is read no further, so its credit runs out and its sender waits; nothing else does.
+On the event loop a :class:`Landing` takes the stream's messages apart: block data goes straight to the place where it
+will be hashed and written from. What has landed is worked off by a worker thread, one batch at a time and in order.
+When the ring is empty the stream is read no further, so its credit runs out and its sender waits; nothing else does.
 """
 
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Awaitable, Callable
+from collections.abc import Callable
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -58,7 +58,7 @@ class _Step:
     item: int
     offset: int = 0
     length: int = 0
-    data: memoryview = field(default_factory=lambda: _NOTHING)
+    data: memoryview = field(default_factory=lambda: memoryview(b""))
 
 
 class Landing:
@@ -312,7 +312,6 @@ def _fill_hole(sink: Sink, hasher: blake3, step: _Step) -> None:
                 memory[:] = zeros
 
 
-_NOTHING = memoryview(b"")
 _ZEROS = memoryview(bytes(65_536))
 _TRASH = memoryview(bytearray(MESSAGE_DATA_MAX))
 """Where the bytes of an item land that has failed here while they were under way."""

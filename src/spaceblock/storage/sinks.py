@@ -1,7 +1,7 @@
 """What is received into: callers' buffers in place, or a folder (see :mod:`.folder`).
 
-A sink works in worker threads, one call per item at a time, and never on the event loop. Offsets are item-absolute; byte 0
-of a sink's item is the start of the requested range.
+A sink works in worker threads, one call per item at a time, and never on the event loop. Offsets are item-absolute;
+byte 0 of a sink's item is the start of the requested range.
 """
 
 from __future__ import annotations
@@ -119,7 +119,8 @@ def _writable(buffer: object, index: int) -> memoryview:
         view = memoryview(buffer)  # type: ignore[arg-type]
     except TypeError:
         raise BufferUnfit(
-            f"into[{index}] is a {type(buffer).__name__}, which is not a buffer: give a bytearray or an array", item=index
+            f"into[{index}] is a {type(buffer).__name__}, which is not a buffer: give a bytearray or an array",
+            item=index,
         ) from None
     if view.readonly:
         view.release()

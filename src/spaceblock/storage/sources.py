@@ -90,7 +90,6 @@ def source_length(source: Source) -> int:
     return length
 
 
-
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Everything that an offer says, and where each item's bytes are."""
@@ -162,7 +161,9 @@ def prepare(held: Sequence[Item | BufferSource]) -> Prepared:
 def _manifest(folders: Sequence[str], sources: Sequence[Source]) -> Manifest | None:
     entries = [Entry(EntryKind.FOLDER, name) for name in folders]
     entries += [
-        Entry(EntryKind.FILE, source.name, item=index) for index, source in enumerate(sources) if source.name is not None
+        Entry(EntryKind.FILE, source.name, item=index)
+        for index, source in enumerate(sources)
+        if source.name is not None
     ]
     return Manifest.checked(entries, len(sources)) if entries else None
 
@@ -248,5 +249,3 @@ def flat(view: memoryview) -> memoryview:
         return view
     with view:
         return view.cast("B")
-
-
