@@ -8,6 +8,7 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
 from .errors import AdmissionRefused, LocalProtocolError, SpaceblockError, Stalled, Unreachable, WrongPeer
+from .events import Phase
 from .identity import Identity, peer_id_of, peer_id_text, public_key_of
 from .listener import Listener, load_identity, transport_options
 from .options import Options
@@ -130,7 +131,7 @@ async def _dial(address: tuple[str, int], ticket: Ticket, identity: Identity, op
         except asyncio.TimeoutError:
             await peer.abort()
             text = f"the listener did not greet within {timeout:g} seconds: check that it still runs and try again"
-            raise Stalled(text, phase="connecting") from None
+            raise Stalled(text, phase=str(Phase.CONNECTING)) from None
         except BaseException:
             await peer.abort()
             raise

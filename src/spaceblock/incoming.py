@@ -35,6 +35,7 @@ from .protocol.receiver import (
     Receiver,
     ReceiverEvent,
     Settled,
+    State,
 )
 from .protocol.sender import first_error
 from .quic.interface import Stream
@@ -209,6 +210,8 @@ class Incoming(Job):
 
     def limit(self) -> float:
         limits = self._timeouts
+        if self._offer is None:
+            return limits.idle
         return {
             Phase.PREPARING: limits.verify,
             Phase.USER: limits.offer,
@@ -243,7 +246,7 @@ class Incoming(Job):
 
     def open_data_stream(self, stream: Stream, first: bytes, fin: bool) -> None:
         """A data stream of this transfer; ``first`` is what came behind its UUID."""
-        if self.receiver.state.name != "MOVING":
+        if self.receiver.state is not State.MOVING:
             stream.stop(ErrorCode.CANCELLED)
             return
         self._streams_seen += 1
@@ -350,19 +353,17 @@ class Incoming(Job):
         self.act([])
 
     def _present_phase(self) -> Phase:
-        if self.phase in (Phase.USER, Phase.CLOSING, Phase.DONE):
-            return self.phase
-        if self.phase is Phase.PREPARING and self._offer is None:
+        if self.receiver.state is not State.MOVING or self.phase is Phase.DONE:
             return self.phase
         if any(landing.waits_for_disk for landing in self._landings.values()):
             return Phase.DISK
-        if self._offer is not None and self._decision.done() and not self.receiver.expects_data():
+        if not self.receiver.expects_data():
             return Phase.VERIFYING
         return Phase.MOVING
 
     def _place(self) -> None:
         """Put what both sides agree on into place, one batch at a time."""
-        if self._placing or not self._agreed or self.receiver.state.name != "MOVING":
+        if self._placing or not self._agreed or self.receiver.state is not State.MOVING:
             return
         batch, self._agreed = self._agreed, []
         self._placing = True

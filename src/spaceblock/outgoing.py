@@ -45,6 +45,9 @@ _PHASES = {
     ReceiverState.VERIFYING: Phase.VERIFYING,
 }
 
+_VERDICT_WAIT = 1.0
+"""Seconds that a cancel waits for the receiver to say that it had everything already."""
+
 _LANE_BYTES = 64 * SMALL_ITEM
 _LANE_ITEMS = 4_096
 """Small items on one data stream: enough to make the stream's own cost vanish, few enough to spread over the lanes."""
@@ -70,6 +73,7 @@ class Outgoing(Job):
         self._control: MessageStream | None = None
         self._ring = Ring()
         self._feeds: set[Feed] = set()
+        self._refused: dict[int, SpaceblockError] = {}
         self._streams: set[Stream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
         self._answer: asyncio.Future[tuple[int, ...]] = self.loop.create_future()
@@ -200,6 +204,8 @@ class Outgoing(Job):
         assert prepared is not None
         for lane in lanes:
             feed = Feed(lane, prepared.sources, prepared.requests.block_size)
+            for item in self._refused.keys() & set(lane):
+                feed.refuse(item, self._refused[item])
             stream = self._connection.open_stream(unidirectional=True)
             stream.write(encode_stream_header(StreamType.DATA, prepared.requests.uuid))
             self._feeds.add(feed)
@@ -289,6 +295,7 @@ class Outgoing(Job):
             elif isinstance(event, Reported):
                 self._receive_report(event.progress)
             elif isinstance(event, ItemRefused):
+                self._refused[event.item] = event.error
                 for feed in self._feeds:
                     feed.refuse(event.item, event.error)
             elif isinstance(event, Completed):
@@ -334,7 +341,7 @@ class Outgoing(Job):
         """After this side cancelled: a ``Verified`` that was under way means that the receiver has it all."""
         if not isinstance(error, TransferCancelled) or error.remote or not self._answer.done() or self._control is None:
             return None
-        await either(self._verdict, timeout=self._timeouts.close)
+        await either(self._verdict, timeout=min(_VERDICT_WAIT, self._timeouts.close))
         return self._verdict.result() if self._verdict.done() else None
 
     async def _clean_up(self) -> None:

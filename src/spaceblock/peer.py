@@ -15,16 +15,19 @@ from .errors import (
     LocalProtocolError,
     RemoteProtocolError,
     SpaceblockError,
+    Stalled,
     TransferCancelled,
     TransferRefused,
     error_code,
     error_from_wire,
 )
+from .events import Phase
 from .incoming import Incoming, Offer
 from .messages import Hello, Message, StreamType, encode_stream_header
 from .names import printable
 from .options import Options
 from .outgoing import Outgoing
+from .protocol.sender import error_message
 from .protocol.session import StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream
 from .storage.sources import hold_buffers
@@ -66,6 +69,7 @@ class Peer:
         self._closing = False
         self._gone = False
         self._keep_alive = self._loop.call_later(self._ping_interval, self._ping)
+        self._hello_deadline = self._loop.call_later(options.timeouts.connect, self._hello_overdue)
         connection.set_close_handler(self._connection_closed)
         connection.set_stream_handler(self._stream_opened)
 
@@ -171,6 +175,7 @@ class Peer:
         if self.hello is not None:
             raise RemoteProtocolError("the peer greeted twice")
         self.hello = check_hello(message)
+        self._hello_deadline.cancel()
         assert self._session is not None
         if not self._connection.is_client:
             self._session.send([local_hello(SOFTWARE)])
@@ -230,8 +235,9 @@ class Peer:
     def _open_incoming(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
         limits = self._options.limits
         if len(self._incoming) >= limits.transfers or self._closing:
+            text = f"the receiver takes {limits.transfers} transfers at once and no more: send again when one is done"
             stream.stop(ErrorCode.LIMIT)
-            stream.reset(ErrorCode.LIMIT)
+            stream.write(error_message(LimitExceeded(text)).encode(), fin=True)
             return
         incoming = Incoming(
             stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read
@@ -295,11 +301,16 @@ class Peer:
             self._greeted.set_exception(error)
         self._connection.close(error_code(error), str(error))
 
+    def _hello_overdue(self) -> None:
+        text = f"the peer did not greet within {self._options.timeouts.connect:g} seconds: connect again"
+        self._fail_connection(Stalled(text, phase=str(Phase.CONNECTING)))
+
     def _connection_closed(self, reason: CloseReason) -> None:
         if self._gone:
             return
         self._gone = True
         self._keep_alive.cancel()
+        self._hello_deadline.cancel()
         error = error_of_close(reason)
         if not self._greeted.done():
             self._greeted.set_exception(error)

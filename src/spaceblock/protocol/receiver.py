@@ -35,7 +35,6 @@ from ..errors import (
     SpaceblockError,
     TransferCancelled,
     error_code,
-    error_from_wire,
 )
 from ..limits import PHASE_MAX, TEXT_MAX, Limits
 from ..manifest import Entry, Manifest
@@ -326,10 +325,7 @@ class Receiver:
             return []
         if self._status[item] not in (Status.WAITING, Status.MOVING):
             raise RemoteProtocolError(f"the sender gave up item {item} after its end")
-        error = error_from_wire(
-            message.code, message.text, item=item, phase=message.phase or None, errno=message.errno or None
-        )
-        return self._lose(item, error)
+        return self._lose(item, remote_error(message))
 
     def stream_ended(self, stream: int) -> list[ReceiverEvent]:
         """A data stream ended or was reset: what still moved on it will not come."""

@@ -48,6 +48,7 @@ from ..messages import (
     pages_of_manifest,
     pages_of_requests,
 )
+from ..names import printable
 
 
 class SenderState(Enum):
@@ -193,9 +194,7 @@ class Sender:
     def _receive_item_failed(self, message: ItemFailed) -> list[SenderEvent]:
         if message.item >= len(self._verdicts):
             raise RemoteProtocolError(f"the receiver failed item {message.item}, which was not offered")
-        error = error_from_wire(
-            message.code, message.text, item=message.item, phase=message.phase or None, errno=message.errno or None
-        )
+        error = remote_error(message)
         self._errors.setdefault(message.item, error)
         return [ItemRefused(message.item, error)]
 
@@ -251,10 +250,14 @@ def abort_message(item: int, error: SpaceblockError) -> ItemAbort:
     return ItemAbort(item, error_code(error), error.errno or 0, cut(error.phase, PHASE_MAX), cut(str(error), TEXT_MAX))
 
 
-def remote_error(message: Error) -> SpaceblockError:
-    """The typed error that a peer's ``Error`` message stands for."""
+def remote_error(message: Error | ItemFailed | ItemAbort) -> SpaceblockError:
+    """The typed error that a peer tells of; its words are made safe to print."""
     return error_from_wire(
-        message.code, message.text, item=message.item, phase=message.phase or None, errno=message.errno or None
+        message.code,
+        printable(message.text) or "the peer did not say why",
+        item=message.item,
+        phase=printable(message.phase) or None,
+        errno=message.errno or None,
     )
 
 
