@@ -25,6 +25,9 @@ from .interface import DATAGRAM_MIN, Address, Connection, HandshakeConfig, Trans
 RECEIVE_BATCH = 64
 """Datagrams taken in before the connections work and other tasks of the loop get their turn."""
 
+SHORT_HEADER = 1 + CID_SIZE
+"""Bytes of a short header up to the end of the connection ID (RFC 8999, section 5.2)."""
+
 SOCKET_BUFFER = 4 * 1024 * 1024
 """What we ask of the kernel for either direction; it may give less."""
 
@@ -158,13 +161,17 @@ class Endpoint:
             while len(self._queue) > SEND_QUEUE:
                 self._queue.pop()
             return
+        send = self._sock.sendto
         rest = iter(datagrams)
         for data, address in rest:
-            if not self._send_one(data, address):
-                self._queue.append((data, address))
-                self._queue.extend(rest)
-                self._loop.add_writer(self._sock, self._on_writable)
-                return
+            try:
+                send(data, address)
+            except OSError:
+                if not self._send_again(data, address):
+                    self._queue.append((data, address))
+                    self._queue.extend(rest)
+                    self._loop.add_writer(self._sock, self._on_writable)
+                    return
 
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
         if connection in self._connections:
@@ -194,6 +201,7 @@ class Endpoint:
 
     def _on_readable(self) -> None:
         receive = self._sock.recvfrom
+        routes = self._routes
         now = self._loop.time()
         touched: dict[AioquicConnection, None] = {}
         for _ in range(RECEIVE_BATCH):
@@ -205,7 +213,7 @@ class Endpoint:
                 break  # an error that an earlier datagram met; _take_errors finds which
             if self.packet_filter is not None and not self.packet_filter(data, plain_address(address), False):
                 continue
-            connection = self._find(data, address, now)
+            connection = routes.get(data[1:SHORT_HEADER]) if data and data[0] < 0x80 else self._find(data, address, now)
             if connection is not None:
                 connection.receive(data, address, now)
                 touched[connection] = None
@@ -225,12 +233,10 @@ class Endpoint:
             connection.drop()
 
     def _find(self, data: bytes, address: Any, now: float) -> AioquicConnection | None:
-        """The connection that a datagram belongs to, which may be a new one."""
-        # Both header forms begin with what is needed here, in every version of QUIC (RFC 8999, section 5).
-        if not data:
-            return None
-        if data[0] & 0x80 == 0:
-            return self._routes.get(data[1 : 1 + CID_SIZE])
+        """The connection that a datagram with a long header belongs to, which may be a new one.
+
+        Every version of QUIC begins its long headers with version and connection IDs (RFC 8999, section 5.1).
+        """
         if len(data) < 7:
             return None
         stop = 6 + data[5]
@@ -284,21 +290,17 @@ class Endpoint:
     def _on_writable(self) -> None:
         queue = self._queue
         while queue:
-            if not self._send_one(*queue[0]):
+            if not self._send_again(*queue[0]):
                 return
             queue.popleft()
         self._loop.remove_writer(self._sock)
 
-    def _send_one(self, data: bytes, address: Any) -> bool:
-        """Send a datagram, or lose it to an error; False when the socket is full."""
-        try:
-            self._sock.sendto(data, address)
-            return True
-        except (BlockingIOError, InterruptedError):
-            return False
-        except OSError:
-            # Maybe not about this datagram: the socket tells of earlier ones in this way too, once.
-            self._take_errors()
+    def _send_again(self, data: bytes, address: Any) -> bool:
+        """Send a datagram after an error, or lose it to another one; False when the socket is full.
+
+        The first error need not be about this datagram: the socket tells of earlier ones in this way too.
+        """
+        self._take_errors()
         try:
             self._sock.sendto(data, address)
         except (BlockingIOError, InterruptedError):

@@ -287,6 +287,10 @@ class Engine(QuicConnection):
         super()._receive_version_negotiation_packet(header, now)
         self.version_mismatch = self.terminated
 
+    def _get_or_create_stream(self, frame_type: int, stream_id: int) -> QuicStream:
+        stream = self._streams.get(stream_id)
+        return super()._get_or_create_stream(frame_type, stream_id) if stream is None else stream
+
     def _unblock_streams(self, is_unidirectional: bool) -> None:
         super()._unblock_streams(is_unidirectional)
         for stream_id in [stream_id for stream_id in self._held_back if not self._is_blocked(stream_id)]:
@@ -428,7 +432,14 @@ def _configuration(handshake: HandshakeConfig, options: TransportOptions, is_cli
 
 
 _CONNECTION_NAMES = (
-    *("_close_at", "_close_event", "_is_client", "_local_max_data", "_local_max_stream_data_bidi_local"),
+    *(
+        "_close_at",
+        "_close_event",
+        "_get_or_create_stream",
+        "_is_client",
+        "_local_max_data",
+        "_local_max_stream_data_bidi_local",
+    ),
     *("_local_max_stream_data_bidi_remote", "_local_max_stream_data_uni", "_local_max_streams_bidi"),
     *("_local_max_streams_uni", "_loss", "_max_datagram_size", "_ping_pending", "_remote_ack_delay_exponent"),
     *("_state", "_streams", "_initialize", "_on_connection_limit_delivery", "_on_max_stream_data_delivery"),
