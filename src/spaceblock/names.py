@@ -6,6 +6,7 @@ only one that decides whether such a name is acceptable; it touches no disk.
 
 from __future__ import annotations
 
+import re
 import sys
 import unicodedata
 from collections.abc import Iterable
@@ -61,10 +62,11 @@ class NameRules:
         return name
 
     def fold(self, name: str) -> str:
-        """The form in which two names that mean the same file here are equal."""
+        """The form in which two names that mean the same file here are equal: on Windows and Apple's systems that of
+        canonical caseless matching (Unicode, definition D145)."""
         if self.system is System.POSIX:
             return name
-        return unicodedata.normalize("NFC", name).casefold()
+        return unicodedata.normalize("NFD", unicodedata.normalize("NFD", name).casefold())
 
     def _part_problem(self, part: str) -> str | None:
         if not part:
@@ -90,32 +92,38 @@ def local_rules() -> NameRules:
 
 
 def check_names(rules: NameRules, files: Iterable[str], folders: Iterable[str]) -> None:
-    """Check every name of a set and that no two of them clash; raises :class:`NameRejected` for the first problem."""
-    seen: dict[str, str] = {}
-    inner: dict[str, str] = {}
+    """Check every name of a set and that no two of them clash; raises :class:`NameRejected` for the first problem.
+
+    What is kept grows with the names' lengths and not with their depths, as a hostile list has both.
+    """
+    places: dict[tuple[int, str], int] = {}  # a folder's number and a folded part below it, to the number of that
+    owners: list[str] = [""]  # the name that first had each place; place 0 is the folder that all are in
+    taken: dict[int, str] = {}  # the places of files
+
+    def place_of(name: str) -> int:
+        place = 0
+        for part in name.split("/"):
+            if place in taken:
+                raise _clash(name, taken[place])
+            place = places.setdefault((place, rules.fold(part)), len(owners))
+            if place == len(owners):
+                owners.append(name)
+        return place
+
     for name in folders:
-        rules.check(name)
-        for parent in _parents(name + "/"):
-            inner.setdefault(rules.fold(parent), name)
+        place_of(rules.check(name))
     for name in files:
-        rules.check(name)
-        folded = rules.fold(name)
-        if folded in seen:
+        known = len(owners)
+        place = place_of(rules.check(name))
+        if place in taken:
             raise NameRejected(
-                f"{printable(name)!r} and {printable(seen[folded])!r} are the same file on the receiver's system: "
+                f"{printable(name)!r} and {printable(taken[place])!r} are the same file on the receiver's system: "
                 "rename one of them on the sending side and send again",
                 name=name,
             )
-        seen[folded] = name
-        for parent in _parents(name):
-            inner.setdefault(rules.fold(parent), name)
-    for folded, name in seen.items():
-        if folded in inner:
-            raise NameRejected(
-                f"{printable(name)!r} is a file and also the folder of {printable(inner[folded])!r}: "
-                "rename one of them on the sending side and send again",
-                name=name,
-            )
+        if place < known:
+            raise _clash(owners[place], name)
+        taken[place] = name
 
 
 def printable(name: str) -> str:
@@ -125,26 +133,28 @@ def printable(name: str) -> str:
 
 
 def alternative(name: str, number: int) -> str:
-    """The ``number``-th other name for a file whose name is taken: ``a/b.tar.gz`` becomes ``a/b (1).tar.gz``."""
+    """The ``number``-th other name for a file whose name is taken: ``a/b.tar.gz`` becomes ``a/b (1).tar.gz``.
+
+    The last part has at most 255 bytes, and so at most 255 UTF-16 units.
+    """
     folder, slash, last = name.rpartition("/")
-    stem, dot, suffix = last.partition(".")
-    if not stem:
-        stem, dot, suffix = last, "", ""
-    mark = f" ({number})"
-    room = 255 - len((mark + dot + suffix).encode())
-    stem = stem.encode()[: max(room, 1)].decode(errors="ignore")
-    return f"{folder}{slash}{stem}{mark}{dot}{suffix}"
+    found = _SUFFIX.search(last, 1)
+    suffix = last[found.start() :] if found else ""
+    ending = f" ({number}){suffix}"
+    stem = last[: len(last) - len(suffix)].encode()[: _PART_MAX - len(ending.encode())].decode(errors="ignore")
+    return f"{folder}{slash}{stem}{ending}"
+
+
+def _clash(inner: str, file: str) -> NameRejected:
+    return NameRejected(
+        f"{printable(file)!r} is a file and also the folder of {printable(inner)!r}: "
+        "rename one of them on the sending side and send again",
+        name=file,
+    )
 
 
 def _is_plain(ch: str) -> bool:
     return unicodedata.category(ch) not in _HIDDEN_CATEGORIES
-
-
-def _parents(name: str) -> Iterable[str]:
-    position = name.find("/")
-    while position != -1:
-        yield name[:position]
-        position = name.find("/", position + 1)
 
 
 def _length(part: str, unit: NameUnit) -> int:
@@ -166,6 +176,8 @@ def _windows_problem(part: str) -> str | None:
     return None
 
 
+_PART_MAX = 255
+_SUFFIX = re.compile(r"(\.tar)?\.[^. ]{1,16}\Z")
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _UNIT_WORDS = {NameUnit.BYTES: "bytes", NameUnit.UTF16: "UTF-16 units", NameUnit.CODE_POINTS: "characters"}
 _WINDOWS_DEVICES = frozenset(
