@@ -1,0 +1,1 @@
+"""Whole transfers over real sockets: what must arrive, what may go wrong, and what a hostile peer may try."""

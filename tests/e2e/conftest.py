@@ -1,0 +1,35 @@
+"""What holds after every end-to-end test, whatever it did to either side."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+from collections.abc import AsyncIterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from .support import Census, back_to
+
+
+@pytest.fixture(autouse=True)
+async def nothing_left_behind(tmp_path: Path) -> AsyncIterator[None]:
+    """No descriptor, thread or task outlives a test, no unfinished file, and no exception that nobody saw."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    before = Census.take()
+    yield
+    await back_to(before)
+    gc.collect()
+    await asyncio.sleep(0)
+    assert complaints == []
+    assert [str(path) for path in tmp_path.rglob(".spaceblock-*")] == []
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """An empty folder to receive into."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
