@@ -33,7 +33,7 @@ sanitize: .venv/built .venv/instrument
 	SPACEBLOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
-		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py
+		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py tests/test_deframer.py
 
 coverage: .venv/built .venv/instrument
 	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib

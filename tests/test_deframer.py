@@ -1,0 +1,299 @@
+"""Deframing: the same events whether a stream comes whole, byte by byte or with more behind it; no length is trusted."""
+
+from __future__ import annotations
+
+import itertools
+import tracemalloc
+from typing import TYPE_CHECKING
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+import spaceblock.core
+from framing import CONTENT, TOP, Found, block, collect, message, singly
+from spaceblock import _pyblock
+from spaceblock.errors import RemoteProtocolError
+
+if TYPE_CHECKING:
+    from types import ModuleType
+
+
+def test_deframe_a_message_then_a_block(core: ModuleType) -> None:
+    deframer = core.Deframer(100, 1000)
+    stream = message(core, 0x24, b"payload") + block(core, 3, 4096, b"data")
+    assert deframer.at_boundary
+    assert deframer.event == deframer.NEED_DATA
+
+    position = deframer.feed(stream)
+    assert deframer.event == deframer.MESSAGE
+    assert (deframer.message_type, deframer.payload) == (0x24, b"payload")
+    assert deframer.at_boundary
+
+    position = deframer.feed(stream, position)
+    assert deframer.event == deframer.BLOCK
+    assert (deframer.item, deframer.offset, deframer.length) == (3, 4096, 4)
+    assert not deframer.at_boundary
+    target = bytearray(b"-" * 10)
+    deframer.set_target(target, 3)
+
+    position = deframer.feed(stream, position)
+    assert deframer.event == deframer.BLOCK_END
+    assert (deframer.item, deframer.offset, deframer.length) == (3, 4096, 4)
+    assert position == len(stream)
+    assert deframer.at_boundary
+    assert target == b"---data---"
+
+    assert deframer.feed(b"") == 0
+    assert deframer.event == deframer.NEED_DATA
+
+
+def sample(core: ModuleType) -> tuple[bytes, list[Found]]:
+    data = CONTENT[:20_000]
+    stream = (
+        message(core, 0, b"")
+        + message(core, 0x11, b"short")
+        + block(core, 0, 0, b"x")
+        + message(core, 2**40, data[:5000])
+        + block(core, TOP, TOP - 20_000, data)
+        + message(core, 0x24, b"")
+    )
+    return stream, [
+        ("message", (0, b"")),
+        ("message", (0x11, b"short")),
+        ("block", (0, 0, b"x")),
+        ("message", (2**40, data[:5000])),
+        ("block", (TOP, TOP - 20_000, data)),
+        ("message", (0x24, b"")),
+    ]
+
+
+def test_deframe_whole_byte_by_byte_and_with_trailing_data(core: ModuleType) -> None:
+    stream, expected = sample(core)
+    whole = core.Deframer(5000, 20_000)
+    assert collect(whole, [stream]) == expected
+    assert whole.at_boundary
+    single = core.Deframer(5000, 20_000)
+    assert collect(single, singly(stream)) == expected
+    assert single.at_boundary
+    trailing = core.Deframer(5000, 20_000)
+    assert collect(trailing, [stream + b"\x24"]) == expected
+    assert not trailing.at_boundary
+
+
+def test_a_stream_may_end_only_between_messages(core: ModuleType) -> None:
+    stream = block(core, 300, 70_000, b"data") + message(core, 0x24, b"payload")
+    boundaries = {0, len(block(core, 300, 70_000, b"data")), len(stream)}
+    for cut in range(len(stream) + 1):
+        deframer = core.Deframer(100, 100)
+        collect(deframer, [stream[:cut]])
+        assert deframer.at_boundary == (cut in boundaries)
+
+
+def test_a_payload_that_comes_apart_from_its_head(core: ModuleType) -> None:
+    for payload in (b"x", b"payload"):
+        deframer = core.Deframer(10, 0)
+        stream = message(core, 6, payload)
+        assert collect(deframer, [stream[:2], stream[2:]]) == [("message", (6, payload))]
+
+
+def test_a_payload_outlives_the_data_it_came_in(core: ModuleType) -> None:
+    deframer = core.Deframer(10, 0)
+    data = bytearray(b"\x06\x02ab")
+    deframer.feed(data)
+    data[2:] = b"??"
+    assert deframer.payload == b"ab"
+    assert type(deframer.payload) is bytes
+
+
+HOSTILE = [
+    ("a payload over the limit", "06 4065", "message of type 0x6 with 101 bytes, where 100 are allowed"),
+    ("the longest length there is", "06 ffffffffffffffff", "4611686018427387903 bytes"),
+    ("a block over the limit", "20 5000 00 00", "block of 4096 bytes, where 1000 are allowed"),
+    ("a block just over the limit", "20 43eb 00 00", "block of 1001 bytes, where 1000 are allowed"),
+    ("the longest block there is", "20 ffffffffffffffff", "where 1000 are allowed"),
+    ("a block without data", "20 02 00 00", "without data"),
+    ("a block shorter than its fields", "20 00 00 00", "without data"),
+    ("a block shorter than its long fields", "20 0f c000000000000001 c000000000000001", "without data"),
+    ("a block that ends beyond the last offset", "20 0b 00 fffffffffffffffe 0000", "ends beyond"),
+]
+
+
+@pytest.mark.parametrize(("stream", "reason"), [case[1:] for case in HOSTILE], ids=[case[0] for case in HOSTILE])
+def test_hostile_head_is_refused_whole_and_byte_by_byte(core: ModuleType, stream: str, reason: str) -> None:
+    data = bytes.fromhex(stream)
+    for parts in ([data], singly(data), [data[:1], data[1:]], [data + bytes(100)]):
+        deframer = core.Deframer(100, 1000)
+        ((kind, text),) = collect(deframer, parts)
+        assert kind == "error"
+        assert reason in text
+        assert not deframer.at_boundary
+        with pytest.raises(RemoteProtocolError, match="the peer sent"):
+            deframer.feed(b"\x06\x00")
+
+
+def test_what_the_limits_just_allow(core: ModuleType) -> None:
+    deframer = core.Deframer(100, 1000)
+    stream = message(core, 6, bytes(100)) + block(core, TOP, TOP - 1000, bytes(1000))
+    found = [("message", (6, bytes(100))), ("block", (TOP, TOP - 1000, bytes(1000)))]
+    assert collect(deframer, [stream]) == found
+
+
+def test_longer_varints_than_needed_are_read(core: ModuleType) -> None:
+    stream = bytes.fromhex("c000000000000020 c000000000000011 c000000000000001 c000000000000002 ff")
+    assert collect(core.Deframer(0, 1), [stream]) == [("block", (1, 2, b"\xff"))]
+    assert collect(core.Deframer(0, 1), singly(stream)) == [("block", (1, 2, b"\xff"))]
+
+
+def test_block_where_none_may_come(core: ModuleType) -> None:
+    ((kind, text),) = collect(core.Deframer(100, 0), [b"\x20"])
+    assert kind == "error"
+    assert text.startswith("the peer sent a block on a stream that carries none; ")
+
+
+def test_an_announced_length_reserves_nothing_beyond_the_limit(core: ModuleType) -> None:
+    tracemalloc.start()
+    try:
+        with pytest.raises(RemoteProtocolError):
+            core.Deframer(65_536, 2**20).feed(bytes.fromhex("06 ffffffffffffffff"))
+        _, peak = tracemalloc.get_traced_memory()
+    finally:
+        tracemalloc.stop()
+    assert peak < 100_000
+
+
+def test_feeding_a_block_without_a_target(core: ModuleType) -> None:
+    deframer = core.Deframer(0, 100)
+    stream = block(core, 0, 0, b"data")
+    position = deframer.feed(stream)
+    with pytest.raises(ValueError, match="set_target"):
+        deframer.feed(stream, position)
+    assert deframer.event == deframer.BLOCK
+    target = bytearray(4)
+    deframer.set_target(target, 0)
+    assert deframer.feed(stream, position) == len(stream)
+    assert target == b"data"
+
+
+@pytest.mark.parametrize("start", [1, 2, 4, 5, 100, TOP])
+def test_target_that_does_not_fit(core: ModuleType, start: int) -> None:
+    deframer = core.Deframer(0, 100)
+    deframer.feed(block(core, 0, 0, b"data"))
+    with pytest.raises(ValueError, match="do not fit"):
+        deframer.set_target(bytearray(4), start)
+
+
+def test_target_at_a_negative_start(core: ModuleType) -> None:
+    deframer = core.Deframer(0, 100)
+    deframer.feed(block(core, 0, 0, b"data"))
+    with pytest.raises(ValueError, match="start is -1"):
+        deframer.set_target(bytearray(4), -1)
+
+
+def test_target_out_of_turn(core: ModuleType) -> None:
+    deframer = core.Deframer(100, 100)
+    with pytest.raises(ValueError, match="no block waits"):
+        deframer.set_target(bytearray(100), 0)
+    deframer.feed(b"\x06\x05ab")
+    with pytest.raises(ValueError, match="no block waits"):
+        deframer.set_target(bytearray(100), 0)
+    deframer.feed(b"cde")
+    deframer.feed(block(core, 0, 0, b"data"))
+    target = bytearray(4)
+    deframer.set_target(target, 0)
+    with pytest.raises(ValueError, match="no block waits"):
+        deframer.set_target(bytearray(4), 0)
+
+
+def test_target_is_held_until_the_blocks_end(core: ModuleType) -> None:
+    deframer = core.Deframer(0, 100)
+    stream = block(core, 0, 0, b"data")
+    position = deframer.feed(stream)
+    target = bytearray(4)
+    deframer.set_target(target, 0)
+    with pytest.raises(BufferError):
+        target.append(0)
+    deframer.feed(stream[:-1], position)
+    with pytest.raises(BufferError):
+        target.append(0)
+    deframer.feed(stream[-1:])
+    target.append(0)
+
+
+def test_release_lets_the_target_go_and_another_take_its_place(core: ModuleType) -> None:
+    deframer = core.Deframer(0, 100)
+    stream = block(core, 0, 0, b"data")
+    position = deframer.feed(stream)
+    first, second = bytearray(4), bytearray(6)
+    deframer.set_target(first, 0)
+    deframer.feed(stream[:-2], position)
+    deframer.release()
+    deframer.release()
+    first.append(0)
+    assert first == b"da\0\0\0"
+    with pytest.raises(ValueError, match="set_target"):
+        deframer.feed(stream, len(stream) - 2)
+    deframer.set_target(second, 1)
+    assert deframer.feed(stream, len(stream) - 2) == len(stream)
+    assert deframer.event == deframer.BLOCK_END
+    assert second == b"\0\0\0ta\0"
+
+
+def test_a_dropped_deframer_lets_its_target_go(core: ModuleType) -> None:
+    deframer = core.Deframer(0, 100)
+    deframer.feed(block(core, 0, 0, b"data"))
+    target = bytearray(4)
+    deframer.set_target(target, 0)
+    del deframer
+    target.append(0)
+
+
+@pytest.mark.parametrize("pos", [-1, 5, TOP, 2**64])
+def test_feed_from_an_impossible_position(core: ModuleType, pos: int) -> None:
+    with pytest.raises(ValueError, match="pos is"):
+        core.Deframer(10, 10).feed(bytes(4), pos)
+
+
+@pytest.mark.parametrize("limits", [(-1, 0), (0, -1), (TOP + 1, 0), (0, 2**64)])
+def test_deframer_with_impossible_limits(core: ModuleType, limits: tuple[int, int]) -> None:
+    with pytest.raises(ValueError, match="_limit is"):
+        core.Deframer(*limits)
+
+
+def parts_of(data: bytes, cuts: list[int]) -> list[bytes]:
+    edges = [0, *sorted(cut % (len(data) + 1) for cut in cuts), len(data)]
+    return [data[start:stop] for start, stop in itertools.pairwise(edges)]
+
+
+MESSAGES = st.lists(
+    st.tuples(st.integers(0, TOP).filter(lambda kind: kind != 0x20), st.binary(max_size=200)).map(
+        lambda m: message(_pyblock, *m)
+    )
+    | st.tuples(st.integers(0, TOP), st.integers(0, TOP - 300), st.binary(min_size=1, max_size=300)).map(
+        lambda b: block(_pyblock, *b)
+    ),
+    max_size=6,
+)
+
+
+@given(MESSAGES, st.lists(st.integers(0, 2000), max_size=12))
+def test_any_split_of_a_stream_is_the_whole(messages: list[bytes], cuts: list[int]) -> None:
+    stream = b"".join(messages)
+    whole = collect(_pyblock.Deframer(200, 300), [stream])
+    assert len(whole) == len(messages)
+    for kind in (_pyblock.Deframer, spaceblock.core.Deframer):
+        deframer = kind(200, 300)
+        assert collect(deframer, parts_of(stream, cuts)) == whole
+        assert deframer.at_boundary
+
+
+@given(
+    st.binary(max_size=120) | st.binary(max_size=40).map(lambda tail: b"\x20\x10" + tail),
+    st.lists(st.integers(0, 200), max_size=8),
+    st.integers(0, 40),
+    st.integers(0, 40),
+)
+def test_garbage_is_taken_like_the_twin_takes_it(data: bytes, cuts: list[int], payload: int, length: int) -> None:
+    twin, deframer = _pyblock.Deframer(payload, length), spaceblock.core.Deframer(payload, length)
+    assert collect(twin, [data]) == collect(deframer, parts_of(data, cuts))
+    assert twin.at_boundary == deframer.at_boundary
