@@ -1,4 +1,4 @@
-"""Deframing: the same events whether a stream comes whole, byte by byte or with more behind it; no length is trusted."""
+"""Deframing: the same events whether a stream comes whole, byte by byte or with more behind; no length is trusted."""
 
 from __future__ import annotations
 
