@@ -83,8 +83,10 @@ NO_APPLICATION_PROTOCOL = int(QuicErrorCode.CRYPTO_ERROR) + 120
 """The TLS alert for "no application protocol in common", as QUIC's error code (RFC 9001, section 4.8)."""
 
 _ENDING = (QuicConnectionState.CLOSING, QuicConnectionState.DRAINING, QuicConnectionState.TERMINATED)
-_LIMIT_CAPACITY = 1 + 8
-_STREAM_LIMIT_CAPACITY = 1 + 2 * 8
+_VARINT_SIZE = 8  # at most
+_TWO_BYTES_MAX = 0x3FFF
+_LIMIT_CAPACITY = 1 + _VARINT_SIZE
+_STREAM_LIMIT_CAPACITY = 1 + 2 * _VARINT_SIZE
 
 
 class Engine(QuicConnection):
@@ -301,6 +303,32 @@ class Engine(QuicConnection):
         stream = self._streams.get(stream_id)
         return stream is not None and stream.is_blocked
 
+    def _write_stream_frame(
+        self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream, max_offset: int
+    ) -> int:
+        # aioquic writes two bytes of length, which end at 16383; a large datagram takes more (RFC 9000, section 16).
+        room = builder.remaining_flight_space
+        if room <= _TWO_BYTES_MAX:
+            return super()._write_stream_frame(builder, space, stream, max_offset)
+        sender = stream.sender
+        overhead = 1 + _VARINT_SIZE + _VARINT_SIZE + 4
+        highest = sender.highest_offset
+        frame = sender.get_frame(room - overhead, max_offset)
+        if frame is None:
+            return 0
+        stop = frame.offset + len(frame.data)
+        buf = builder.start_frame(
+            QuicFrameType.STREAM_BASE | 6 | frame.fin,  # with offset and length
+            capacity=overhead,
+            handler=sender.on_data_delivery,
+            handler_args=(frame.offset, stop, frame.fin),
+        )
+        buf.push_uint_var(stream.stream_id)  # type: ignore[arg-type]  # only the streams of CRYPTO data have none
+        buf.push_uint_var(frame.offset)
+        buf.push_uint32(len(frame.data) | 0x8000_0000)
+        buf.push_bytes(frame.data)
+        return sender.highest_offset - highest
+
     def _write_stream_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace, stream: QuicStream) -> None:
         if stream.max_stream_data_local_sent == stream.max_stream_data_local or stream.receiver.is_finished:
             return
@@ -444,7 +472,7 @@ _CONNECTION_NAMES = (
     *("_local_max_streams_uni", "_loss", "_max_datagram_size", "_ping_pending", "_remote_ack_delay_exponent"),
     *("_state", "_streams", "_initialize", "_on_connection_limit_delivery", "_on_max_stream_data_delivery"),
     *("_parse_transport_parameters", "_receive_version_negotiation_packet", "_set_state", "_unblock_streams"),
-    *("_write_application", "_write_connection_limits", "_write_stream_limits"),
+    *("_write_application", "_write_connection_limits", "_write_stream_frame", "_write_stream_limits"),
 )
 
 
