@@ -259,11 +259,11 @@ def test_a_file_and_a_folder_clash_in_another_case_too(rules: NameRules) -> None
     check_names(rules, ["Data/x", "data/y"], ["DATA"])
 
 
-@given(st.text(alphabet=st.characters(blacklist_categories=("Cs",)), max_size=8))
+@given(st.text(max_size=8))
 def test_however_a_name_is_composed_or_written_it_means_the_same_file(name: str) -> None:
     folded = WINDOWS.fold(name)
     for form in ("NFC", "NFD"):
-        assert WINDOWS.fold(unicodedata.normalize(form, name)) == folded  # type: ignore[arg-type]
+        assert WINDOWS.fold(unicodedata.normalize(form, name)) == folded
     assert WINDOWS.fold(name.casefold()) == folded
 
 

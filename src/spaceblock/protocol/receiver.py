@@ -7,13 +7,16 @@ READING   Requests pages, Manifest pages, Error   fail                          
 OFFERED   Error                                   accept, fail                                   MOVING, FAILED
 MOVING    ItemDigest, Error; on data streams:     report, item_stored, item_placed, item_failed, VERIFIED, FAILED
           blocks, ItemEnd, ItemAbort              fail
-VERIFIED  Done, Error                             (Verified is queued)                           DONE
+VERIFIED  Done, Error; of items that failed here  (Verified is queued)                           DONE
+          also what MOVING allows
 DONE, FAILED: nothing more is done
 ========= ======================================= ============================================== =================
 
 Each item goes its own way: WAITING, MOVING (its blocks ride one stream, in ascending offsets), ENDED (all bytes came),
 STORED (all bytes are written and hashed), AGREED (both digests are equal), and at last PLACED, SKIPPED or FAILED. When
 every item has come to its end, Verified is queued.
+
+Each data stream carries one item at a time, so what is open at once is bounded by the number of streams.
 
 Rules: every number from the peer is checked here before anyone uses it. Once Verified is queued the outcome stands;
 only the sender's finding that the digests differ still changes it.
@@ -172,6 +175,7 @@ class Receiver:
         self._left = 0
         self._to_come = 0
         self._moving: dict[int, _Moving] = {}
+        self._carried: dict[int, int] = {}
         self._theirs: dict[int, ItemDigest] = {}
         self._mine: dict[int, tuple[int, bytes]] = {}
         self._outcomes: dict[int, Outcome] = {}
@@ -187,7 +191,7 @@ class Receiver:
             return []
         if self.state is State.READING:
             return self._read_offer(message, payload_size)
-        if isinstance(message, ItemDigest) and self.state is State.MOVING:
+        if isinstance(message, ItemDigest) and self.state in (State.MOVING, State.VERIFIED):
             return self._receive_digest(message)
         if isinstance(message, Done) and self.state is State.VERIFIED:
             self.state = State.DONE
@@ -220,7 +224,7 @@ class Receiver:
 
     def item_stored(self, item: int, size: int, digest: bytes) -> list[ReceiverEvent]:
         """All ``size`` bytes of an ENDED item are written and hashed."""
-        if self._status[item] != Status.ENDED:
+        if self._status[item] != Status.ENDED or self.state is not State.MOVING:
             return []
         self._status[item] = Status.STORED
         self._mine[item] = (size, digest)
@@ -228,7 +232,7 @@ class Receiver:
 
     def item_placed(self, item: int, name: str, durable: bool) -> list[ReceiverEvent]:
         """An AGREED item is where it belongs, under ``name`` (empty: in a buffer)."""
-        if self._status[item] != Status.AGREED:
+        if self._status[item] != Status.AGREED or self.state is not State.MOVING:
             return []
         size, digest = self._mine.pop(item)
         if durable:
@@ -271,10 +275,8 @@ class Receiver:
 
         False means that the bytes are to be dropped: the item failed here, and the sender does not know yet.
         """
-        if self.state is not State.MOVING or item >= len(self._status):
-            raise RemoteProtocolError(f"the sender sent a block of item {item}, which nobody asked for")
-        status = self._status[item]
-        if status == Status.FAILED:
+        status = self._asked_for(item)
+        if status is Status.FAILED:
             return False
         if status == Status.WAITING:
             moving = self._begin(stream, item)
@@ -300,42 +302,40 @@ class Receiver:
     def item_end(self, stream: int, message: ItemEnd) -> bool:
         """All bytes of an item came; False means that the item failed here before."""
         item = message.item
-        if self.state is not State.MOVING or item >= len(self._status):
-            raise RemoteProtocolError(f"the sender ended item {item}, which nobody asked for")
-        status = self._status[item]
-        if status == Status.FAILED:
+        status = self._asked_for(item)
+        if status is Status.FAILED:
             return False
         if status == Status.WAITING:
             self._begin(stream, item)
         elif status != Status.MOVING or self._moving[item].stream != stream:
             raise RemoteProtocolError(f"the sender ended item {item}, which is not moving on that stream")
-        moving = self._moving.pop(item)
+        moving = self._moving[item]
         if message.size != moving.next_offset - moving.start or moving.stop not in (None, moving.next_offset):
             raise RemoteProtocolError(f"the sender ended item {item} at a size that is not what it announced and sent")
+        self._leave(item)
         self._status[item] = Status.ENDED
         self._to_come -= 1
         return True
 
-    def item_abort(self, message: ItemAbort) -> list[ReceiverEvent]:
+    def item_abort(self, stream: int, message: ItemAbort) -> list[ReceiverEvent]:
         """The sender gives up one item and goes on with the others."""
         item = message.item
-        if self.state is not State.MOVING or item >= len(self._status):
-            raise RemoteProtocolError(f"the sender gave up item {item}, which nobody asked for")
-        if self._status[item] == Status.FAILED:
+        status = self._asked_for(item)
+        if status is Status.FAILED:
             return []
-        if self._status[item] not in (Status.WAITING, Status.MOVING):
+        if status not in (Status.WAITING, Status.MOVING):
             raise RemoteProtocolError(f"the sender gave up item {item} after its end")
+        if status is Status.MOVING and self._moving[item].stream != stream:
+            raise RemoteProtocolError(f"the sender gave up item {item}, which is not moving on that stream")
         return self._lose(item, remote_error(message))
 
     def stream_ended(self, stream: int) -> list[ReceiverEvent]:
         """A data stream ended or was reset: what still moved on it will not come."""
-        events: list[ReceiverEvent] = []
-        for item in [item for item, moving in self._moving.items() if moving.stream == stream]:
-            error = SourceError(
-                f"the sender broke off item {item} in the middle: send it again", item=item, remote=True
-            )
-            events += self.item_failed(item, error)
-        return events
+        item = self._carried.get(stream)
+        if item is None:
+            return []
+        text = f"the sender broke off item {item} in the middle: send it again"
+        return self.item_failed(item, SourceError(text, item=item, remote=True))
 
     def expects_data(self) -> bool:
         """Whether bytes of some item are still to come from the sender."""
@@ -346,6 +346,12 @@ class Receiver:
         return self._status[item] < Status.PLACED
 
     # Helpers.
+
+    def _asked_for(self, item: int) -> Status:
+        """How far an item is that a data stream names; FAILED for any once the transfer has."""
+        if self.state in (State.READING, State.OFFERED) or item >= len(self._status):
+            raise RemoteProtocolError(f"the sender sent something of item {item}, which nobody asked for")
+        return Status.FAILED if self.state is State.FAILED else Status(self._status[item])
 
     def _read_offer(self, message: Message, payload_size: int) -> list[ReceiverEvent]:
         reading = self._reading
@@ -411,10 +417,11 @@ class Receiver:
 
     def _receive_digest(self, message: ItemDigest) -> list[ReceiverEvent]:
         item = message.item
-        if item >= len(self._status) or item in self._theirs or self._status[item] == Status.SKIPPED:
-            raise RemoteProtocolError(f"the sender sent a digest of item {item} that nobody asked for")
-        if self._status[item] == Status.FAILED:
+        status = self._asked_for(item)
+        if status is Status.FAILED:
             return []
+        if status >= Status.AGREED or item in self._theirs:
+            raise RemoteProtocolError(f"the sender sent a digest of item {item} that nobody asked for")
         self._theirs[item] = message
         return self._compare(item)
 
@@ -432,18 +439,26 @@ class Receiver:
         return [ItemAgreed(item)]
 
     def _begin(self, stream: int, item: int) -> _Moving:
+        other = self._carried.setdefault(stream, item)
+        if other != item:
+            raise RemoteProtocolError(f"the sender began item {item} on a stream before the end of item {other}")
         request = self._requests.items[item]
         moving = self._moving[item] = _Moving(stream, request.start, request.start, request.stop)
         self._status[item] = Status.MOVING
         return moving
 
     def _lose(self, item: int, error: SpaceblockError) -> list[ReceiverEvent]:
-        self._moving.pop(item, None)
+        self._leave(item)
         self._mine.pop(item, None)
         self._theirs.pop(item, None)
         self._errors[item] = error
         self._settle(item, Status.FAILED, Outcome(OutcomeKind.FAILED, code=error_code(error)))
         return [ItemLost(item, error), *self._check_settled()]
+
+    def _leave(self, item: int) -> None:
+        moving = self._moving.pop(item, None)
+        if moving is not None:
+            del self._carried[moving.stream]
 
     def _settle(self, item: int, status: Status, outcome: Outcome) -> None:
         if self._status[item] < Status.ENDED:

@@ -73,7 +73,7 @@ class Landing:
         self._position = 0
         self._ends = False
         self.ended = False
-        self.blocks = 0
+        self.blocks = 0  # that landed and were not yet counted by the transfer
         self._slot: memoryview | None = None
         self._used = 0
         self._landing: _Step | None = None
@@ -205,7 +205,7 @@ class Landing:
                 self._begun.discard(message.item)
                 self._steps.append(_Step(_Kind.END, message.item, length=message.size))
         elif isinstance(message, ItemAbort):
-            self._act(self._host.receiver.item_abort(message))
+            self._act(self._host.receiver.item_abort(self._key, message))
         elif isinstance(message, Hole):
             if self._host.receiver.block(self._key, message.item, message.offset, message.length):
                 self._begin(message.item)

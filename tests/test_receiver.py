@@ -1,0 +1,767 @@
+"""The receiver's state machine, driven by hand: an honest transfer first, then every lie that a sender might tell."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+
+import pytest
+
+from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
+from spaceblock.errors import (
+    ErrorCode,
+    IntegrityError,
+    LimitExceeded,
+    NoSpace,
+    RemoteProtocolError,
+    SourceChanged,
+    SourceError,
+    Stalled,
+    StorageError,
+    TransferCancelled,
+    TransferRefused,
+)
+from spaceblock.limits import TEXT_MAX, Limits
+from spaceblock.manifest import Entry, EntryKind, Manifest
+from spaceblock.messages import (
+    AnswerPage,
+    Done,
+    Error,
+    ItemAbort,
+    ItemDigest,
+    ItemEnd,
+    ItemFailed,
+    ManifestPage,
+    Message,
+    Outcome,
+    OutcomeKind,
+    Progress,
+    ReceiverState,
+    RequestsPage,
+    VerdictKind,
+    VerifiedPage,
+    pages_of_manifest,
+    pages_of_requests,
+)
+from spaceblock.protocol.receiver import (
+    Failed,
+    Finished,
+    ItemAgreed,
+    ItemLost,
+    Offered,
+    Receiver,
+    ReceiverEvent,
+    Settled,
+    State,
+)
+
+UUID = bytes(range(16))
+BLOCK = 1 << 17
+DIGEST = bytes(32)
+OTHER_DIGEST = bytes(31) + b"\1"
+STREAM, OTHER_STREAM = 1, 2
+
+
+def requests_of(*sizes: int | None) -> SpaceblockRequests:
+    return SpaceblockRequests(UUID, BLOCK, tuple(SpaceblockRequest(size) for size in sizes))
+
+
+def offered(requests: SpaceblockRequests, limits: Limits | None = None) -> Receiver:
+    """A receiver that has read a whole offer."""
+    receiver = Receiver(limits or Limits())
+    for page in pages_of_requests(requests, False):
+        receiver.receive_message(page)
+    assert receiver.state is State.OFFERED
+    return receiver
+
+
+def moving(*sizes: int | None, skip: Sequence[int] = ()) -> Receiver:
+    """A receiver that has accepted items of these sizes."""
+    receiver = offered(requests_of(*sizes))
+    receiver.accept(skip)
+    receiver.messages_to_send()
+    return receiver
+
+
+def bring(receiver: Receiver, item: int, size: int, stream: int = STREAM) -> None:
+    """All bytes of an item, and its end."""
+    if size:
+        assert receiver.block(stream, item, 0, size)
+    assert receiver.item_end(stream, ItemEnd(item, size))
+
+
+def complete(receiver: Receiver, item: int, size: int, name: str = "") -> list[ReceiverEvent]:
+    """An item from its first byte to its place."""
+    bring(receiver, item, size)
+    assert receiver.item_stored(item, size, DIGEST) == []
+    assert receiver.receive_message(ItemDigest(item, size, DIGEST)) == [ItemAgreed(item)]
+    return receiver.item_placed(item, name, durable=True)
+
+
+def only_message(receiver: Receiver) -> Message:
+    (message,) = receiver.messages_to_send()
+    return message
+
+
+# The way it should go.
+
+
+def test_one_item_from_the_offer_to_the_end() -> None:
+    receiver = Receiver(Limits())
+    requests = requests_of(5)
+    (page,) = pages_of_requests(requests, False)
+    assert receiver.receive_message(page) == [Offered(requests, None)]
+
+    assert receiver.accept() == []
+    answer = only_message(receiver)
+    assert isinstance(answer, AnswerPage)
+    assert [verdict.kind for verdict in answer.verdicts] == [VerdictKind.ALL]
+
+    assert receiver.block(STREAM, 0, 0, 3)
+    assert receiver.block(STREAM, 0, 3, 2)
+    assert receiver.item_end(STREAM, ItemEnd(0, 5))
+    assert not receiver.expects_data()
+    assert receiver.receive_message(ItemDigest(0, 5, DIGEST)) == []
+    assert receiver.item_stored(0, 5, DIGEST) == [ItemAgreed(0)]
+
+    outcome = Outcome(OutcomeKind.VERIFIED, DIGEST, 5, "a.txt")
+    assert receiver.item_placed(0, "a.txt", durable=True) == [Settled((outcome,), {})]
+    assert only_message(receiver) == VerifiedPage(True, 0, (outcome,))
+    assert (receiver.received, receiver.verified, receiver.durable) == (5, 5, 5)
+
+    assert receiver.receive_message(Done()) == [Finished()]
+    assert receiver.ends_stream
+
+
+def test_an_offer_with_names_is_whole_after_its_manifest() -> None:
+    receiver = Receiver(Limits())
+    requests = requests_of(1, 2)
+    entries = (Entry(EntryKind.FOLDER, "d"), Entry(EntryKind.FILE, "d/x", 1))
+    (page,) = pages_of_requests(requests, True)
+    assert receiver.receive_message(page) == []
+    (names,) = pages_of_manifest(entries)
+    assert receiver.receive_message(names) == [Offered(requests, Manifest(entries, 2))]
+
+
+def test_an_offer_of_many_pages_is_put_together() -> None:
+    receiver = Receiver(Limits())
+    requests = requests_of(*range(10_000))
+    pages = list(pages_of_requests(requests, False))
+    assert len(pages) > 1
+    assert [receiver.receive_message(page) for page in pages[:-1]] == [[]] * (len(pages) - 1)
+    assert receiver.receive_message(pages[-1]) == [Offered(requests, None)]
+
+
+def test_without_items_everything_is_settled_at_once() -> None:
+    receiver = offered(requests_of())
+    assert receiver.accept() == [Settled((), {})]
+    answer, verified = receiver.messages_to_send()
+    assert answer == AnswerPage(True, 0, ())
+    assert verified == VerifiedPage(True, 0, ())
+
+
+def test_when_all_is_skipped_everything_is_settled_at_once() -> None:
+    receiver = offered(requests_of(5, 6))
+    skipped = Outcome(OutcomeKind.SKIPPED)
+    assert receiver.accept(skip=[0, 1]) == [Settled((skipped, skipped), {})]
+
+
+def test_an_item_of_length_zero_is_nothing_but_its_end() -> None:
+    receiver = moving(0)
+    assert receiver.expects_data()
+    (settled,) = complete(receiver, 0, 0)
+    assert isinstance(settled, Settled)
+
+
+def test_an_item_of_unknown_size_ends_where_its_end_says() -> None:
+    receiver = moving(None)
+    assert receiver.block(STREAM, 0, 0, BLOCK)
+    assert receiver.block(STREAM, 0, BLOCK, 7)
+    assert receiver.item_end(STREAM, ItemEnd(0, BLOCK + 7))
+
+
+def test_a_partial_range_begins_at_its_own_offset() -> None:
+    start, stop = BLOCK - 3, BLOCK + 4
+    receiver = offered(SpaceblockRequests(UUID, BLOCK, (SpaceblockRequest(10 * BLOCK, Partial(start, stop)),)))
+    receiver.accept()
+    assert receiver.block(STREAM, 0, start, 3)
+    assert receiver.block(STREAM, 0, BLOCK, 4)
+    assert receiver.item_end(STREAM, ItemEnd(0, 7))
+    receiver.receive_message(ItemDigest(0, 7, DIGEST))
+    assert receiver.item_stored(0, 7, DIGEST) == [ItemAgreed(0)]
+
+
+def test_an_empty_partial_range_is_complete_without_bytes() -> None:
+    receiver = offered(SpaceblockRequests(UUID, BLOCK, (SpaceblockRequest(100, Partial(50, 50)),)))
+    receiver.accept()
+    assert receiver.item_end(STREAM, ItemEnd(0, 0))
+
+
+def test_a_partial_range_of_an_item_of_unknown_size_still_has_a_known_length() -> None:
+    receiver = offered(SpaceblockRequests(UUID, BLOCK, (SpaceblockRequest(None, Partial(2, 6)),)))
+    receiver.accept()
+    assert receiver.block(STREAM, 0, 2, 3)
+    with pytest.raises(RemoteProtocolError, match="at a size that is not what it announced"):
+        receiver.item_end(STREAM, ItemEnd(0, 3))
+
+
+def test_items_come_in_any_order_on_several_streams() -> None:
+    receiver = moving(1, 2, 3)
+    bring(receiver, 2, 3, STREAM)
+    assert receiver.block(OTHER_STREAM, 0, 0, 1)
+    bring(receiver, 1, 2, STREAM)
+    assert receiver.item_end(OTHER_STREAM, ItemEnd(0, 1))
+    assert not receiver.expects_data()
+
+
+def test_figures_are_reported_while_the_offer_is_open_and_while_bytes_move() -> None:
+    receiver = offered(requests_of(5))
+    receiver.report(ReceiverState.USER)
+    assert only_message(receiver) == Progress(ReceiverState.USER, 0, 0, 0)
+    receiver.accept()
+    receiver.messages_to_send()
+    receiver.block(STREAM, 0, 0, 4)
+    receiver.report(ReceiverState.DISK)
+    assert only_message(receiver) == Progress(ReceiverState.DISK, 4, 0, 0)
+    receiver.fail(TransferCancelled("enough"))
+    receiver.messages_to_send()
+    receiver.report(ReceiverState.MOVING)
+    assert receiver.messages_to_send() == []
+
+
+def test_what_is_not_flushed_does_not_count_as_durable() -> None:
+    receiver = moving(5)
+    bring(receiver, 0, 5)
+    receiver.receive_message(ItemDigest(0, 5, DIGEST))
+    receiver.item_stored(0, 5, DIGEST)
+    receiver.item_placed(0, "", durable=False)
+    assert (receiver.verified, receiver.durable) == (5, 0)
+
+
+# Lies in the offer.
+
+
+def test_pages_must_follow_each_other() -> None:
+    receiver = Receiver(Limits())
+    with pytest.raises(RemoteProtocolError, match="do not follow each other"):
+        receiver.receive_message(RequestsPage(UUID, True, False, BLOCK, 1, (SpaceblockRequest(1),)))
+
+
+def test_pages_of_two_transfers_are_not_mixed() -> None:
+    for uuid, block_size in ((bytes(16), BLOCK), (UUID, 2 * BLOCK)):
+        receiver = Receiver(Limits())
+        receiver.receive_message(RequestsPage(UUID, False, False, BLOCK, 0, (SpaceblockRequest(1),)))
+        with pytest.raises(RemoteProtocolError, match="different transfers"):
+            receiver.receive_message(RequestsPage(uuid, True, False, block_size, 1, (SpaceblockRequest(1),)))
+
+
+def test_a_manifest_that_was_not_announced_is_refused() -> None:
+    (names,) = pages_of_manifest(())
+    with pytest.raises(RemoteProtocolError, match="ManifestPage while the transfer was offered"):
+        offered(requests_of(1)).receive_message(names)
+    with pytest.raises(RemoteProtocolError, match="ManifestPage where its offer was expected"):
+        Receiver(Limits()).receive_message(names)
+
+
+def test_requests_after_the_last_page_are_refused() -> None:
+    receiver = Receiver(Limits())
+    (page,) = pages_of_requests(requests_of(1), True)
+    receiver.receive_message(page)
+    with pytest.raises(RemoteProtocolError, match="where its offer was expected"):
+        receiver.receive_message(page)
+
+
+def test_manifest_pages_must_follow_each_other() -> None:
+    receiver = Receiver(Limits())
+    (page,) = pages_of_requests(requests_of(1), True)
+    receiver.receive_message(page)
+    with pytest.raises(RemoteProtocolError, match="do not follow each other"):
+        receiver.receive_message(ManifestPage(True, 1, ()))
+
+
+def test_a_manifest_that_names_an_item_that_does_not_exist_is_refused() -> None:
+    receiver = Receiver(Limits())
+    (page,) = pages_of_requests(requests_of(1), True)
+    receiver.receive_message(page)
+    with pytest.raises(RemoteProtocolError, match="contradicts itself"):
+        receiver.receive_message(ManifestPage(True, 0, (Entry(EntryKind.FILE, "x", 1),)))
+
+
+@pytest.mark.parametrize("message", [ItemDigest(0, 1, DIGEST), Done(), Progress(ReceiverState.MOVING, 0, 0, 0)])
+def test_nothing_but_an_offer_may_come_first(message: Message) -> None:
+    with pytest.raises(RemoteProtocolError, match="where its offer was expected"):
+        Receiver(Limits()).receive_message(message)
+
+
+def test_more_items_than_the_limit_are_refused_before_the_list_is_whole() -> None:
+    receiver = Receiver(Limits(items=3))
+    page = RequestsPage(UUID, False, False, BLOCK, 0, (SpaceblockRequest(1),) * 4)
+    with pytest.raises(LimitExceeded, match="more than 3 items"):
+        receiver.receive_message(page)
+
+
+def test_more_names_than_the_limit_are_refused() -> None:
+    receiver = Receiver(Limits(items=2))
+    (page,) = pages_of_requests(requests_of(1, 1), True)
+    receiver.receive_message(page)
+    folders = tuple(Entry(EntryKind.FOLDER, f"d{number}") for number in range(5))
+    with pytest.raises(LimitExceeded, match="more than 4 names"):
+        receiver.receive_message(ManifestPage(False, 0, folders))
+
+
+def test_a_list_longer_than_the_limit_is_refused_even_if_its_pages_are_empty() -> None:
+    receiver = Receiver(Limits(manifest_bytes=100))
+    empty = RequestsPage(UUID, False, False, BLOCK, 0, ())
+    for _ in range(4):
+        receiver.receive_message(empty, payload_size=25)
+    with pytest.raises(LimitExceeded, match="list of items is longer"):
+        receiver.receive_message(empty, payload_size=25)
+
+
+def test_a_total_above_the_limit_is_refused_before_anything_moves() -> None:
+    receiver = Receiver(Limits(total_size=10))
+    with pytest.raises(LimitExceeded, match="more than 10 bytes"):
+        receiver.receive_message(
+            RequestsPage(UUID, True, False, BLOCK, 0, (SpaceblockRequest(6), SpaceblockRequest(5)))
+        )
+
+
+def test_sizes_whose_sum_would_overflow_are_refused() -> None:
+    receiver = Receiver(Limits())
+    huge = SpaceblockRequest(2**62 - 1)
+    with pytest.raises(LimitExceeded, match="send less at a time"):
+        receiver.receive_message(RequestsPage(UUID, True, False, BLOCK, 0, (huge, huge, huge, huge)))
+
+
+def test_a_range_counts_with_its_own_length_only() -> None:
+    request = SpaceblockRequest(2**40, Partial(2**39, 2**39 + 10))
+    receiver = offered(SpaceblockRequests(UUID, BLOCK, (request,)), Limits(total_size=10))
+    assert receiver.state is State.OFFERED
+
+
+# Lies on the data streams.
+
+
+def test_a_block_of_an_item_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+        moving(5).block(STREAM, 1, 0, 1)
+
+
+def test_data_before_the_answer_is_refused() -> None:
+    calls: list[Callable[[Receiver], object]] = [
+        lambda receiver: receiver.block(STREAM, 0, 0, 1),
+        lambda receiver: receiver.item_end(STREAM, ItemEnd(0, 5)),
+        lambda receiver: receiver.item_abort(STREAM, ItemAbort(0, ErrorCode.SOURCE, 0, "", "")),
+    ]
+    for call in calls:
+        with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+            call(offered(requests_of(5)))
+
+
+def test_a_skipped_item_must_not_come() -> None:
+    receiver = moving(5, 5, skip=[0])
+    with pytest.raises(RemoteProtocolError, match="complete or was not asked for"):
+        receiver.block(STREAM, 0, 0, 1)
+    with pytest.raises(RemoteProtocolError, match="not moving on that stream"):
+        receiver.item_end(STREAM, ItemEnd(0, 5))
+    with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+        receiver.receive_message(ItemDigest(0, 5, DIGEST))
+    with pytest.raises(RemoteProtocolError, match="gave up item 0 after its end"):
+        receiver.item_abort(STREAM, ItemAbort(0, ErrorCode.SOURCE, 0, "", ""))
+
+
+def test_an_item_that_ended_must_not_go_on() -> None:
+    receiver = moving(5, 5)
+    bring(receiver, 0, 5)
+    with pytest.raises(RemoteProtocolError, match="is complete"):
+        receiver.block(STREAM, 0, 0, 5)
+    with pytest.raises(RemoteProtocolError, match="not moving on that stream"):
+        receiver.item_end(STREAM, ItemEnd(0, 5))
+    with pytest.raises(RemoteProtocolError, match="after its end"):
+        receiver.item_abort(STREAM, ItemAbort(0, ErrorCode.SOURCE, 0, "", ""))
+
+
+@pytest.mark.parametrize("offset", [0, 1, 3, 4, BLOCK, 2**62 - 3])
+def test_blocks_neither_overlap_nor_leave_a_gap(offset: int) -> None:
+    receiver = moving(10)
+    receiver.block(STREAM, 0, 0, 2)
+    with pytest.raises(RemoteProtocolError, match=f"offset {offset} of item 0, expected 2"):
+        receiver.block(STREAM, 0, offset, 1)
+
+
+def test_the_first_block_begins_where_the_range_begins() -> None:
+    with pytest.raises(RemoteProtocolError, match="offset 1 of item 0, expected 0"):
+        moving(10).block(STREAM, 0, 1, 1)
+
+
+def test_no_more_may_come_than_was_announced() -> None:
+    receiver = moving(10)
+    receiver.block(STREAM, 0, 0, 10)
+    with pytest.raises(RemoteProtocolError, match="more of item 0 than it announced"):
+        receiver.block(STREAM, 0, 10, 1)
+    with pytest.raises(RemoteProtocolError, match="more of item 0 than it announced"):
+        moving(10).block(STREAM, 0, 0, 11)
+    with pytest.raises(RemoteProtocolError, match="more of item 0 than it announced"):
+        moving(0).block(STREAM, 0, 0, 1)
+
+
+@pytest.mark.parametrize("size", [None, 10 * BLOCK])
+def test_a_block_must_not_cross_the_grid(size: int | None) -> None:
+    receiver = moving(size)
+    receiver.block(STREAM, 0, 0, BLOCK - 1)
+    with pytest.raises(RemoteProtocolError, match="crosses the block grid"):
+        receiver.block(STREAM, 0, BLOCK - 1, 2)
+    with pytest.raises(RemoteProtocolError, match="crosses the block grid"):
+        moving(size).block(STREAM, 0, 0, BLOCK + 1)
+
+
+def test_an_item_of_unknown_size_cannot_grow_beyond_the_limit() -> None:
+    receiver = offered(requests_of(None), Limits(total_size=10))
+    receiver.accept()
+    receiver.block(STREAM, 0, 0, 10)
+    with pytest.raises(LimitExceeded, match=r"limits\.total_size"):
+        receiver.block(STREAM, 0, 10, 1)
+
+
+def test_an_item_rides_one_stream_only() -> None:
+    receiver = moving(10)
+    receiver.block(STREAM, 0, 0, 5)
+    with pytest.raises(RemoteProtocolError, match="over two streams"):
+        receiver.block(OTHER_STREAM, 0, 5, 5)
+    with pytest.raises(RemoteProtocolError, match="not moving on that stream"):
+        receiver.item_end(OTHER_STREAM, ItemEnd(0, 5))
+    with pytest.raises(RemoteProtocolError, match="not moving on that stream"):
+        receiver.item_abort(OTHER_STREAM, ItemAbort(0, ErrorCode.SOURCE, 0, "", ""))
+
+
+def test_a_stream_carries_one_item_at_a_time() -> None:
+    receiver = moving(10, 10, 0)
+    receiver.block(STREAM, 0, 0, 5)
+    with pytest.raises(RemoteProtocolError, match="began item 1 on a stream before the end of item 0"):
+        receiver.block(STREAM, 1, 0, 5)
+    with pytest.raises(RemoteProtocolError, match="began item 2 on a stream before the end of item 0"):
+        receiver.item_end(STREAM, ItemEnd(2, 0))
+
+
+@pytest.mark.parametrize("size", [0, 4, 6, 2**62 - 1])
+def test_the_end_must_say_what_came(size: int) -> None:
+    for announced in (5, None):
+        receiver = moving(announced)
+        receiver.block(STREAM, 0, 0, 5)
+        with pytest.raises(RemoteProtocolError, match="not what it announced and sent"):
+            receiver.item_end(STREAM, ItemEnd(0, size))
+
+
+def test_an_item_must_not_end_early() -> None:
+    receiver = moving(5)
+    receiver.block(STREAM, 0, 0, 4)
+    with pytest.raises(RemoteProtocolError, match="not what it announced and sent"):
+        receiver.item_end(STREAM, ItemEnd(0, 4))
+    with pytest.raises(RemoteProtocolError, match="not what it announced and sent"):
+        moving(5).item_end(STREAM, ItemEnd(0, 0))
+
+
+# Digests.
+
+
+def test_the_digest_may_come_before_during_or_after_the_bytes() -> None:
+    early, during, late = moving(5), moving(5), moving(5)
+    early.receive_message(ItemDigest(0, 5, DIGEST))
+    bring(early, 0, 5)
+    assert early.item_stored(0, 5, DIGEST) == [ItemAgreed(0)]
+
+    during.block(STREAM, 0, 0, 2)
+    during.receive_message(ItemDigest(0, 5, DIGEST))
+    during.block(STREAM, 0, 2, 3)
+    during.item_end(STREAM, ItemEnd(0, 5))
+    assert during.item_stored(0, 5, DIGEST) == [ItemAgreed(0)]
+
+    bring(late, 0, 5)
+    late.item_stored(0, 5, DIGEST)
+    assert late.receive_message(ItemDigest(0, 5, DIGEST)) == [ItemAgreed(0)]
+
+
+@pytest.mark.parametrize("theirs", [ItemDigest(0, 5, OTHER_DIGEST), ItemDigest(0, 4, DIGEST)])
+@pytest.mark.parametrize("digest_first", [True, False])
+def test_an_item_whose_digests_differ_fails_and_is_never_placed(theirs: ItemDigest, digest_first: bool) -> None:
+    receiver = moving(5)
+    bring(receiver, 0, 5)
+    if digest_first:
+        receiver.receive_message(theirs)
+        lost, settled = receiver.item_stored(0, 5, DIGEST)
+    else:
+        receiver.item_stored(0, 5, DIGEST)
+        lost, settled = receiver.receive_message(theirs)
+    assert isinstance(lost, ItemLost)
+    assert isinstance(lost.error, IntegrityError)
+    assert isinstance(settled, Settled)
+    assert settled.outcomes == (Outcome(OutcomeKind.FAILED, code=ErrorCode.INTEGRITY),)
+    failed, verified = receiver.messages_to_send()
+    assert isinstance(failed, ItemFailed)
+    assert failed.code == ErrorCode.INTEGRITY
+    assert isinstance(verified, VerifiedPage)
+    assert receiver.verified == 0
+    assert receiver.item_placed(0, "a", durable=True) == []
+
+
+def test_a_second_digest_of_an_item_is_refused_at_any_time() -> None:
+    receiver = moving(5, 5)
+    digest = ItemDigest(0, 5, DIGEST)
+    receiver.receive_message(digest)
+    with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+        receiver.receive_message(digest)
+    bring(receiver, 0, 5)
+    receiver.item_stored(0, 5, DIGEST)
+    with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+        receiver.receive_message(digest)
+    receiver.item_placed(0, "", durable=True)
+    with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+        receiver.receive_message(digest)
+
+
+def test_a_digest_of_an_unknown_item_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+        moving(5).receive_message(ItemDigest(1, 5, DIGEST))
+
+
+# Items that fail.
+
+
+def test_an_item_that_cannot_be_stored_fails_and_the_others_go_on() -> None:
+    receiver = moving(5, 5)
+    receiver.block(STREAM, 0, 0, 3)
+    error = StorageError("the disk is broken: replace it", errno=5, phase="write")
+    assert receiver.item_failed(0, error) == [ItemLost(0, error)]
+    failed = only_message(receiver)
+    assert failed == ItemFailed(0, ErrorCode.STORAGE, 5, "write", "the disk is broken: replace it")
+
+    assert not receiver.block(STREAM, 0, 3, 2), "what still comes of it is dropped"
+    assert receiver.item_abort(STREAM, ItemAbort(0, ErrorCode.STORAGE, 5, "", "as you wish")) == []
+    (settled,) = complete(receiver, 1, 5)
+    assert isinstance(settled, Settled)
+    assert [outcome.kind for outcome in settled.outcomes] == [OutcomeKind.FAILED, OutcomeKind.VERIFIED]
+    assert settled.errors == {0: error}
+
+
+def test_what_the_sender_says_of_a_failed_item_is_dropped_however_wrong() -> None:
+    receiver = moving(5, 5)
+    receiver.item_failed(0, NoSpace("full: free some space"))
+    assert not receiver.block(OTHER_STREAM, 0, 999, 999)
+    assert not receiver.item_end(OTHER_STREAM, ItemEnd(0, 999))
+    assert receiver.receive_message(ItemDigest(0, 999, OTHER_DIGEST)) == []
+    assert receiver.received == 0
+
+
+def test_what_was_under_way_of_the_last_item_when_it_failed_is_dropped_after_verified_too() -> None:
+    receiver = moving(5)
+    receiver.block(STREAM, 0, 0, 2)
+    receiver.item_failed(0, NoSpace("full: free some space"))
+    assert receiver.state is State.VERIFIED
+    assert not receiver.block(STREAM, 0, 2, 3)
+    assert not receiver.item_end(STREAM, ItemEnd(0, 5))
+    assert receiver.item_abort(STREAM, ItemAbort(0, ErrorCode.NO_SPACE, 28, "", "")) == []
+    assert receiver.receive_message(ItemDigest(0, 5, DIGEST)) == []
+    assert receiver.receive_message(Done()) == [Finished()]
+
+
+def test_an_item_that_the_sender_gives_up_fails_with_its_reason() -> None:
+    receiver = moving(5, 5)
+    receiver.block(STREAM, 0, 0, 3)
+    abort = ItemAbort(0, ErrorCode.SOURCE_CHANGED, 0, "reading", "the file \x1b[31mshrank")
+    (lost,) = receiver.item_abort(STREAM, abort)
+    assert isinstance(lost, ItemLost)
+    assert isinstance(lost.error, SourceChanged)
+    assert lost.error.remote
+    assert lost.error.item == 0
+    assert lost.error.phase == "reading"
+    assert str(lost.error) == "the file \\x1b[31mshrank", "the peer's words are safe to print"
+    assert receiver.messages_to_send() == [], "the sender knows"
+    bring(receiver, 1, 5)
+
+
+def test_an_item_can_be_given_up_before_its_first_block() -> None:
+    receiver = moving(5)
+    lost, settled = receiver.item_abort(STREAM, ItemAbort(0, ErrorCode.SOURCE_MISSING, 2, "", "gone"))
+    assert isinstance(lost, ItemLost)
+    assert lost.error.errno == 2
+    assert isinstance(settled, Settled)
+    assert settled.outcomes == (Outcome(OutcomeKind.FAILED, code=ErrorCode.SOURCE_MISSING),)
+
+
+def test_giving_up_an_item_that_does_not_exist_is_refused() -> None:
+    with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+        moving(5).item_abort(STREAM, ItemAbort(1, ErrorCode.SOURCE, 0, "", ""))
+
+
+def test_a_stream_that_ends_within_an_item_fails_that_item_only() -> None:
+    receiver = moving(5, 5, 5)
+    bring(receiver, 0, 5, STREAM)
+    receiver.block(STREAM, 1, 0, 2)
+    receiver.block(OTHER_STREAM, 2, 0, 2)
+    (lost,) = receiver.stream_ended(STREAM)
+    assert isinstance(lost, ItemLost)
+    assert lost.item == 1
+    assert isinstance(lost.error, SourceError)
+    assert receiver.block(OTHER_STREAM, 2, 2, 3)
+    assert receiver.stream_ended(99) == []
+
+
+def test_a_stream_may_end_between_items() -> None:
+    receiver = moving(5, 5)
+    bring(receiver, 0, 5)
+    assert receiver.stream_ended(STREAM) == []
+
+
+def test_an_item_that_cannot_be_put_into_place_fails_after_its_digest_agreed() -> None:
+    receiver = moving(5)
+    bring(receiver, 0, 5)
+    receiver.receive_message(ItemDigest(0, 5, DIGEST))
+    receiver.item_stored(0, 5, DIGEST)
+    error = StorageError("no such folder: make it")
+    assert receiver.item_failed(0, error) == [
+        ItemLost(0, error),
+        Settled((Outcome(OutcomeKind.FAILED, code=ErrorCode.STORAGE),), {0: error}),
+    ]
+
+
+def test_an_item_fails_once() -> None:
+    receiver = moving(5, 5)
+    assert receiver.item_failed(0, NoSpace("full: free some space"))
+    assert receiver.item_failed(0, StorageError("again: stop it")) == []
+    assert len(receiver.messages_to_send()) == 1
+
+
+def test_the_words_of_a_failure_are_cut_to_what_the_wire_takes() -> None:
+    receiver = moving(5, 5)
+    receiver.item_failed(0, StorageError("é" * TEXT_MAX, phase="x" * 100))
+    failed = only_message(receiver)
+    assert isinstance(failed, ItemFailed)
+    assert failed.text == "é" * (TEXT_MAX // 2)
+    failed.encode()
+
+
+# The end, and errors that cross.
+
+
+def test_done_before_verified_is_refused() -> None:
+    for receiver in (offered(requests_of(5)), moving(5)):
+        with pytest.raises(RemoteProtocolError, match="Done while the transfer was"):
+            receiver.receive_message(Done())
+
+
+def test_after_verified_only_done_or_an_error_may_come() -> None:
+    receiver = moving(0)
+    complete(receiver, 0, 0)
+    for message in (ItemDigest(0, 0, DIGEST), Progress(ReceiverState.MOVING, 0, 0, 0), ManifestPage(True, 0, ())):
+        with pytest.raises(RemoteProtocolError):
+            receiver.receive_message(message)
+    with pytest.raises(RemoteProtocolError):
+        receiver.block(STREAM, 0, 0, 1)
+    assert receiver.state is State.VERIFIED
+
+
+def test_after_the_end_nothing_counts_any_more() -> None:
+    receiver = moving(0)
+    complete(receiver, 0, 0)
+    receiver.receive_message(Done())
+    for message in (Done(), ItemDigest(0, 0, DIGEST), Error(ErrorCode.INTEGRITY, None, "", 0, "no")):
+        assert receiver.receive_message(message) == []
+    assert receiver.receive_end() == []
+    assert receiver.fail(TransferCancelled("late")) == []
+    assert receiver.state is State.DONE
+
+
+def test_the_end_of_the_stream_alone_means_done_after_verified() -> None:
+    receiver = moving(0)
+    complete(receiver, 0, 0)
+    assert receiver.receive_end() == [Finished()]
+    assert receiver.ends_stream
+
+
+@pytest.mark.parametrize("receiver", [Receiver(Limits()), offered(requests_of(5)), moving(5)])
+def test_the_end_of_the_stream_before_verified_fails_the_transfer(receiver: Receiver) -> None:
+    (failed,) = receiver.receive_end()
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, RemoteProtocolError)
+    message = receiver.messages_to_send()[-1]
+    assert isinstance(message, Error)
+    assert message.code == ErrorCode.PROTOCOL
+
+
+def test_a_cancel_that_crosses_verified_comes_too_late() -> None:
+    receiver = moving(0)
+    complete(receiver, 0, 0)
+    assert receiver.receive_message(Error(ErrorCode.CANCELLED, None, "", 0, "stop")) == [Finished()]
+    assert receiver.state is State.DONE
+
+
+def test_the_senders_doubt_of_a_digest_beats_verified() -> None:
+    receiver = moving(0)
+    complete(receiver, 0, 0)
+    (failed,) = receiver.receive_message(Error(ErrorCode.INTEGRITY, 0, "", 0, "that is not what I sent"))
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, IntegrityError)
+    assert receiver.state is State.FAILED
+    assert receiver.ends_stream
+    assert not any(isinstance(message, Error) for message in receiver.messages_to_send())
+
+
+def test_this_sides_own_cancel_is_too_late_after_verified() -> None:
+    receiver = moving(0)
+    complete(receiver, 0, 0)
+    receiver.messages_to_send()
+    assert receiver.fail(TransferCancelled("stop")) == []
+    assert receiver.messages_to_send() == []
+
+
+def test_declining_ends_the_stream_with_the_reason() -> None:
+    receiver = offered(requests_of(5))
+    error = TransferRefused("the receiver declined: no thanks")
+    assert receiver.fail(error) == [Failed(error)]
+    assert only_message(receiver) == Error(ErrorCode.REFUSED, None, "", 0, "the receiver declined: no thanks")
+    assert receiver.ends_stream
+    with pytest.raises(TransferCancelled):
+        receiver.accept()
+
+
+@pytest.mark.parametrize("receiver", [Receiver(Limits()), offered(requests_of(5)), moving(5)])
+def test_the_senders_error_ends_the_transfer_and_is_not_answered(receiver: Receiver) -> None:
+    (failed,) = receiver.receive_message(Error(ErrorCode.TIMEOUT, None, "waiting", 0, "too slow"))
+    assert isinstance(failed, Failed)
+    assert isinstance(failed.error, Stalled)
+    assert failed.error.remote
+    assert receiver.messages_to_send() == []
+    assert receiver.ends_stream
+
+
+def test_only_the_first_error_counts() -> None:
+    receiver = moving(5)
+    assert receiver.receive_message(Error(ErrorCode.CANCELLED, None, "", 0, "stop"))
+    assert receiver.receive_message(Error(ErrorCode.INTERNAL, None, "", 0, "oh")) == []
+    assert receiver.fail(Stalled("slow")) == []
+    mine_first = moving(5)
+    assert mine_first.fail(Stalled("slow"))
+    assert mine_first.receive_message(Error(ErrorCode.CANCELLED, None, "", 0, "stop")) == []
+    assert mine_first.fail(TransferCancelled("stop")) == []
+
+
+def test_after_a_failure_nothing_is_done_with_what_still_comes() -> None:
+    receiver = moving(5, 5)
+    bring(receiver, 0, 5)
+    receiver.receive_message(ItemDigest(0, 5, DIGEST))
+    receiver.fail(TransferCancelled("stop"))
+    receiver.messages_to_send()
+    assert receiver.item_stored(0, 5, DIGEST) == []
+    assert receiver.item_failed(1, NoSpace("full: free some space")) == []
+    assert not receiver.block(STREAM, 1, 0, 5)
+    assert not receiver.item_end(STREAM, ItemEnd(1, 5))
+    assert receiver.item_abort(STREAM, ItemAbort(1, ErrorCode.SOURCE, 0, "", "")) == []
+    assert receiver.stream_ended(STREAM) == []
+    assert receiver.receive_message(ItemDigest(1, 5, DIGEST)) == []
+    assert receiver.messages_to_send() == []
+
+
+def test_an_error_of_an_unknown_code_is_an_error_nevertheless() -> None:
+    (failed,) = moving(5).receive_message(Error(0x3FFF, None, "", 0, "from the future"))
+    assert isinstance(failed, Failed)
+    assert failed.error.code == "error"
+    assert str(failed.error) == "from the future"
