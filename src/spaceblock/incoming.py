@@ -146,7 +146,7 @@ class Incoming(Job):
         self._offer: Offer | None = None
         self._offered_event: Offered | None = None
         self._reported_at = 0.0
-        self._reported_blocks = 0
+        self._unreported_blocks = 0
         self._items_done = 0
         self._moved: tuple[int, ...] = ()
 
@@ -341,8 +341,10 @@ class Incoming(Job):
         self.act(self.receiver.receive_end())
 
     def _after_data(self, stream: Stream, landing: Landing) -> None:
-        if self._reports.blocks is not None and landing.blocks - self._reported_blocks >= self._reports.blocks:
-            self._reported_blocks = landing.blocks
+        self._unreported_blocks += landing.blocks
+        landing.blocks = 0
+        if self._reports.blocks is not None and self._unreported_blocks >= self._reports.blocks:
+            self._unreported_blocks = 0
             self._report()
         if landing.ended:
             self._landings.pop(stream, None)
@@ -400,9 +402,7 @@ class Incoming(Job):
         self._landings.clear()
         self._control.stop_reading()
         self._control.send([], fin=True)
-        if await self.workers_idle(self._timeouts.close):
-            sink = self.sink
-            await self.in_worker(sink.close)
+        await self.when_workers_idle(lambda: self.sink.close(), self._timeouts.close)
 
     def _receipt(self, settled: Settled) -> Receipt:
         assert self._offer is not None

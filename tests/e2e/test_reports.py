@@ -1,0 +1,41 @@
+"""How often a receiver reports, as its options say: what the sender can know of it on the way."""
+
+from __future__ import annotations
+
+import pytest
+
+from spaceblock import Options, Phase, Reports, Transfer
+
+from .support import BLOCK, Pair, pair, within
+
+ITEMS = 4
+SIZE = 16 * BLOCK
+"""Large enough for a data stream of its own."""
+
+
+async def figures_of(transfer: Transfer) -> set[int]:
+    """What the sender was told on the way, byte counts between nothing and everything."""
+    figures = {progress.bytes_done async for progress in transfer if progress.phase is not Phase.DONE}
+    return figures - {0, ITEMS * SIZE}
+
+
+async def told(peers: Pair) -> set[int]:
+    sending = peers.here.send(*[bytes(SIZE) for _ in range(ITEMS)])
+    offer = await peers.offer()
+    receiving = offer.accept(into=[bytearray(SIZE) for _ in range(ITEMS)])
+    figures = await within(figures_of(sending))
+    await within(receiving)
+    return figures
+
+
+@pytest.mark.parametrize("blocks", [1, 4])
+async def test_reports_by_blocks_come_from_the_first_stream_to_the_last(blocks: int) -> None:
+    async with pair(Options(reports=Reports(interval=None, blocks=blocks))) as peers:
+        figures = await told(peers)
+    assert min(figures) < SIZE
+    assert max(figures) > (ITEMS - 1) * SIZE
+
+
+async def test_without_reports_the_sender_knows_nothing_until_the_end() -> None:
+    async with pair(Options(reports=Reports(interval=None, blocks=None))) as peers:
+        assert await told(peers) == set()
