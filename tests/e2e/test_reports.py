@@ -23,7 +23,7 @@ async def told(peers: Pair) -> set[int]:
     sending = peers.here.send(*[bytes(SIZE) for _ in range(ITEMS)])
     offer = await peers.offer()
     receiving = offer.accept(into=[bytearray(SIZE) for _ in range(ITEMS)])
-    figures = await within(figures_of(sending))
+    figures: set[int] = await within(figures_of(sending))
     await within(receiving)
     return figures
 
