@@ -112,6 +112,7 @@ class Sender:
         self._outcomes: list[Outcome] = []
         self._digests: dict[int, ItemDigest] = {}
         self._errors: dict[int, SpaceblockError] = {}
+        self._answered = False
         self._cancelled = False
 
     def offer(self) -> Iterator[Message]:
@@ -188,18 +189,19 @@ class Sender:
         if len(self._verdicts) != count:
             raise RemoteProtocolError("the receiver's answer leaves items without a verdict")
         self.state = SenderState.MOVING
+        self._answered = True
         wanted = tuple(i for i, verdict in enumerate(self._verdicts) if verdict.kind is VerdictKind.ALL)
         return [Answered(wanted)]
 
     def _receive_item_failed(self, message: ItemFailed) -> list[SenderEvent]:
-        if message.item >= len(self._verdicts):
-            raise RemoteProtocolError(f"the receiver failed item {message.item}, which was not offered")
+        if message.item >= len(self._verdicts) or self._verdicts[message.item].kind is not VerdictKind.ALL:
+            raise RemoteProtocolError(f"the receiver failed item {message.item}, which it did not ask for")
         error = remote_error(message)
         self._errors.setdefault(message.item, error)
         return [ItemRefused(message.item, error)]
 
     def _receive_verified(self, page: VerifiedPage) -> list[SenderEvent]:
-        if self.state is SenderState.FAILED and not self._cancelled:
+        if self.state is SenderState.FAILED and not (self._cancelled and self._answered):
             return []
         if self.state in (SenderState.OFFERED, SenderState.VERIFIED):
             raise RemoteProtocolError(f"the receiver sent Verified while the transfer was {self._word()}")
@@ -224,8 +226,8 @@ class Sender:
             raise RemoteProtocolError(f"the receiver's outcome of item {index} contradicts its own answer")
         if outcome.kind is OutcomeKind.VERIFIED:
             mine = self._digests.get(index)
-            if mine is None:
-                raise RemoteProtocolError(f"the receiver verified item {index} before it was sent")
+            if mine is None or index in self._errors:
+                raise RemoteProtocolError(f"the receiver verified item {index}, which was not sent or had failed")
             if mine.digest != outcome.digest or mine.size != outcome.size:
                 raise IntegrityError(
                     f"the receiver's digest of item {index} is not this side's: send it again", item=index
