@@ -355,8 +355,7 @@ class Outgoing(Job):
         if self._control is not None:
             self._control.stop_reading()
             self._control.send([], fin=True)
-        if await self.workers_idle(self._timeouts.close):
-            release_buffers(self._held)
+        await self.when_workers_idle(lambda: release_buffers(self._held), self._timeouts.close)
 
     def _receipt(self, completed: Completed) -> Receipt:
         assert self._prepared is not None

@@ -175,11 +175,19 @@ class Job:
         future.add_done_callback(self._running.discard)
         return future
 
-    async def workers_idle(self, timeout: float) -> bool:
-        """Wait for what runs in the threads; False if that took too long."""
-        if self._running:
-            await asyncio.wait(set(self._running), timeout=timeout)
-        return not self._running
+    async def when_workers_idle(self, clean_up: Callable[[], None], timeout: float) -> None:
+        """Run ``clean_up`` in a thread when nothing runs in the others any more, and wait for it.
+
+        After ``timeout`` seconds this stops waiting: a disk that hangs must not hold up who asks for the outcome. The
+        cleaning up is still done when the disk answers.
+        """
+
+        async def wait() -> None:
+            while self._running:
+                await asyncio.wait(set(self._running))
+            await self.loop.run_in_executor(None, clean_up)
+
+        await either(self.loop.create_task(wait()), timeout=timeout)
 
     async def _run(self) -> None:
         outcome: Receipt | SpaceblockError

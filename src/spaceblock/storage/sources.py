@@ -165,7 +165,7 @@ def _manifest(folders: Sequence[str], sources: Sequence[Source]) -> Manifest | N
         for index, source in enumerate(sources)
         if source.name is not None
     ]
-    return Manifest.checked(entries, len(sources)) if entries else None
+    return Manifest(tuple(entries), len(sources)) if entries else None
 
 
 def _expand(item: Item) -> Iterator[FileSource | str]:
@@ -223,7 +223,7 @@ def _request(item: Item, size: int) -> SpaceblockRequest:
         return SpaceblockRequest(size)
     start, stop = item.range
     if not 0 <= start <= stop <= size:
-        raise LocalProtocolError(f"the range {start} to {stop} does not lie within the {size} bytes of the source")
+        raise LocalProtocolError(f"the range {start} to {stop} leaves the source's {size} bytes: choose one within")
     return SpaceblockRequest(size, Partial(start, stop))
 
 
