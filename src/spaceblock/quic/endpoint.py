@@ -149,6 +149,11 @@ class Endpoint:
         finally:
             self._close_now()
 
+    @property
+    def connections(self) -> int:
+        """How many connections there are: half-open ones, living ones, and those that still answer late packets."""
+        return len(self._connections)
+
     # For connections.
 
     def send(self, datagrams: Iterable[tuple[bytes, Any]]) -> None:
@@ -406,10 +411,9 @@ def _report_errors(sock: socket.socket) -> None:
     """Have the kernel keep what the network reports, such as that nobody listens on a port."""
     if _HAS_ERROR_QUEUE:
         with contextlib.suppress(OSError):
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)  # also for IPv4 peers of an IPv6 socket
             if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
-            else:
-                sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)
 
 
 def _reachable_addresses(sock: socket.socket) -> list[Address]:
