@@ -34,7 +34,7 @@ class Ring:
     def give(self, slot: memoryview) -> None:
         """Return a buffer that nobody reads any more."""
         self._free.append(slot)
-        if self._waiting:
+        while self._waiting and self._free:
             self._waiting.popleft()()
 
     def forget(self, when_free: Callable[[], None]) -> None:

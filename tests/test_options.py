@@ -1,0 +1,72 @@
+"""Options: the defaults work, and what cannot be is refused when it is said."""
+
+from __future__ import annotations
+
+import dataclasses
+
+import pytest
+
+from spaceblock.core import HEADER_ROOM, MESSAGE_DATA_MAX
+from spaceblock.errors import EngineUnavailable, LocalProtocolError
+from spaceblock.limits import (
+    DATA_STREAMS,
+    HEARTBEAT,
+    MESSAGE_PAYLOAD_MAX,
+    PHASE_MAX,
+    RING_SLOTS,
+    SLOT_SIZE,
+    TEXT_MAX,
+    Limits,
+    Timeouts,
+)
+from spaceblock.options import DATAGRAM_MAX, DATAGRAM_MIN, Options, Reports
+
+
+def test_the_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delenv("SPACEBLOCK_ENGINE", raising=False)
+    options = Options()
+    assert options.datagram_size == 1_452
+    assert options.chosen_engine() == "aioquic"
+    assert options.reports == Reports(interval=HEARTBEAT, blocks=None)
+    assert (options.limits, options.timeouts) == (Limits(), Timeouts())
+
+
+@pytest.mark.parametrize("size", [DATAGRAM_MIN, 1_452, DATAGRAM_MAX])
+def test_a_datagram_has_what_quic_and_udp_allow(size: int) -> None:
+    assert Options(datagram_size=size).datagram_size == size
+
+
+@pytest.mark.parametrize("size", [-1, 0, DATAGRAM_MIN - 1, DATAGRAM_MAX + 1])
+def test_any_other_datagram_is_refused(size: int) -> None:
+    with pytest.raises(LocalProtocolError, match=f"datagram_size is {size}: choose 1200 to 65507 bytes"):
+        Options(datagram_size=size)
+
+
+def test_a_single_peer_to_trust_must_still_be_in_a_list() -> None:
+    with pytest.raises(LocalProtocolError, match=r"write trust=\[\.\.\.\]"):
+        Options(trust="peer-id")
+
+
+def test_the_engine_can_be_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("SPACEBLOCK_ENGINE", "aioquic")
+    assert Options().chosen_engine() == "aioquic"
+    monkeypatch.setenv("SPACEBLOCK_ENGINE", "warp")
+    with pytest.raises(EngineUnavailable, match="no QUIC engine named 'warp'"):
+        Options().chosen_engine()
+    assert Options(engine="aioquic").chosen_engine() == "aioquic", "what the program says comes first"
+
+
+def test_options_are_values() -> None:
+    assert Options(name="a") == Options(name="a") != Options(name="b")
+    with pytest.raises(dataclasses.FrozenInstanceError):
+        Options().name = "c"  # type: ignore[misc]
+    assert dataclasses.replace(Options(), ticket_lifetime=1.0).ticket_lifetime == 1.0
+
+
+def test_a_slot_holds_the_largest_message_of_each_kind() -> None:
+    assert SLOT_SIZE >= MESSAGE_DATA_MAX + HEADER_ROOM
+    assert SLOT_SIZE > MESSAGE_PAYLOAD_MAX > TEXT_MAX > PHASE_MAX
+
+
+def test_a_ring_has_two_slots_for_each_data_stream() -> None:
+    assert RING_SLOTS >= 2 * DATA_STREAMS
