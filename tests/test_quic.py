@@ -263,6 +263,35 @@ async def test_a_waiting_stream_can_be_given_up() -> None:
         assert both.client.close_reason is None
 
 
+@pytest.mark.parametrize("end", ["end", "reset"])
+async def test_streams_that_nobody_took_are_bounded(end: str) -> None:
+    async with pair(SMALL) as both:
+        opened = [both.client.open_stream(unidirectional=True) for _ in range(10)]
+        for stream in opened:
+            stream.write(b"?", fin=end == "end")
+            if end == "reset":
+                stream.reset(1)
+        answers = Streams(both.client)
+
+        async def round_trip() -> int:
+            control = both.server.open_stream(unidirectional=False)
+            control.write(b"?", fin=True)
+            (await answers.next()).stream.write(b"!", fin=True)
+            await Reader(control).read_all()
+            return [stream.finished for stream in opened].count(True)
+
+        while await round_trip() < SMALL.max_streams_uni:
+            pass
+        for _ in range(5):
+            assert await round_trip() == SMALL.max_streams_uni
+
+        streams = Streams(both.server)
+        for _ in opened:
+            reader = await streams.next()
+            await reader.until(lambda reader: reader.fin or reader.reset_code == 1)
+        assert len(streams.seen) == len(opened)
+
+
 # Ends of streams.
 
 
@@ -416,6 +445,25 @@ async def test_a_cancelled_drain_leaves_the_stream_usable() -> None:
         stream.write(b"", fin=True)
         await stream.drain(0)
         assert len((await streams.next()).data) == 64 * KIB
+
+
+async def test_a_datagram_that_trips_the_engine_ends_its_connection_only(monkeypatch: pytest.MonkeyPatch) -> None:
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+
+    def stumble(engine: Engine, *arguments: Any) -> None:
+        raise IndexError("a bug")
+
+    monkeypatch.setattr(Engine, "_handle_stop_sending_frame", stumble)
+    async with pair() as both:
+        streams = Streams(both.server)
+        other = await both.client_endpoint.connect(both.server_endpoint.local_address, CLIENT, timeout=30)
+        both.client.open_stream(unidirectional=True).write(b"?")
+        (await streams.next()).stream.stop(1)
+        reason = await both.server.wait_closed()
+        assert (reason.code, reason.by_peer, reason.is_application) == (1, True, False)
+        assert other.close_reason is None
+    assert [str(failure["exception"]) for failure in failures] == ["a bug"]
 
 
 async def test_a_handler_that_fails_ends_its_connection_only() -> None:

@@ -259,7 +259,9 @@ class AioquicConnection(Connection):
         # A handler may set other handlers, and so make more to deliver.
         while True:
             if self._unclaimed and self._stream_handler is not None:
-                self._guarded(self._stream_handler, self._unclaimed.pop(0))
+                claimed = self._unclaimed.pop(0)
+                claimed.was_claimed()
+                self._guarded(self._stream_handler, claimed)
             elif self._ready:
                 stream = next(iter(self._ready))
                 del self._ready[stream]
@@ -418,7 +420,8 @@ class _AioquicStream(Stream):
         self._received = 0  # bytes that arrived in order
         self._delivered = 0  # of these, given to on_data
         self._consumed = 0  # of these, credited again
-        self._held = False  # ended and not yet consumed: counts against the peer's stream limit
+        self._claimed = is_local  # somebody was told of the stream
+        self._held = False  # ended, but not yet claimed and consumed: counts against the peer's stream limit
 
         # Sending.
         self._sending = is_local or not self.is_unidirectional  # not yet all acknowledged
@@ -517,13 +520,19 @@ class _AioquicStream(Stream):
 
     def was_reset(self, code: int) -> None:
         """The peer abandoned its direction."""
-        if not self._given_up:
-            self._reset_waits = code
+        reset_waits = None if self._given_up else code
         final_size = self._engine.highest_offset(self.stream_id)
         # Bytes between those delivered in order and the final size were counted against the connection's credit.
         self._received = max(self._received, final_size or 0)
         self._receiving_ended()
-        self._give_up(self._received, keep=True)
+        # What nobody takes now is dropped: credited bytes that were kept would know no bound.
+        self._give_up(self._received, keep=self._on_data is not None)
+        self._reset_waits = reset_waits
+
+    def was_claimed(self) -> None:
+        """Somebody is told of the stream, which was opened by the peer."""
+        self._claimed = True
+        self._release_place()
 
     def was_stopped(self, code: int) -> None:
         """The peer reads no more; the engine has reset our direction."""
@@ -592,13 +601,14 @@ class _AioquicStream(Stream):
 
     def _receiving_ended(self) -> None:
         self._receiving = False
-        if not self.is_local and not self._given_up and self._consumed < self._received:
+        if not self.is_local:
             self._held = True
             self._engine.hold_stream(self.is_unidirectional)
+            self._release_place()
         self._forget_if_done()
 
     def _give_up(self, received: int, keep: bool = False) -> None:
-        """Credit everything up to ``received``; ``keep`` what was not delivered, for handlers that are set later."""
+        """Credit everything up to ``received``; ``keep`` what was not delivered, to deliver it soon."""
         outstanding = received - self._consumed
         self._given_up = True
         if not keep:
@@ -612,10 +622,14 @@ class _AioquicStream(Stream):
         due = self._engine.grant_connection(count)
         if self._receiving and not self._given_up:
             due = self._engine.grant_stream(self.stream_id, self._consumed) or due
-        if self._held and self._consumed == self._received:
-            self._held = False
-            due = self._engine.release_stream(self.is_unidirectional)
+        self._release_place()
         if due:
+            self._connection._schedule()
+
+    def _release_place(self) -> None:
+        if self._held and self._claimed and self._consumed == self._received:
+            self._held = False
+            self._engine.release_stream(self.is_unidirectional)
             self._connection._schedule()
 
     def _forget_if_done(self) -> None:

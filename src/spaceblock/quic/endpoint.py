@@ -365,9 +365,8 @@ _IPV6_RECVERR = 25
 
 
 async def _open_socket(host: str, port: int) -> socket.socket:
-    loop = asyncio.get_running_loop()
     try:
-        found = await loop.getaddrinfo(host, port, type=socket.SOCK_DGRAM, flags=socket.AI_PASSIVE)
+        found = await _look_up(host, port, socket.AF_UNSPEC, socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
         try:
@@ -393,18 +392,24 @@ async def _open_socket(host: str, port: int) -> socket.socket:
 
 async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any:
     """The socket's own form of an address, as it will be seen on what comes back."""
-    loop = asyncio.get_running_loop()
     flags = socket.AI_V4MAPPED | socket.AI_ALL if sock.family == socket.AF_INET6 else 0
     host, port = address
     try:
-        found = await asyncio.wait_for(
-            loop.getaddrinfo(host, port, family=sock.family, type=socket.SOCK_DGRAM, flags=flags), timeout
-        )
+        found = await asyncio.wait_for(_look_up(host, port, sock.family, flags), timeout)
     except (OSError, asyncio.TimeoutError) as error:
         raise Unreachable(
             f"The address {_show(address)} cannot be found; check its spelling and the network.", phase="connect"
         ) from error
     return found[0][4]
+
+
+async def _look_up(host: str, port: int, family: int, flags: int) -> list[Any]:
+    """What ``getaddrinfo`` says, on a thread only if a name must be resolved."""
+    try:
+        return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=flags | socket.AI_NUMERICHOST)
+    except OSError:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
 
 
 def _report_errors(sock: socket.socket) -> None:

@@ -7,7 +7,7 @@ What differs from stock aioquic:
 
 * A server asks for the client's certificate; a certificate is judged by its key alone, before ours is sent.
 * Credit is granted when bytes are consumed, not when they arrive, and credit that nobody will consume is given back.
-* A stream of the peer counts against its limit until its bytes are consumed, not only until they arrived.
+* A stream of the peer counts against its limit until somebody was told of it and consumed its bytes.
 * No session tickets, so no resumption and no early data; QUIC version 1 only.
 """
 
@@ -236,10 +236,9 @@ class Engine(QuicConnection):
         """Count a stream of the peer as open although it ended, until :meth:`release_stream`."""
         self._held[unidirectional] += 1
 
-    def release_stream(self, unidirectional: bool) -> bool:
+    def release_stream(self, unidirectional: bool) -> None:
         """End what :meth:`hold_stream` began."""
         self._held[unidirectional] -= 1
-        return True
 
     def ping(self) -> None:
         """Send a PING, unless one is waiting to be sent."""
