@@ -11,12 +11,13 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
+from itertools import groupby
 
 from ..blocks import SpaceblockRequests
 from ..core import write_all
-from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, storage_error
+from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
 from ..manifest import EntryKind, Manifest
 from ..names import STAGING_PREFIX, alternative, check_names, local_rules, printable
 from ..options import Conflict, Durability
@@ -55,25 +56,17 @@ class FolderSink(Sink):
             self._root = os.open(self.path, _FOLDER)
         except OSError as error:
             raise storage_error(error, f"cannot receive into {printable(self.path)!r}") from error
-        self._check_space(sum(request.length or 0 for request in requests.items))
-        self._staging_name = STAGING_PREFIX + requests.uuid.hex()
+        except ValueError:
+            raise TargetMissing(f"{printable(self.path)!r} is no path on this system: choose another") from None
+        skip = self._look_around()
+        self._check_space(sum(request.length or 0 for i, request in enumerate(requests.items) if i not in skip))
+        staging_name = STAGING_PREFIX + requests.uuid.hex()
         with self._errors("create files in", self.path):
-            os.mkdir(self._staging_name, 0o700, dir_fd=self._root)
-            self._staging = os.open(self._staging_name, _FOLDER | _NO_FOLLOW, dir_fd=self._root)
+            os.mkdir(staging_name, 0o700, dir_fd=self._root)
+            self._staging_name = staging_name
+            self._staging = os.open(staging_name, _FOLDER | _NO_FOLLOW, dir_fd=self._root)
         for name in self._folders:
             os.close(self._folder(name))
-        skip = set()
-        if self._on_conflict in ("skip", "error"):
-            for item, name in enumerate(self._names):
-                if self._exists(name):
-                    if self._on_conflict == "error":
-                        raise TargetExists(
-                            f"{printable(name)!r} is already there: move it away or let it be renamed",
-                            errno=errno.EEXIST,
-                            item=item,
-                            name=name,
-                        )
-                    skip.add(item)
         return skip
 
     def memory(self, item: int, offset: int, length: int) -> memoryview | None:
@@ -93,38 +86,28 @@ class FolderSink(Sink):
     def finish(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item)
-        try:
-            with self._errors("flush", self._names[item], item):
+        with self._errors("flush", self._names[item], item):
+            try:
                 if self.durable:
                     os.fsync(fd)
-        finally:
-            os.close(fd)
+            finally:
+                os.close(fd)
 
     def place(self, items: Sequence[int]) -> list[str | SpaceblockError]:
-        results: list[str | SpaceblockError] = []
-        folders: dict[str, int] = {}
-        try:
-            for item in items:
-                try:
-                    results.append(self._place(item, folders))
-                except SpaceblockError as error:
-                    results.append(error)
-            if self.durable:
-                self._flush(folders.values())
-        except SpaceblockError as error:
-            results = [error] * len(items)
-        finally:
-            for folder in folders.values():
-                os.close(folder)
-        return results
+        results: dict[int, str | SpaceblockError] = {}
+        by_folder = sorted(items, key=self._parent)
+        for parent, group in groupby(by_folder, key=self._parent):
+            results.update(self._place_into(parent, list(group)))
+        return [results[item] for item in items]
 
     def discard(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item, -1)
             staged = item in self._staged
             self._staged.discard(item)
-        if fd >= 0:
-            os.close(fd)
+        with suppress(OSError):
+            if fd >= 0:
+                os.close(fd)
         if staged:
             with suppress(OSError):
                 os.unlink(str(item), dir_fd=self._staging)
@@ -135,8 +118,10 @@ class FolderSink(Sink):
         if self._staging >= 0:
             os.close(self._staging)
             self._staging = -1
+        if self._staging_name:
             with suppress(OSError):
                 os.rmdir(self._staging_name, dir_fd=self._root)
+            self._staging_name = ""
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
@@ -170,17 +155,41 @@ class FolderSink(Sink):
                 errno=errno.ENOSPC,
             )
 
-    def _flush(self, folders: Iterable[int]) -> None:
-        for folder in folders:
-            with self._errors("flush", self.path):
-                os.fsync(folder)
+    def _look_around(self) -> set[int]:
+        """What of the names is there already: the items to skip; raises for what makes a name unusable."""
+        for parent in {self._parent(item) for item in range(len(self._names))}.union(self._folders):
+            folder = self._existing(parent)
+            if folder is not None:
+                os.close(folder)
+        if self._on_conflict not in ("skip", "error"):
+            return set()
+        there = {item for item, name in enumerate(self._names) if self._exists(name)}
+        if there and self._on_conflict == "error":
+            raise self._taken(min(there))
+        return there
 
-    def _place(self, item: int, folders: dict[str, int]) -> str:
+    def _place_into(self, parent: str, items: Sequence[int]) -> dict[int, str | SpaceblockError]:
+        """Place items of one folder, which is flushed once for them all."""
+        results: dict[int, str | SpaceblockError] = {}
+        try:
+            folder = self._folder(parent)
+            try:
+                for item in items:
+                    try:
+                        results[item] = self._place(item, folder)
+                    except SpaceblockError as error:
+                        results[item] = error
+                if self.durable:
+                    with self._errors("flush", parent or self.path):
+                        os.fsync(folder)
+            finally:
+                os.close(folder)
+        except SpaceblockError as error:
+            results.update({item: error for item in items if isinstance(results.get(item, ""), str)})
+        return results
+
+    def _place(self, item: int, folder: int) -> str:
         wanted = self._names[item]
-        parent, _, _ = wanted.rpartition("/")
-        if parent not in folders:
-            folders[parent] = self._folder(parent)
-        folder = folders[parent]
         for number in range(_ALTERNATIVES_MAX):
             name = wanted if number == 0 else alternative(wanted, number)
             if self._try_place(item, folder, name.rpartition("/")[2]):
@@ -189,11 +198,18 @@ class FolderSink(Sink):
                 return name
             if self._on_conflict == "error":
                 break
-        raise TargetExists(
-            f"{printable(wanted)!r} is already there: move it away or let it be renamed",
+        raise self._taken(item)
+
+    def _parent(self, item: int) -> str:
+        return self._names[item].rpartition("/")[0]
+
+    def _taken(self, item: int) -> TargetExists:
+        name = self._names[item]
+        return TargetExists(
+            f"{printable(name)!r} is already there: move it away or let it be renamed",
             errno=errno.EEXIST,
             item=item,
-            name=wanted,
+            name=name,
         )
 
     def _try_place(self, item: int, folder: int, last: str) -> bool:
@@ -228,16 +244,18 @@ class FolderSink(Sink):
 
     def _folder(self, name: str) -> int:
         """A descriptor of the folder ``name`` below the target, made if missing; no part of it may be a link."""
-        fd = os.dup(self._root)
-        for part in name.split("/") if name else ():
-            try:
-                with self._errors("create the folder", name):
+        with self._errors("create the folder", name or self.path):
+            fd = os.dup(self._root)
+            for part in name.split("/") if name else ():
+                try:
                     with suppress(FileExistsError):
                         os.mkdir(part, dir_fd=fd)
+                        if self.durable:
+                            os.fsync(fd)
                     inner = self._enter(part, fd, name)
-            finally:
-                os.close(fd)
-            fd = inner
+                finally:
+                    os.close(fd)
+                fd = inner
         return fd
 
     def _enter(self, part: str, fd: int, name: str) -> int:
@@ -253,24 +271,32 @@ class FolderSink(Sink):
                 name=name,
             ) from None
 
+    def _existing(self, name: str) -> int | None:
+        """A descriptor of the folder ``name`` below the target, or None; no part of it may be a link."""
+        with self._errors("look into the folder", name or self.path):
+            fd = os.dup(self._root)
+            for part in name.split("/") if name else ():
+                try:
+                    inner = self._enter(part, fd, name)
+                except FileNotFoundError:
+                    return None
+                finally:
+                    os.close(fd)
+                fd = inner
+            return fd
+
     def _exists(self, name: str) -> bool:
         parent, _, last = name.rpartition("/")
-        fd = os.dup(self._root)
-        try:
-            for part in parent.split("/") if parent else ():
-                try:
-                    inner = os.open(part, _FOLDER | _NO_FOLLOW, dir_fd=fd)
-                except FileNotFoundError:
-                    return False
-                os.close(fd)
-                fd = inner
-            os.lstat(last, dir_fd=fd)
-        except FileNotFoundError:
+        folder = self._existing(parent)
+        if folder is None:
             return False
-        except OSError as error:
-            raise storage_error(error, f"cannot look at {printable(name)!r}") from error
+        try:
+            with self._errors("look at", name):
+                os.lstat(last, dir_fd=folder)
+        except TargetMissing:
+            return False
         finally:
-            os.close(fd)
+            os.close(folder)
         return True
 
     @contextmanager
