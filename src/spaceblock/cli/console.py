@@ -1,0 +1,283 @@
+"""What a command tells, to people on standard error or to programs as JSON on standard output.
+
+Text from elsewhere is printed through :func:`spaceblock.names.printable` only; JSON has the real names, escaped.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import json
+import logging
+import os
+import sys
+import threading
+import traceback
+from collections.abc import Mapping, Sequence
+from contextlib import closing, suppress
+from typing import TYPE_CHECKING, Any
+
+from ..bars import Row, open_display, size_text, title_of
+from ..errors import SpaceblockError
+from ..events import Progress, Receipt, ReceiptItem
+from ..names import printable
+
+if TYPE_CHECKING:
+    from ..incoming import Offer
+    from ..transfer import Transfer
+
+DIGESTS_SHOWN = 20
+"""Items whose digests are printed; of more there is a summary for people, and JSON has them all."""
+
+ITEMS_LISTED = 200
+"""Items of an offer that are listed before the user is asked."""
+
+INTERVAL = 0.25
+"""Seconds between two looks at a transfer: drawing takes time from it."""
+
+
+def open_console(*, json: bool, quiet: bool) -> Console:
+    """The console that the command's options ask for; what the library logs is told through it."""
+    console = JsonConsole() if json else Console(quiet=quiet)
+    logger = logging.getLogger("spaceblock")
+    logger.addHandler(_Warnings(console))
+    logger.propagate = False
+    return console
+
+
+class Console:
+    """Tells people. Tickets alone go to standard output."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._display = open_display(quiet=quiet)
+
+    def say(self, text: str) -> None:
+        """A sentence that helps but is not needed."""
+        if not self._quiet:
+            self._display.print(text)
+
+    def warn(self, text: str) -> None:
+        """Something that the user should know; the work goes on."""
+        self._display.print(f"spaceblock: {printable(text)}")
+
+    def invite(self, ticket: str, advice: str) -> None:
+        """The ticket for the other side, alone on its line, and what to do with it."""
+        self.say(advice)
+        print(ticket, flush=True)
+
+    def offer(self, offer: Offer, folder: str) -> None:
+        """Somebody wants to send."""
+        self.say(_headline(offer, folder))
+
+    def row(self, title: str, transfer_id: str | None) -> Row:
+        """Where the progress of one transfer goes."""
+        return self._display.row(title)
+
+    def complete(self, receipt: Receipt, done: str) -> None:
+        """Everything is verified; ``done`` is what was done with it: sent or received."""
+        if len(receipt.items) <= DIGESTS_SHOWN:
+            for item in receipt.items:
+                self.say(_digest_line(item))
+        moved = [item for item in receipt.items if not item.skipped]
+        skipped = len(receipt.items) - len(moved)
+        seconds = max(receipt.seconds, 1e-6)
+        self.say(
+            f"{done} {_count(len(moved))}{f' and skipped {skipped}' if skipped else ''}, {size_text(receipt.bytes)} in "
+            f"{seconds:.1f} s ({size_text(receipt.bytes / seconds)}/s), verified on both ends"
+        )
+
+    def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
+        """One transfer failed; called while its error is handled."""
+        with self._display.paused():
+            print_error(error.message)
+            if error.receipt is not None and error.receipt.items:
+                self.say(f"{_count(len(error.receipt.items))} of the transfer arrived and stays")
+
+    async def follow(self, transfer: Transfer, names: Sequence[str | None], transfer_id: str | None = None) -> Receipt:
+        """Show the progress of ``transfer`` until its end; returns, raises and cancels what awaiting it does.
+
+        It looks also when there is no news, so that the rate of a transfer that stands still falls to nothing.
+        """
+        outcome = asyncio.ensure_future(transfer)
+        try:
+            with closing(self.row(title_of(names), transfer_id)) as row:
+                while not outcome.done():
+                    row.update(transfer.progress)
+                    await asyncio.wait({outcome}, timeout=INTERVAL)
+                row.update(transfer.progress)
+            return outcome.result()
+        finally:
+            if not outcome.done():
+                outcome.cancel()
+                await asyncio.wait({outcome})
+
+    async def confirm(self, offer: Offer, folder: str) -> bool:
+        """Ask on the terminal whether to take ``offer``; anything but yes is no."""
+        with self._display.paused():
+            if self._quiet:
+                print(_headline(offer, folder), file=sys.stderr)
+            print(*_listing(offer), sep="\n", file=sys.stderr)
+            print("Accept? [y/N] ", end="", file=sys.stderr, flush=True)
+            return (await _read_line()).strip().lower() in ("y", "yes")
+
+
+class JsonConsole(Console):
+    """Tells programs, one object a line. People still get warnings and errors in words."""
+
+    def __init__(self) -> None:
+        super().__init__(quiet=True)
+
+    def invite(self, ticket: str, advice: str) -> None:
+        print_json({"type": "ticket", "ticket": ticket})
+
+    def offer(self, offer: Offer, folder: str) -> None:
+        items = [{"index": item.index, "name": item.name, "size": item.size} for item in offer.items]
+        print_json(
+            {
+                "type": "offer",
+                "transfer": offer.uuid,
+                "peer": offer.peer,
+                "dir": folder,
+                "total_size": offer.total_size,
+                "items": items,
+            }
+        )
+
+    def row(self, title: str, transfer_id: str | None) -> Row:
+        return _JsonRow(transfer_id)
+
+    def complete(self, receipt: Receipt, done: str) -> None:
+        print_json(
+            {
+                "type": "complete",
+                "transfer": receipt.uuid,
+                "peer": receipt.peer,
+                "bytes": receipt.bytes,
+                "seconds": receipt.seconds,
+                "items": [_json_item(item) for item in receipt.items],
+            }
+        )
+
+    def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
+        print_json(
+            {
+                "type": "error",
+                "code": error.code,
+                "message": error.message,
+                "transfer": transfer_id,
+                "name": error.name,
+                "phase": error.phase,
+                "remote": error.remote,
+                "items": [] if error.receipt is None else [_json_item(item) for item in error.receipt.items],
+            }
+        )
+        super().failed(error)
+
+
+class _JsonRow(Row):
+    def __init__(self, transfer_id: str | None) -> None:
+        self._transfer_id = transfer_id
+
+    def update(self, progress: Progress) -> None:
+        print_json(
+            {
+                "type": "progress",
+                "transfer": self._transfer_id,
+                "phase": progress.phase.value,
+                "bytes_done": progress.bytes_done,
+                "bytes_total": progress.bytes_total,
+                "rate": progress.rate,
+                "eta": progress.eta,
+                "verified": progress.verified,
+                "durable": progress.durable,
+                "items_done": progress.items_done,
+                "items_total": progress.items_total,
+                "current": progress.current,
+            }
+        )
+
+    def close(self) -> None:
+        return
+
+
+class _Warnings(logging.Handler):
+    """What the library logs, told like everything else."""
+
+    def __init__(self, console: Console) -> None:
+        super().__init__(logging.WARNING)
+        self._console = console
+
+    def emit(self, record: logging.LogRecord) -> None:
+        self._console.warn(record.getMessage())
+
+
+def print_json(value: Mapping[str, Any]) -> None:
+    """One object on a line of standard output."""
+    print(json.dumps(value), flush=True)
+
+
+def print_error(message: str) -> None:
+    """The sentence that every failure ends with; with SPACEBLOCK_DEBUG=1 also where it came from."""
+    if os.environ.get("SPACEBLOCK_DEBUG") == "1":
+        traceback.print_exc()
+    print(f"spaceblock: {printable(message)}", file=sys.stderr, flush=True)
+
+
+def _json_item(item: ReceiptItem) -> dict[str, Any]:
+    return {
+        "name": item.name,
+        "path": item.path,
+        "size": item.size,
+        "digest": item.digest,
+        "skipped": item.skipped,
+    }
+
+
+def _count(items: int) -> str:
+    return "1 item" if items == 1 else f"{items} items"
+
+
+def _digest_line(item: ReceiptItem) -> str:
+    name = printable(item.path or item.name or f"unnamed item {item.index}")
+    return f"skipped, it was there already: {name}" if item.skipped else f"BLAKE3 {item.digest}  {name}"
+
+
+def _headline(offer: Offer, folder: str) -> str:
+    total = "of unknown size" if offer.total_size is None else f"with {size_text(offer.total_size)}"
+    where = printable(os.path.abspath(folder))
+    return f"{offer.peer} offers {_count(len(offer.items))} {total}, to be stored in {where}"
+
+
+def _listing(offer: Offer) -> list[str]:
+    lines = []
+    for item in offer.items[:ITEMS_LISTED]:
+        size = "?" if item.size is None else size_text(item.size)
+        name = f"(unnamed item {item.index})" if item.name is None else printable(item.name)
+        lines.append(f"{size:>9}  {name}")
+    if len(offer.items) > ITEMS_LISTED:
+        lines.append(f"{'':>9}  ... and {len(offer.items) - ITEMS_LISTED} more")
+    return lines
+
+
+async def _read_line() -> str:
+    """A line from the terminal; empty at its end.
+
+    The thread that waits for it is a daemon and reads the descriptor itself, so that Ctrl-C need not wait for Enter.
+    """
+    loop = asyncio.get_running_loop()
+    line: asyncio.Future[bytes] = loop.create_future()
+
+    def give(data: bytes) -> None:
+        if not line.done():
+            line.set_result(data)
+
+    def read() -> None:
+        try:
+            data = os.read(sys.stdin.fileno(), 1024)
+        except OSError:
+            data = b""
+        with suppress(RuntimeError):  # the loop may be closed by now
+            loop.call_soon_threadsafe(give, data)
+
+    threading.Thread(target=read, name="spaceblock-prompt", daemon=True).start()
+    return (await line).decode(errors="replace")

@@ -1,0 +1,132 @@
+"""``spaceblock receive``: take offers into one folder, from whoever comes or from the ticket's listener."""
+
+from __future__ import annotations
+
+import asyncio
+import errno
+import os
+import sys
+from collections.abc import AsyncIterator
+
+from ..api import connect, listen
+from ..errors import ConnectionLost, SpaceblockError, TransferRefused, storage_error
+from ..incoming import Offer
+from ..interrupts import COMMAND_SIGNALS, run
+from ..names import printable
+from ..options import Conflict
+from .choices import Choices
+from .console import Console, open_console
+
+ADVICE = "On the other computer run: spaceblock send --to TICKET PATH"
+
+
+def receive(choices: Choices, folder: str, *, yes: bool, once: bool, on_conflict: Conflict) -> int:
+    """Receive into ``folder`` and return the exit code of the first offer that failed, or 0.
+
+    Raises what is wrong before anything is tried, such as :class:`StorageError` for a folder that cannot be used.
+    """
+    ticket, address, options = choices.find_ticket(), choices.address(), choices.options()
+    _check_folder(folder)
+    console = open_console(json=choices.json, quiet=choices.quiet)
+    receiver = _Receiver(console, folder, yes=yes, once=once, on_conflict=on_conflict)
+
+    async def work() -> int:
+        if ticket is not None:
+            async with connect(ticket, options=options) as peer:
+                return await receiver.take_all(peer.offers())
+        async with listen(*address, options=options) as listener:
+            console.invite(listener.ticket, ADVICE)
+            return await receiver.take_all(aiter(listener))
+
+    try:
+        return run(work(), COMMAND_SIGNALS, kill_next=True)
+    except SpaceblockError as error:
+        console.failed(error)
+        return error.exit_code
+
+
+class _Receiver:
+    """Answers offers, each in a task of its own, so that a long transfer keeps nobody waiting."""
+
+    def __init__(self, console: Console, folder: str, *, yes: bool, once: bool, on_conflict: Conflict) -> None:
+        self._console = console
+        self._folder = folder
+        self._yes = yes
+        self._once = once
+        self._on_conflict = on_conflict
+        self._question = asyncio.Lock()
+
+    async def take_all(self, offers: AsyncIterator[Offer]) -> int:
+        """Take offers until they end, or one; returns the first exit code that is not 0.
+
+        Raises :class:`ConnectionLost` where no offer came at all.
+        """
+
+        async def next_offer() -> Offer | None:
+            return await anext(offers, None)
+
+        taken = exit_code = 0
+        expects_more = True
+        coming = asyncio.create_task(next_offer())
+        answers: set[asyncio.Task[int]] = set()
+        try:
+            while answers or expects_more:
+                waited = answers | {coming} if expects_more else answers
+                done, _ = await asyncio.wait(waited, return_when=asyncio.FIRST_COMPLETED)
+                for answer in answers & done:
+                    answers.discard(answer)
+                    exit_code = exit_code or answer.result()
+                if expects_more and coming in done:
+                    offer = coming.result()
+                    expects_more = offer is not None and not self._once
+                    if offer is not None:
+                        taken += 1
+                        answers.add(asyncio.create_task(self._answer(offer)))
+                    if expects_more:
+                        coming = asyncio.create_task(next_offer())
+        finally:
+            unfinished = {coming, *answers}
+            for task in unfinished:
+                task.cancel()
+            await asyncio.gather(*unfinished, return_exceptions=True)
+        if not taken:
+            raise ConnectionLost("the sender ended the connection without an offer: ask what went wrong there")
+        return exit_code
+
+    async def _answer(self, offer: Offer) -> int:
+        """Deal with one offer to its end; returns its exit code."""
+        self._console.offer(offer, self._folder)
+        try:
+            if not self._yes:
+                await self._ask(offer)
+            transfer = offer.accept(self._folder, on_conflict=self._on_conflict)
+            receipt = await self._console.follow(transfer, [item.name for item in offer.items], offer.uuid)
+        except SpaceblockError as error:
+            self._console.failed(error, offer.uuid)
+            return error.exit_code
+        self._console.complete(receipt, "received")
+        return 0
+
+    async def _ask(self, offer: Offer) -> None:
+        """Decline and raise :class:`TransferRefused` unless the user wants the offer; one question at a time."""
+        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+            await offer.decline("nobody is there to be asked")
+            raise TransferRefused(
+                "the offer was declined, as there is no terminal to ask on: use --yes to accept unasked"
+            )
+        async with self._question:
+            if not await self._console.confirm(offer, self._folder):
+                await offer.decline()
+                raise TransferRefused("the offer was declined: answer y to accept the next")
+
+
+def _check_folder(folder: str) -> None:
+    """Find out that the folder cannot be used before anybody sends; raises :class:`StorageError`."""
+    try:
+        if not os.path.isdir(folder):
+            os.stat(folder)
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
+        if not os.access(folder, os.W_OK | os.X_OK):
+            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+    except OSError as error:
+        raise storage_error(error, f"cannot receive into {printable(folder)!r}") from error

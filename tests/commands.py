@@ -1,0 +1,180 @@
+"""The ``spaceblock`` command as a process of its own, with pipes or on a terminal."""
+
+from __future__ import annotations
+
+import fcntl
+import json
+import os
+import pty
+import signal
+import struct
+import subprocess
+import sys
+import termios
+import threading
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import IO, Any
+
+PATIENCE = 60.0
+"""Seconds after which a process that must end counts as hanging."""
+
+
+@dataclass
+class Ended:
+    """How a process ended, and what it wrote."""
+
+    code: int
+    out: str
+    err: str
+
+    @property
+    def objects(self) -> list[dict[str, Any]]:
+        """Standard output as JSON, one object a line."""
+        return [json.loads(line) for line in self.out.splitlines()]
+
+
+class Command:
+    """A process; ``read_line`` and ``read_until`` follow its standard output, ``end`` waits for it."""
+
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], log: Path, terminal: bool) -> None:
+        self._terminal = Terminal() if terminal else None
+        self._log = log
+        self._read: list[str] = []
+        with open(log, "wb") as errors:
+            descriptors: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": errors}
+            if self._terminal is not None:
+                descriptors = {"stdin": self._terminal.inner, "stderr": self._terminal.inner}
+            self.process = subprocess.Popen(
+                arguments, env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8", **descriptors
+            )
+        if self._terminal is not None:
+            self._terminal.start()
+
+    @property
+    def terminal(self) -> Terminal:
+        """The terminal it runs on."""
+        assert self._terminal is not None
+        return self._terminal
+
+    def read_line(self) -> str:
+        """The next line of standard output, or nothing at its end."""
+        line = self._out.readline()
+        self._read.append(line)
+        return line.rstrip("\n")
+
+    def read_until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
+        """The first JSON object of standard output that is ``wanted``."""
+        while line := self.read_line():
+            found: dict[str, Any] = json.loads(line)
+            if wanted(found):
+                return found
+        raise AssertionError(f"the command ended early: {self.end()}")
+
+    def end(self, number: signal.Signals | None = None) -> Ended:
+        """Wait for the end, after sending the signal ``number`` if there is one."""
+        if number is not None:
+            self.process.send_signal(number)
+        try:
+            rest, _ = self.process.communicate(timeout=PATIENCE)
+        finally:
+            self.process.kill()
+            self.process.wait()
+        written = self._log.read_text(encoding="utf-8") if self._terminal is None else self._terminal.close()
+        return Ended(self.process.returncode, "".join(self._read) + rest, written)
+
+    @property
+    def _out(self) -> IO[str]:
+        assert self.process.stdout is not None
+        return self.process.stdout
+
+
+class Terminal:
+    """A pseudo-terminal and what was written to it so far."""
+
+    def __init__(self) -> None:
+        self._outer, self.inner = pty.openpty()
+        fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        self._written = b""
+        self._changed = threading.Condition()
+        self._reader = threading.Thread(target=self._follow, daemon=True)
+
+    def start(self) -> None:
+        """Leave the terminal to the process that was started on it."""
+        os.close(self.inner)
+        self._reader.start()
+
+    def wait_for(self, text: str) -> None:
+        """Wait until ``text`` was written."""
+        with self._changed:
+            found = self._changed.wait_for(lambda: text.encode() in self._written, PATIENCE)
+            assert found, f"{text!r} is not in {self._written.decode(errors='replace')!r}"
+
+    def type(self, text: str) -> None:
+        """Press the keys."""
+        os.write(self._outer, text.encode())
+
+    def close(self) -> str:
+        """Everything that was written, once the process has ended."""
+        self._reader.join(PATIENCE)
+        os.close(self._outer)
+        return self._written.decode(errors="replace")
+
+    def _follow(self) -> None:
+        while True:
+            try:
+                data = os.read(self._outer, 65_536)
+            except OSError:  # how Linux says that nobody has the terminal open any more
+                return
+            with self._changed:
+                self._written += data
+                self._changed.notify_all()
+
+
+class Commands:
+    """Starts commands for one test; each side has a home, and so an identity, of its own."""
+
+    def __init__(self, folder: Path) -> None:
+        self._folder = folder
+        self._running: list[Command] = []
+
+    def start(self, *words: str | Path, home: str = "", terminal: bool = False, **environment: str) -> Command:
+        """Start ``spaceblock WORDS``; ``home`` names the identity, by default one for each of send and receive."""
+        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "SPACEBLOCK_TICKET")}
+        state = {
+            "SPACEBLOCK_HOME": str(self._folder / f"home-{home or (words[0] if words else 'none')}"),
+            "TERM": "xterm-256color",
+        }
+        arguments = [sys.executable, "-m", "spaceblock", *map(str, words)]
+        log = self._folder / f"stderr-{len(self._running)}"
+        command = Command(arguments, {**kept, **state, **environment}, log, terminal)
+        self._running.append(command)
+        return command
+
+    def run(self, *words: str | Path, home: str = "", terminal: bool = False, **environment: str) -> Ended:
+        """Start a command and wait for its end."""
+        return self.start(*words, home=home, terminal=terminal, **environment).end()
+
+    def kill(self) -> None:
+        """End what is left over."""
+        for command in self._running:
+            if command.process.poll() is None:
+                command.process.kill()
+                command.process.wait()
+            command.process.stdout.close()  # type: ignore[union-attr]
+
+
+@contextmanager
+def commands_in(folder: Path) -> Iterator[Commands]:
+    """Commands that do not outlive the block. They heed Ctrl-C also where this process was started to ignore it."""
+    before = signal.getsignal(signal.SIGINT)
+    if before is signal.SIG_IGN:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+    commands = Commands(folder)
+    try:
+        yield commands
+    finally:
+        commands.kill()
+        signal.signal(signal.SIGINT, before)
