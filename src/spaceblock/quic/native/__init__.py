@@ -1,0 +1,1 @@
+"""The native packet path: from a handshake's confirmation on, these modules carry packets without Python."""
