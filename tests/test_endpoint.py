@@ -357,9 +357,12 @@ async def test_a_bad_network_is_mended(fault: str) -> None:
         assert await (await streams.next()).read_all() == data
 
 
-async def test_a_full_socket_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> None:
-    class FullAtTimes:
-        """The endpoint's socket, which takes every third datagram at the second attempt only."""
+@pytest.mark.parametrize("error", [errno.EAGAIN, errno.EIO, errno.EINVAL, errno.ECONNREFUSED])
+async def test_a_socket_that_refuses_at_times_is_tried_again(monkeypatch: pytest.MonkeyPatch, error: int) -> None:
+    """EAGAIN: it is full. EIO, EINVAL: it cannot send trains of datagrams. ECONNREFUSED: an old report, for another."""
+
+    class RefusingAtTimes:
+        """The endpoint's socket, every third write to which fails."""
 
         def __init__(self, sock: socket.socket) -> None:
             self._sock = sock
@@ -369,14 +372,22 @@ async def test_a_full_socket_is_waited_for(monkeypatch: pytest.MonkeyPatch) -> N
             return getattr(self._sock, name)
 
         def sendto(self, data: bytes, address: Any) -> int:
-            self._attempts += 1
-            if self._attempts % 3 == 0:
-                raise BlockingIOError
+            self._refuse_at_times()
             return self._sock.sendto(data, address)
 
+        def sendmsg(self, *arguments: Any) -> int:
+            self._refuse_at_times()
+            return self._sock.sendmsg(*arguments)
+
+        def _refuse_at_times(self) -> None:
+            self._attempts += 1
+            if self._attempts % 3 == 0:
+                raise OSError(error, "not now")
+
+    data = random.Random(3).randbytes(512 * KIB)
     async with pair() as both:
-        monkeypatch.setattr(both.client_endpoint, "_sock", FullAtTimes(both.client_endpoint._sock))
+        monkeypatch.setattr(both.client_endpoint, "_sock", RefusingAtTimes(both.client_endpoint._sock))
         streams = Streams(both.server)
         stream = both.client.open_stream(unidirectional=True)
-        stream.write(bytes(512 * KIB), fin=True)
-        assert len(await (await streams.next()).read_all()) == 512 * KIB
+        stream.write(data, fin=True)
+        assert await (await streams.next()).read_all() == data

@@ -8,7 +8,7 @@ they do is sent once, at the end of it. A call from elsewhere schedules one ``se
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ErrorCode, LocalProtocolError, Unreachable, VersionMismatch
@@ -36,7 +36,7 @@ class Carrier(Protocol):
 
     local_address: Address
 
-    def send(self, datagrams: Iterable[tuple[bytes, Any]]) -> None:
+    def send(self, datagrams: list[tuple[bytes, Any]]) -> None:
         """Put datagrams on the wire, or drop them."""
 
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:

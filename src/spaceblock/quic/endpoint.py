@@ -14,7 +14,7 @@ import os
 import socket
 import sys
 from collections import deque
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, Unreachable
@@ -70,6 +70,7 @@ class Endpoint:
         self._idle = asyncio.Event()  # no connection is left
         self._idle.set()
         self._is_closing = False
+        self._has_trains = _knows_trains(sock)
 
     @classmethod
     async def bind(
@@ -156,7 +157,7 @@ class Endpoint:
 
     # For connections.
 
-    def send(self, datagrams: Iterable[tuple[bytes, Any]]) -> None:
+    def send(self, datagrams: list[tuple[bytes, Any]]) -> None:
         """Write datagrams; those that a full socket does not take wait for it."""
         if self.packet_filter is not None:
             passes = self.packet_filter
@@ -166,17 +167,26 @@ class Endpoint:
             while len(self._queue) > SEND_QUEUE:
                 self._queue.pop()
             return
-        send = self._sock.sendto
-        rest = iter(datagrams)
-        for data, address in rest:
+        start = 0
+        while start < len(datagrams):
+            stop = _train_stop(datagrams, start) if self._has_trains else start + 1
+            data, address = datagrams[start]
             try:
-                send(data, address)
-            except OSError:
+                if stop - start == 1:
+                    self._sock.sendto(data, address)
+                else:
+                    segment = (_SOL_UDP, _UDP_SEGMENT, len(data).to_bytes(2, sys.byteorder))
+                    self._sock.sendmsg([data for data, _ in datagrams[start:stop]], [segment], 0, address)
+            except OSError as error:
+                if stop - start > 1 and error.errno not in _PASSING:
+                    # A device without checksum offload, or a path for smaller datagrams: one at a time, from now on.
+                    self._has_trains = False
                 if not self._send_again(data, address):
-                    self._queue.append((data, address))
-                    self._queue.extend(rest)
+                    self._queue.extend(datagrams[start:])
                     self._loop.add_writer(self._sock, self._on_writable)
                     return
+                stop = start + 1
+            start = stop
 
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
         if connection in self._connections:
@@ -358,7 +368,12 @@ class Endpoint:
         self._on_connection = None
 
 
+_SOL_UDP = 17
+_UDP_SEGMENT = 103  # <linux/udp.h>; the socket module has no name for it yet
+_TRAIN = 64  # segments that every kernel takes
+_TRAIN_SIZE = 65_000  # of the 65507 bytes of one packet
 _UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
+_PASSING = _UNREACHABLE | {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
 _HAS_ERROR_QUEUE = sys.platform == "linux"
 _IP_RECVERR = 11  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet
 _IPV6_RECVERR = 25
@@ -401,6 +416,31 @@ async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any
             f"The address {_show(address)} cannot be found; check its spelling and the network.", phase="connect"
         ) from error
     return found[0][4]
+
+
+def _knows_trains(sock: socket.socket) -> bool:
+    """Whether the kernel cuts one write into datagrams of one size (UDP_SEGMENT)."""
+    try:
+        sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
+    except OSError:
+        return False
+    return sys.platform == "linux"
+
+
+def _train_stop(datagrams: list[tuple[bytes, Any]], start: int) -> int:
+    """Where the train that begins at ``start`` ends: one peer, one size, and the last one may be shorter."""
+    data, address = datagrams[start]
+    size = len(data)
+    stop = start + 1
+    limit = min(len(datagrams), start + min(_TRAIN, _TRAIN_SIZE // size))
+    while stop < limit:
+        data, other = datagrams[stop]
+        if len(data) > size or other != address:
+            break
+        stop += 1
+        if len(data) < size:
+            break
+    return stop
 
 
 async def _look_up(host: str, port: int, family: int, flags: int) -> list[Any]:
