@@ -82,6 +82,8 @@ class BufferSink(Sink):
                 f"{len(self._views)} buffers were given for {len(requests.items)} items: give one for each"
             )
         for index, (view, request) in enumerate(zip(self._views, requests.items, strict=True)):
+            if request.length is None:
+                raise BufferUnfit(f"the size of item {index} is not known yet: receive it into a folder", item=index)
             if len(view) != request.length:
                 raise BufferUnfit(
                     f"the buffer for item {index} has {len(view)} bytes and the item {request.length}: make them equal",
@@ -122,6 +124,8 @@ def _writable(buffer: object, index: int) -> memoryview:
             f"into[{index}] is a {type(buffer).__name__}, which is not a buffer: give a bytearray or an array",
             item=index,
         ) from None
+    except ValueError as error:
+        raise BufferUnfit(f"cannot fill into[{index}]: {error}; give a bytearray or an array", item=index) from error
     if view.readonly:
         view.release()
         raise BufferUnfit(f"the buffer for item {index} is read-only: give a bytearray or a writable array", item=index)

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from ..blocks import BlockSize, Partial, SpaceblockRequest, SpaceblockRequests
-from ..errors import BufferUnfit, LocalProtocolError, SourceChanged, SourceError, source_error
+from ..errors import BufferUnfit, LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
 from ..manifest import Entry, EntryKind, Manifest
 from ..names import local_rules, printable
 
@@ -27,6 +27,9 @@ if TYPE_CHECKING:
 logger = logging.getLogger("spaceblock")
 
 _PREPARING = "preparing"
+
+# Without O_NONBLOCK, opening what has become a named pipe meanwhile would wait for its writer.
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,7 +55,7 @@ class FileSource:
     def open(self) -> int:
         """A descriptor for reading; raises :class:`SourceError`, :class:`SourceChanged` among them."""
         try:
-            fd = os.open(self.path, os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0))
+            fd = os.open(self.path, _READ)
         except OSError as error:
             raise source_error(error, f"cannot open {printable(self.path)!r}", name=self.name) from error
         try:
@@ -134,7 +137,8 @@ def release_buffers(held: Sequence[Item | BufferSource]) -> None:
 
 
 def prepare(held: Sequence[Item | BufferSource]) -> Prepared:
-    """Look at every source; raises :class:`SourceError` or :class:`NameRejected` before anything is offered.
+    """Look at every source; raises :class:`SourceError`, :class:`NameRejected`, or :class:`LocalProtocolError` for two
+    of one name, before anything is offered.
 
     This walks folders and so belongs in a worker thread.
     """
@@ -176,6 +180,8 @@ def _expand(item: Item) -> Iterator[FileSource | str]:
         status = os.stat(path)
     except OSError as error:
         raise _source_error(error, path) from error
+    except ValueError:
+        raise SourceError(f"{printable(path)!r} is no path on this system: check it", phase=_PREPARING) from None
     if stat.S_ISDIR(status.st_mode):
         if item.range is not None:
             raise LocalProtocolError(f"{printable(path)!r} is a folder: a range can only be asked of a file or buffer")
@@ -187,7 +193,7 @@ def _expand(item: Item) -> Iterator[FileSource | str]:
 
 
 def _walk(path: str, name: str) -> Iterator[FileSource | str]:
-    yield name
+    yield local_rules().check(name)
     try:
         with os.scandir(path) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -199,6 +205,8 @@ def _walk(path: str, name: str) -> Iterator[FileSource | str]:
                 yield _file(entry.path, inner, entry.stat(follow_symlinks=False), None)
             else:
                 logger.warning("left out %s: it is a link or a special file", printable(entry.path))
+    except SpaceblockError:
+        raise
     except OSError as error:
         raise _source_error(error, path) from error
 
@@ -234,6 +242,8 @@ def _flat_view(source: object) -> memoryview:
         raise LocalProtocolError(
             f"cannot send a {type(source).__name__}: give a path, a buffer or a spaceblock.Item"
         ) from None
+    except ValueError as error:
+        raise BufferUnfit(f"cannot send this {type(source).__name__}: {error}; send its bytes instead") from error
     return flat(view)
 
 
