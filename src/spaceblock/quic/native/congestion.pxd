@@ -20,7 +20,7 @@ cdef class Congestion:
         self, uint64_t size, uint64_t largest, uint64_t next_pn, int64_t smoothed_rtt, int64_t now
     ) noexcept nogil
     cpdef void on_rtt(self, int64_t rtt) noexcept nogil  # a sample, before on_acked()
-    cpdef void on_lost(self, uint64_t pn, uint64_t next_pn, int64_t now) noexcept nogil  # each lost packet, ascending
+    cpdef void on_lost(self, uint64_t pn, uint64_t next_pn) noexcept nogil  # each lost packet, ascending
     cpdef void on_spurious(self, uint64_t pn) noexcept nogil  # a packet of on_lost() was acknowledged after all
     cpdef void on_persistent(self) noexcept nogil  # persistent congestion (RFC 9002, section 7.6)
     cpdef void on_app_limited(self, int64_t now) noexcept nogil  # nothing left to send, though the window has room
@@ -30,7 +30,7 @@ cdef class Congestion:
 
     # CUBIC, in datagrams and seconds; exact is the window in bytes with its fraction.
     cdef double exact, w_max, w_est, cwnd_prior, k
-    cdef int64_t epoch  # when this congestion avoidance began, -1 for none
+    cdef int64_t epoch  # when this stage of congestion avoidance began, -1 for none
     cdef int64_t limited_since  # when app_limited became true
     # HyStart++: rounds and their smallest round trips; INT64_MAX where there is none yet.
     cdef uint64_t round_stop
@@ -47,6 +47,7 @@ cdef class Congestion:
     cdef void grow(self, uint64_t size, int64_t smoothed_rtt, int64_t now) noexcept nogil
     cdef void end_round(self) noexcept nogil
     cdef void reduce(self) noexcept nogil
+    cdef void undo(self) noexcept nogil
     cdef void set_window(self, double value) noexcept nogil
 
 cdef class Pacer:

@@ -7,12 +7,15 @@ cpdef enum:
     RANGES_MAX = 64  # ranges remembered of what was received, and at most in an ACK frame written
     ACK_RANGES_MAX = 256  # ranges kept of an ACK frame read; those of older packets behind them are checked, then dropped
     DUPLICATE_WINDOW = 32768  # packet numbers below the largest in which a duplicate is told from a late packet
-    ACK_FRAME_MAX = 1074  # bytes of the longest ACK frame written: 2 + 4 varints of 8 bytes, then 63 * 2 of 8, rounded up
+    ACK_FRAME_MAX = 1034  # bytes of the longest ACK frame written: type, count, 3 numbers of 8 bytes, 63 pairs of them
 
 cpdef enum:  # what add() says
     REPEATED = 0  # a duplicate, or too old to tell: drop the packet unread
     IN_ORDER = 1  # the next number
     OUT_OF_ORDER = 2  # opens a gap or comes late: acknowledge at once if it is ack-eliciting (section 13.2.1)
+
+cdef enum:
+    SEEN_WORDS = 512  # of 64 bits: DUPLICATE_WINDOW
 
 cdef struct Range:
     uint64_t start  # half-open: the first packet number
@@ -39,15 +42,21 @@ cdef class PacketRanges:
     cdef readonly uint64_t floor  # numbers below are too old to tell
     cdef readonly size_t count  # of ranges
     cdef Range[RANGES_MAX] ranges  # newest first, disjoint, with gaps between
-    cdef uint64_t[DUPLICATE_WINDOW // 64] seen  # bit pn % DUPLICATE_WINDOW: received
+    cdef uint64_t[SEEN_WORDS] seen  # bit pn % DUPLICATE_WINDOW: received
 
     # Takes a packet that was authenticated; REPEATED, IN_ORDER or OUT_OF_ORDER. Import of a range known at hand-over:
     # add() each of its numbers, oldest first.
     cpdef int add(self, uint64_t pn, int64_t now) noexcept nogil
 
-    # Forget numbers below pn: the peer knows that we have them (section 13.2.4). They count as duplicates from now on.
+    # Forget numbers below pn: the peer knows that we have them (section 13.2.4). They are REPEATED from now on. The
+    # largest number stays, since every ACK frame tells of it.
     cpdef void forget_below(self, uint64_t pn) noexcept nogil
 
     # Writes a whole ACK frame of type 2 with as many ranges as fit, newest first; delay as in AckFrame. The bytes
     # written: 0 when nothing was received or not even the first range fits (ACK_FRAME_MAX is always enough).
     cdef size_t write_ack(self, uint8_t *out, size_t room, uint64_t delay) noexcept nogil
+
+    cdef int add_late(self, uint64_t pn) noexcept nogil
+    cdef void insert(self, size_t place, uint64_t pn) noexcept nogil
+    cdef void mark(self, uint64_t pn) noexcept nogil
+    cdef void clear(self, uint64_t start, uint64_t stop) noexcept nogil

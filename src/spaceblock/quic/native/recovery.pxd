@@ -33,7 +33,12 @@ cpdef enum:  # what on_timer() says
 cpdef enum:
     SENT_MAX = 131072  # packets tracked at most; the power of two to which the ring grows
     SENT_RESERVE = 1024  # of these, kept back from allowance() for acknowledgements, probes and control
-    LATE_MAX = 1024  # lost packets remembered at most, to notice that they were not lost
+    LATE_MAX = 1024  # lost packets remembered at most, for one probe time-out, to notice that they were not lost
+    PACKET_THRESHOLD = 3  # section 6.1.1
+    PACKET_THRESHOLD_MAX = 64  # where it ends when reordering is taken for loss again and again
+
+cdef enum:
+    SKIPPED_MAX = 16  # numbers remembered that were deliberately skipped
 
 cdef struct Sent:
     int64_t time  # when it was sent, microseconds
@@ -75,7 +80,7 @@ cdef class Recovery:
     # Bytes in flight that may be added now: the smaller of what window and pacer leave, at least a datagram for each
     # probe due, else 0 rather than less than a datagram. Says congestion.on_filled() when that stops the sender.
     cpdef uint64_t allowance(self, int64_t now) noexcept nogil
-    # When allowance() may have grown by waiting: the pacer's time; NEVER while the window is full, so wait for an ACK.
+    # When allowance() may have grown by waiting: the pacer's time; INT64_MAX while the window is full: wait for an ACK.
     cpdef int64_t send_time(self) noexcept nogil
     # The number of the next packet, which now and then steps over one (section 21.4). Changes nothing.
     cpdef uint64_t next_number(self) noexcept nogil
@@ -84,16 +89,19 @@ cdef class Recovery:
     cdef Sent *on_sent(self, uint64_t pn, int64_t now, size_t size, int flags) noexcept nogil
     # The same at hand-over for a packet sent before, ascending; numbers between are settled, not skipped.
     cdef Sent *adopt(self, uint64_t pn, int64_t time, size_t size, int flags) noexcept nogil
+    # At hand-over: numbers below pn that were not adopted are settled, and pn is the next. 0, or -1: no memory.
+    cpdef int start_at(self, uint64_t pn) noexcept nogil
     # The sender stopped though allowance() left room: no data, or no credit from the peer.
     cpdef void on_app_limited(self, int64_t now) noexcept nogil
 
     # ---- What comes back: walk both lists before the next call of on_sent(), on_ack() or on_timer() ----
 
-    cdef Sent *acked  # newly acknowledged (ACKED or LATE), ascending in each of the two states; ACK-only packets too
+    cdef Sent *acked  # newly acknowledged (ACKED or LATE), ascending; ACK-only packets too
     cdef Sent *lost  # newly lost, ascending, in flight all of them
-    # 0 and the two lists, or ACK_OF_UNSENT or ACK_OF_SKIPPED. Takes O(ranges + newly acknowledged + newly lost).
+    # 0 and the two lists, or ACK_OF_UNSENT or ACK_OF_SKIPPED. Takes O(ranges + newly acknowledged + newly lost), plus
+    # at most PACKET_THRESHOLD_MAX records; each range may search the late packets, a logarithm of LATE_MAX.
     cdef int on_ack(self, const AckFrame *frame, int64_t now) noexcept nogil
-    cpdef int64_t timeout(self) noexcept nogil  # when on_timer() is due; NEVER (2^63-1) for not at all
+    cpdef int64_t timeout(self) noexcept nogil  # when on_timer() is due; INT64_MAX: not at all
     cpdef int on_timer(self, int64_t now) noexcept nogil
     # The oldest ack-eliciting packet outstanding, whose frames a probe repeats (they are not lost); NULL for none.
     cdef Sent *oldest_outstanding(self) noexcept nogil
@@ -107,8 +115,10 @@ cdef class Recovery:
     cdef readonly int64_t max_ack_delay  # the peer's, microseconds
     cdef readonly int ack_delay_exponent  # the peer's
     cpdef int64_t pto(self) noexcept nogil  # one probe time-out, without backoff (section 6.2.1)
-    # Known from the handshake; rtt 0 leaves everything as it is.
-    cpdef void seed_rtt(self, int64_t latest, int64_t smoothed, int64_t variation, int64_t minimum) noexcept nogil
+    # At hand-over: what the handshake has measured.
+    cpdef void seed_rtt(
+        self, int64_t latest, int64_t smoothed, int64_t variation, int64_t minimum, int64_t now
+    ) noexcept nogil
     cpdef void reset_path(self) noexcept nogil  # another path: RTT, window and pacer as new (RFC 9000, section 9.4)
 
     # ---- State ----
@@ -117,6 +127,33 @@ cdef class Recovery:
     cdef readonly int64_t largest_acked  # -1 for none
     cdef readonly int pto_count  # probe time-outs in a row
     cdef readonly int probes  # packets that may go beyond the window
-    cdef readonly uint64_t lost_packets, late_packets  # for statistics: declared lost; acknowledged after all
-    cdef readonly uint64_t packet_threshold  # section 6.1.1: 3, more when reordering was taken for loss
+    cdef readonly uint64_t lost_total, late_total  # packets declared lost, and of these acknowledged after all
+    cdef readonly int64_t packet_threshold  # section 6.1.1: 3, more when reordering was taken for loss
     cdef readonly int time_threshold  # section 6.1.2, in eighths: 9, 10 when reordering was taken for loss
+    cdef bint has_sample, fresh_minimum  # an RTT is known; the next sample replaces min_rtt (section 5.2)
+    cdef uint64_t path_start  # packets below were sent on another path
+    cdef int64_t first_sample_time  # packets sent until then tell nothing of persistent congestion
+    cdef int64_t run_since  # when the first of the packets was sent that were lost with none acknowledged since; -1
+    cdef uint64_t eliciting_in_flight  # packets
+    cdef int64_t last_eliciting_time
+    cdef int64_t loss_time  # when the oldest packet counts as lost; INT64_MAX: not yet known
+    cdef int64_t wait_until  # what send_time() says
+    cdef Late *late  # a ring of LATE_MAX, ascending, and ascending in time
+    cdef size_t late_first, late_count
+    cdef Sent *lost_tail
+    cdef uint64_t[2] secret  # places the skipped numbers
+    cdef uint64_t draws, skip_at
+    cdef uint64_t[SKIPPED_MAX] skipped  # a ring, ascending
+    cdef size_t skipped_count  # ever
+
+    cdef Sent *track(self, int64_t time, size_t size, int flags) noexcept nogil
+    cdef void place_skip(self) noexcept nogil
+    cdef bint names_skipped(self, const AckFrame *frame) noexcept nogil
+    cdef void take_acked(self, Sent *record) noexcept nogil
+    cdef void pass_settled(self) noexcept nogil
+    cdef void find_late(self, const AckFrame *frame, int64_t now) noexcept nogil
+    cdef void on_late(self, Late *late) noexcept nogil
+    cdef void update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil
+    cdef void detect_lost(self, int64_t now) noexcept nogil
+    cdef bint declare_lost(self, uint64_t pn, Sent *record, int64_t now) noexcept nogil
+    cdef void remember(self, uint64_t pn, const Sent *record, int64_t now) noexcept nogil
