@@ -4,13 +4,24 @@ from __future__ import annotations
 
 import os
 import resource
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
+from dataclasses import dataclass
+from queue import Queue
 
 from blake3 import blake3
 
 from spaceblock.blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
+from spaceblock.core import MESSAGE_DATA_MAX, Deframer
+from spaceblock.errors import SpaceblockError
+from spaceblock.limits import MESSAGE_PAYLOAD_MAX, Limits
 from spaceblock.manifest import Entry, EntryKind, Manifest
+from spaceblock.messages import Message, Outcome, decode_message, pages_of_manifest, pages_of_requests
+from spaceblock.protocol.receiver import Failed, ItemAgreed, ItemLost, Receiver, ReceiverEvent, Settled
+from spaceblock.storage.landing import Landing
+from spaceblock.storage.ring import Ring
+from spaceblock.storage.sinks import Sink
 
 UUID = bytes(range(16))
 BLOCK = BlockSize.MIN
@@ -74,3 +85,116 @@ def no_more_descriptors(spare: int = 0) -> Iterator[None]:
     finally:
         for fd in held:
             os.close(fd)
+
+
+@dataclass(frozen=True)
+class Piece:
+    """A Block message as it was read from a data stream."""
+
+    item: int
+    offset: int
+    data: bytes
+
+
+def read_stream(data: bytes) -> list[Piece | Message]:
+    """The messages of a data stream (without its header); it must end between two of them."""
+    deframer = Deframer(MESSAGE_PAYLOAD_MAX, MESSAGE_DATA_MAX)
+    found: list[Piece | Message] = []
+    target = bytearray(MESSAGE_DATA_MAX)
+    position = 0
+    while position < len(data):
+        position = deframer.feed(data, position)
+        if deframer.event == Deframer.BLOCK:
+            deframer.set_target(target, 0)
+        elif deframer.event == Deframer.BLOCK_END:
+            found.append(Piece(deframer.item, deframer.offset, bytes(target[: deframer.length])))
+        elif deframer.event == Deframer.MESSAGE:
+            message = decode_message(deframer.message_type, deframer.payload)
+            assert message is not None
+            found.append(message)
+    assert deframer.at_boundary
+    return found
+
+
+class Host:
+    """What a landing needs of its transfer: the real machine, ring, sink and threads, without an event loop.
+
+    Jobs run in worker threads; what follows them runs in :meth:`settle`, in the caller's thread.
+    """
+
+    def __init__(self, requests: SpaceblockRequests, sink: Sink, ring: Ring, manifest: Manifest | None = None) -> None:
+        self.receiver = Receiver(Limits())
+        self.sink = sink
+        self.ring = ring
+        self.landings: list[Landing] = []
+        self.consumed = 0
+        self.lost: dict[int, SpaceblockError] = {}
+        self.outcomes: tuple[Outcome, ...] | None = None
+        self.error: SpaceblockError | None = None
+        self._agreed: list[int] = []
+        self._workers = ThreadPoolExecutor(2)
+        self._running = 0
+        self._finished: Queue[tuple[Callable[[BaseException | None], None], BaseException | None]] = Queue()
+        for page in pages_of_requests(requests, manifest is not None):
+            self.receiver.receive_message(page)
+        for names in pages_of_manifest(manifest.entries) if manifest is not None else ():
+            self.receiver.receive_message(names)
+        self.skipped = sink.prepare(requests, manifest)
+
+    def accept(self, skip: Iterable[int] = ()) -> None:
+        self.act(self.receiver.accept(self.skipped.union(skip)))
+
+    def landing(self) -> Landing:
+        """Another data stream."""
+        landing = Landing(self, len(self.landings), self._consume)
+        self.landings.append(landing)
+        return landing
+
+    def act(self, events: list[ReceiverEvent]) -> None:
+        for event in events:
+            if isinstance(event, ItemAgreed):
+                self._agreed.append(event.item)
+            elif isinstance(event, ItemLost):
+                self.lost[event.item] = event.error
+            elif isinstance(event, Settled):
+                self.outcomes = event.outcomes
+            elif isinstance(event, Failed):
+                self.error = event.error
+                for landing in self.landings:
+                    landing.close()
+
+    def fail(self, error: SpaceblockError) -> None:
+        self.act(self.receiver.fail(error))
+
+    def work(self, job: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        self._running += 1
+        future = self._workers.submit(job)
+        future.add_done_callback(lambda future: self._finished.put((done, future.exception())))
+
+    def settle(self) -> None:
+        """Wait for the workers, and place what both sides agree on."""
+        while self._running or self._agreed:
+            while self._running:
+                done, error = self._finished.get(timeout=60)
+                self._running -= 1
+                done(error)
+            agreed, self._agreed = self._agreed, []
+            for item, result in zip(agreed, self.sink.place(agreed), strict=True):
+                if isinstance(result, str):
+                    self.act(self.receiver.item_placed(item, result, self.sink.durable))
+                else:
+                    self.act(self.receiver.item_failed(item, result))
+
+    def receive(self, message: Message) -> None:
+        """A message on the control stream."""
+        self.act(self.receiver.receive_message(message))
+
+    def close(self) -> None:
+        for landing in self.landings:
+            landing.close()
+        self.settle()
+        self._workers.shutdown()
+        self.sink.close()
+
+    def _consume(self, count: int) -> None:
+        self.consumed += count

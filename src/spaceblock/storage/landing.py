@@ -73,7 +73,7 @@ class Landing:
         self._position = 0
         self._ends = False
         self.ended = False
-        self.blocks = 0  # that landed and were not yet counted by the transfer
+        self.blocks = 0
         self._slot: memoryview | None = None
         self._used = 0
         self._landing: _Step | None = None
@@ -105,13 +105,10 @@ class Landing:
             self._end()
 
     def close(self) -> None:
-        """Let go of everything but what a worker still uses."""
+        """Let go of everything but what a worker still uses; what arrived and was not read is credited."""
         self.ended = True
-        self._deframer.release()
-        self._arrived.clear()
+        self._let_go()
         self._steps.clear()
-        self._landing = None
-        self._host.ring.forget(self._advance)
 
     def _advance(self) -> None:
         consumed = 0
@@ -127,11 +124,12 @@ class Landing:
                     position = 0
                 self._position = position
                 self._handle(self._deframer.event)
-            if self._ends and not self._arrived and self._landing is None and not self.ended:
+            if self._ends and not self._arrived and not self.ended:
                 if not self._deframer.at_boundary:
                     raise RemoteProtocolError("the sender ended a data stream in the middle of a message")
                 self._end()
         except SpaceblockError as error:
+            self.close()
             self._host.fail(error)
         if consumed:
             self._consume(consumed)
@@ -214,11 +212,19 @@ class Landing:
             raise RemoteProtocolError(f"the sender sent {type(message).__name__} on a data stream")
         self._submit()
 
-    def _end(self) -> None:
-        self.ended = True
+    def _let_go(self) -> None:
         self._deframer.release()
         self._landing = None
+        self._host.ring.forget(self._advance)
+        unread = sum(map(len, self._arrived)) - self._position
         self._arrived.clear()
+        self._position = 0
+        if unread:
+            self._consume(unread)
+
+    def _end(self) -> None:
+        self.ended = True
+        self._let_go()
         self._act(self._host.receiver.stream_ended(self._key))
         self._submit()
 
