@@ -225,7 +225,7 @@ cdef class Pacer:
         self.tokens = quantum
 
     cpdef uint64_t allowed(self, uint64_t window, int64_t smoothed_rtt, int64_t now) noexcept nogil:
-        """RFC 9002, section 7.7: 1.25 windows a round trip; below a millisecond of it, timers are too coarse to pace."""
+        """RFC 9002, section 7.7: 1.25 windows a round trip; below a millisecond, timers are too coarse for it."""
         if smoothed_rtt < _PACED_RTT:
             self.rate = 0
             self.tokens = self.quantum

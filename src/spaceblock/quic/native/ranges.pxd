@@ -5,7 +5,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 
 cpdef enum:
     RANGES_MAX = 64  # ranges remembered of what was received, and at most in an ACK frame written
-    ACK_RANGES_MAX = 256  # ranges kept of an ACK frame read; those of older packets behind them are checked, then dropped
+    ACK_RANGES_MAX = 256  # ranges kept of an ACK frame read; older ones behind them are checked, then dropped
     DUPLICATE_WINDOW = 32768  # packet numbers below the largest in which a duplicate is told from a late packet
     ACK_FRAME_MAX = 1034  # bytes of the longest ACK frame written: type, count, 3 numbers of 8 bytes, 63 pairs of them
 

@@ -10,7 +10,7 @@
 
 cimport cython
 from cpython.bytes cimport PyBytes_AS_STRING
-from libc.stdint cimport INT64_MAX, UINT64_MAX
+from libc.stdint cimport INT64_MAX
 from libc.stdlib cimport calloc, free, malloc
 from libc.string cimport memcpy, memset
 
@@ -485,7 +485,7 @@ cdef class Recovery:
     def take_over(self, uint64_t pn, int64_t time, uint16_t size, int flags=ACK_ELICITING | IN_FLIGHT):
         cdef Sent *record = self.adopt(pn, time, size, flags)
         if record == NULL:
-            raise ValueError(f"packet {pn} comes before {self.sent.next_pn} or is one too many; adopt in ascending order")
+            raise ValueError(f"packet {pn} comes before {self.sent.next_pn}, or too many do; take them over ascending")
         record.control = <uint32_t>pn
 
     def acknowledge(self, spans, int64_t now, uint64_t delay=0):
