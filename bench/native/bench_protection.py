@@ -1,7 +1,7 @@
 """What protecting a packet costs: 1400 bytes of payload, sealed from two parts and opened, and header masks in batches.
 
-Each call crosses from Python once for every packet, which costs the same 150 ns or so in every row; the row of 0 bytes
-shows it together with what an AEAD costs before its first byte.
+Each call crosses from Python once for every packet, which costs about 600 ns in every row, more than the work itself.
+Take the row of 0 bytes off for the time of 1400 bytes. In the engine nothing crosses.
 """
 
 from __future__ import annotations

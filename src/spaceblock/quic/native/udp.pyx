@@ -39,9 +39,13 @@ cdef extern from *:
     #ifndef UDP_GRO
     #define UDP_GRO 104
     #endif
+    #define TRAINS 1
     #define MARKS 1
     #else
+    #define TRAINS 0
     #define MARKS 0
+    #endif
+    #if !defined(__linux__) && !defined(__FreeBSD__) && !defined(__NetBSD__) && !defined(__OpenBSD__)
     struct mmsghdr {
         struct msghdr msg_hdr;
         unsigned int msg_len;
@@ -148,7 +152,7 @@ cdef extern from *:
     uint16_t ntohs(uint16_t value)
     uint32_t htonl(uint32_t value)
     uint32_t ntohl(uint32_t value)
-    int EWOULDBLOCK, MARKS, MSG_DONTWAIT, MSG_TRUNC, MSG_CTRUNC, AF_INET, AF_INET6
+    int EWOULDBLOCK, TRAINS, MARKS, MSG_DONTWAIT, MSG_TRUNC, MSG_CTRUNC, AF_INET, AF_INET6
     int IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, SOL_SOCKET, SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
     int UDP_SEGMENT, UDP_GRO, IP_TOS, IP_RECVTOS, IPV6_TCLASS, IPV6_RECVTCLASS
     int IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE, IP_DONTFRAG, IPV6_DONTFRAG
@@ -398,7 +402,7 @@ cdef class SendBatch:
             many = segment * min(<size_t>PAYLOAD_MAX // segment, <size_t>SEGMENTS_MAX)
         while self.sent < total:
             left = total - self.sent
-            train = self.gso and left > segment and many > segment
+            train = TRAINS and self.gso and left > segment and many > segment
             if train:
                 done = self.send_train(fd, address, address_size, segment, min(left, many))
             else:
