@@ -83,9 +83,9 @@ class Offer:
         taken: ``"rename"`` to a free one, ``"skip"`` the item, ``"overwrite"`` it atomically, or raise an ``"error"``.
         With ``durability="fsync"`` a verified file survives a loss of power.
 
-        Raises :class:`LocalProtocolError` if the offer was answered before or is gone. Awaiting the transfer raises
-        :class:`StorageError`, :class:`NameRejected`, :class:`BufferUnfit` and what can happen on the way; the sender
-        is told the same.
+        Raises :class:`LocalProtocolError` if the offer was answered before. Awaiting the transfer raises
+        :class:`StorageError`, :class:`NameRejected`, :class:`BufferUnfit` and what can happen on the way, and has
+        happened where the offer is gone already; the sender is told the same.
         """
         if (folder is None) == (into is None):
             raise LocalProtocolError("give accept() either a folder or into=[...]")
@@ -105,7 +105,10 @@ class Offer:
         return self._incoming.accept(make_sink)
 
     async def decline(self, reason: str = "") -> None:
-        """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``."""
+        """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``.
+
+        Raises :class:`LocalProtocolError` if the offer was answered before; harmless if it is gone.
+        """
         text = "the receiver declined" + (f": {reason}" if reason else "")
         await self._incoming.decline(TransferRefused(text))
 
@@ -141,9 +144,10 @@ class Incoming(Job):
             future.add_done_callback(lambda end: end.cancelled() or end.exception())
         self._landings: dict[Stream, Landing] = {}
         self._streams_seen = 0
+        self._resets: list[asyncio.TimerHandle] = []
         self._agreed: list[int] = []
         self._placing = False
-        self._offer: Offer | None = None
+        self.offer: Offer | None = None
         self._offered_event: Offered | None = None
         self._reported_at = 0.0
         self._unreported_blocks = 0
@@ -185,7 +189,7 @@ class Incoming(Job):
     async def decline(self, error: SpaceblockError) -> None:
         """The user, or the end of the program, refuses the offer."""
         self._answer()
-        self.transfer._retrieved = True
+        self.seen = True
         self.fail(error)
         await self.finished.wait()
 
@@ -210,7 +214,7 @@ class Incoming(Job):
 
     def limit(self) -> float:
         limits = self._timeouts
-        if self._offer is None:
+        if self.offer is None:
             return limits.idle
         return {
             Phase.PREPARING: limits.verify,
@@ -221,7 +225,7 @@ class Incoming(Job):
         }.get(self.phase, limits.idle)
 
     def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
-        offer = self._offer
+        offer = self.offer
         receiver = self.receiver
         total = offer.total_size if offer is not None else None
         count = len(offer.items) if offer is not None else 0
@@ -261,9 +265,13 @@ class Incoming(Job):
             landing.receive_data(data, fin)
             self._after_data(stream, landing)
 
-        def receive_reset(code: int) -> None:
+        def give_up() -> None:
             landing.receive_reset()
             self._after_data(stream, landing)
+
+        def receive_reset(code: int) -> None:
+            # The sender's Error on the control stream says why, and may come later than the reset.
+            self._resets.append(self.loop.call_later(self._timeouts.close, give_up))
 
         stream.set_handlers(on_data=receive, on_reset=receive_reset)
         if first or fin:
@@ -301,8 +309,8 @@ class Incoming(Job):
     # Helpers.
 
     def _answer(self) -> None:
-        if self.answered or self.finished.is_set():
-            raise LocalProtocolError("the offer was answered before or is gone: wait for the next one")
+        if self.answered:
+            raise LocalProtocolError("the offer was answered before: wait for the next one")
         self.answered = True
 
     async def _prepare(self) -> set[int]:
@@ -323,10 +331,10 @@ class Incoming(Job):
     def _offered(self, event: Offered) -> None:
         self._offered_event = event
         self.uuid = event.requests.uuid
-        self._offer = Offer(self, event.requests, event.manifest)
+        self.offer = Offer(self, event.requests, event.manifest)
         self.enter(Phase.USER)
         self._report()
-        self._on_offer(self, self._offer)
+        self._on_offer(self, self.offer)
 
     def _receive(self, message: Message, payload_size: int) -> None:
         try:
@@ -397,6 +405,8 @@ class Incoming(Job):
                 future.set_exception(error)
 
     async def _clean_up(self) -> None:
+        for reset in self._resets:
+            reset.cancel()
         for landing in self._landings.values():
             landing.close()
         self._landings.clear()
@@ -405,7 +415,7 @@ class Incoming(Job):
         await self.when_workers_idle(lambda: self.sink.close(), self._timeouts.close)
 
     def _receipt(self, settled: Settled) -> Receipt:
-        assert self._offer is not None
+        assert self.offer is not None
         items = tuple(
             ReceiptItem(
                 offered.index,
@@ -415,10 +425,10 @@ class Incoming(Job):
                 outcome.digest.hex(),
                 outcome.kind is OutcomeKind.SKIPPED,
             )
-            for offered, outcome in zip(self._offer.items, settled.outcomes, strict=True)
+            for offered, outcome in zip(self.offer.items, settled.outcomes, strict=True)
             if outcome.kind is not OutcomeKind.FAILED
         )
-        receipt = Receipt(self._offer.uuid, self.peer_id, items, sum(item.size for item in items), self.seconds)
+        receipt = Receipt(self.offer.uuid, self.peer_id, items, sum(item.size for item in items), self.seconds)
         error = first_error(settled.errors, settled.outcomes)
         if error is not None:
             error.receipt = receipt

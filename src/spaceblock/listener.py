@@ -14,12 +14,13 @@ from .admission import AdmissionBook
 from .errors import ConnectionFailed, LimitExceeded, LocalProtocolError, SpaceblockError, error_code
 from .identity import Identity
 from .incoming import Offer
+from .mailbox import Mailbox
 from .options import Options
 from .peer import Peer
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig, TransportOptions
 from .tickets import ADDRESSES_MAX
-from .transfer import spawn
+from .transfer import Unseen, spawn
 
 
 class Listener:
@@ -39,11 +40,10 @@ class Listener:
         self._endpoint: Endpoint | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self._peers: set[Peer] = set()
-        self._unclaimed: asyncio.Queue[Peer | None] = asyncio.Queue()
-        self._offers: asyncio.Queue[tuple[Peer, Offer] | None] = asyncio.Queue()
-        self._claimed: set[Peer] = set()
+        self._unclaimed: Mailbox[Peer] = Mailbox()
+        self._offers: Mailbox[Offer] = Mailbox()
         self._tasks: set[asyncio.Task[Any]] = set()
-        self._unseen: list[SpaceblockError] = []
+        self._unseen = Unseen()
         self._closing = False
 
     @classmethod
@@ -75,23 +75,13 @@ class Listener:
 
     async def peers(self) -> AsyncIterator[Peer]:
         """Every peer that is admitted, to send to; its offers then come through :meth:`Peer.offers` alone."""
-        while True:
-            peer = await self._unclaimed.get()
-            if peer is None:
-                self._unclaimed.put_nowait(None)
-                return
-            if peer.closed:
-                continue
-            self._claim(peer)
+        async for peer in self._unclaimed:
+            peer.deliver_offers_to(None)
             yield peer
 
     async def __aiter__(self) -> AsyncIterator[Offer]:
-        while True:
-            entry = await self._offers.get()
-            if entry is None:
-                self._offers.put_nowait(None)
-                return
-            yield entry[1]
+        async for offer in self._offers:
+            yield offer
 
     async def close(self) -> None:
         """Wait for the transfers that run, decline what is unanswered, and close; harmless when done twice.
@@ -101,7 +91,7 @@ class Listener:
         self._closing = True
         results = await asyncio.gather(*(peer.close() for peer in self._peers), return_exceptions=True)
         await self._release()
-        for result in results:
+        for result in (self._unseen.take(), *results):
             if isinstance(result, BaseException):
                 raise result
 
@@ -147,40 +137,24 @@ class Listener:
             connection.close(0, "the listener is closing")
             return
         peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone)
-        peer.deliver_offers_to(lambda offer: self._offers.put_nowait((peer, offer)))
+        peer.deliver_offers_to(self._offers)
         self._peers.add(peer)
-        self._unclaimed.put_nowait(peer)
-
-    def _claim(self, peer: Peer) -> None:
-        self._claimed.add(peer)
-        peer.deliver_offers_to(None)
-        kept = []
-        while not self._offers.empty():
-            entry = self._offers.get_nowait()
-            if entry is not None and entry[0] is peer:
-                peer.take_offer(entry[1])
-            else:
-                kept.append(entry)
-        for entry in kept:
-            self._offers.put_nowait(entry)
+        self._unclaimed.put(peer)
 
     def _peer_gone(self, peer: Peer) -> None:
+        self._unclaimed.discard(peer)
         if not self._closing:
             spawn(self._tasks, self._bury(peer))
 
     async def _bury(self, peer: Peer) -> None:
         """Keep what nobody saw of a peer that left, and forget the rest."""
-        try:
-            await peer.close()
-        except SpaceblockError as error:
-            if peer not in self._claimed:
-                self._unseen.append(error)
+        await peer.wait_finished()
+        peer.unseen.move_to(self._unseen)
         self._peers.discard(peer)
-        self._claimed.discard(peer)
 
     async def _release(self) -> None:
-        self._offers.put_nowait(None)
-        self._unclaimed.put_nowait(None)
+        self._offers.close()
+        self._unclaimed.close()
         for task in self._tasks:
             task.cancel()
         if self._tasks:

@@ -187,6 +187,8 @@ class Outgoing(Job):
         assert self._prepared is not None
         lanes = iter(list(lanes_of(wanted, self._prepared.sources)))
         pumps = [spawn(self._tasks, self._pump(lanes)) for _ in range(DATA_STREAMS)]
+        for pump in pumps:
+            pump.add_done_callback(lambda end: end.cancelled() or end.exception())
         await asyncio.wait({*pumps, self._end}, return_when=asyncio.FIRST_EXCEPTION)
         try:
             for pump in pumps:
@@ -224,8 +226,6 @@ class Outgoing(Job):
                 self._feeds.discard(feed)
                 if stopped or self._end.done():
                     self._streams.discard(stream)
-                feed_closed = self.in_worker(feed.close)
-            await feed_closed
 
     async def _carry(self, feed: Feed, stream: Stream, name: str | None) -> None:
         self._current = name
@@ -242,20 +242,26 @@ class Outgoing(Job):
                     return
                 await stream.drain(DATA_BACKLOG)
         finally:
-            # A cancelled pump still owns what the worker fills: callers' buffers must not outlive the transfer there.
-            if not filling.done():
-                await asyncio.wait({filling})
-            if not filling.cancelled() and filling.exception() is None:
-                for piece in filling.result().pieces:
-                    piece.release()
-            for slot in slots:
-                self._ring.give(slot)
+            # A pump that is stopped does not wait for the disk, but nothing may be taken from under a worker.
+            if filling.done():
+                self._put_away(filling, feed, slots)
+            else:
+                filling.add_done_callback(lambda filling: self._put_away(filling, feed, slots))
+
+    def _put_away(self, filling: asyncio.Future[Filled], feed: Feed, slots: list[memoryview]) -> None:
+        """No worker uses ``feed`` and ``slots`` any more, nor the callers' buffers in what it filled last."""
+        if not filling.cancelled() and filling.exception() is None:
+            filling.result().release()
+        for slot in slots:
+            self._ring.give(slot)
+        self.in_worker(feed.close)
 
     def _write(self, stream: Stream, filled: Filled) -> None:
-        for piece in filled.pieces:
-            stream.write(piece)
-            piece.release()
-        filled.pieces.clear()
+        try:
+            for piece in filled.pieces:
+                stream.write(piece)
+        finally:
+            filled.release()
         assert self._sender is not None
         for item, size, digest in filled.sent:
             self._sender.item_sent(item, size, digest)

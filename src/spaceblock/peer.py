@@ -23,6 +23,7 @@ from .errors import (
 )
 from .events import Phase
 from .incoming import Incoming, Offer
+from .mailbox import Mailbox
 from .messages import Hello, Message, StreamType, encode_stream_header
 from .names import printable
 from .options import Options
@@ -31,7 +32,7 @@ from .protocol.sender import error_message
 from .protocol.session import StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream
 from .storage.sources import hold_buffers
-from .transfer import Transfer, spawn
+from .transfer import Transfer, Unseen
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -62,10 +63,10 @@ class Peer:
         self._outgoing: set[Outgoing] = set()
         self._incoming: set[Incoming] = set()
         self._by_uuid: dict[bytes, Incoming] = {}
-        self._offers: asyncio.Queue[Offer | None] = asyncio.Queue()
-        self._offer_handler: Callable[[Offer], None] = self._offers.put_nowait
-        self._unseen: list[SpaceblockError] = []
-        self._tasks: set[asyncio.Task[Any]] = set()
+        self.unseen = Unseen()
+        """Transfers of this peer that failed and that nobody has awaited."""
+        self._own_offers: Mailbox[Offer] = Mailbox()
+        self._offers = self._own_offers
         self._closing = False
         self._gone = False
         self._keep_alive = self._loop.call_later(self._ping_interval, self._ping)
@@ -86,18 +87,14 @@ class Peer:
         if len(self._outgoing) >= self._options.limits.transfers:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
         outgoing = Outgoing(self._connection, self.peer_id, hold_buffers(sources), self._options.timeouts)
+        outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
         outgoing.start()
-        spawn(self._tasks, self._forget_outgoing(outgoing))
         return outgoing.transfer
 
     async def offers(self) -> AsyncIterator[Offer]:
         """What the peer wants to send, as it comes; ends with the connection."""
-        while True:
-            offer = await self._offers.get()
-            if offer is None:
-                self._offers.put_nowait(None)
-                return
+        async for offer in self._own_offers:
             yield offer
 
     @property
@@ -112,15 +109,16 @@ class Peer:
         """
         self._closing = True
         await self._decline_unanswered()
-        while self._outgoing or self._incoming:
-            running = [*self._outgoing, *self._incoming]
-            await asyncio.wait([self._loop.create_task(job.finished.wait()) for job in running])
-            await asyncio.sleep(0)
-            await self._decline_unanswered()
+        await self.wait_finished()
         await self._close_connection(ErrorCode.NO_ERROR, "")
-        unseen, self._unseen = self._unseen, []
-        if unseen:
-            raise unseen[0]
+        error = self.unseen.take()
+        if error is not None:
+            raise error
+
+    async def wait_finished(self) -> None:
+        """Wait until no transfer lives."""
+        while jobs := [*self._outgoing, *self._incoming]:
+            await jobs[0].finished.wait()
 
     async def abort(self) -> None:
         """Cancel all transfers and close the connection."""
@@ -131,7 +129,7 @@ class Peer:
         for job in jobs:
             await job.finished_in_any_case()
         await self._close_connection(ErrorCode.CANCELLED, "cancelled")
-        self._unseen.clear()
+        self.unseen.take()
 
     async def __aenter__(self) -> Self:
         return self
@@ -159,13 +157,13 @@ class Peer:
         session.start()
         await asyncio.shield(self._greeted)
 
-    def deliver_offers_to(self, handler: Callable[[Offer], None] | None) -> None:
-        """Say who gets this peer's offers instead of :meth:`offers`; None: :meth:`offers` again."""
-        self._offer_handler = handler or self._offers.put_nowait
-
-    def take_offer(self, offer: Offer) -> None:
-        """An offer of this peer that was delivered elsewhere before."""
-        self._offers.put_nowait(offer)
+    def deliver_offers_to(self, mailbox: Mailbox[Offer] | None) -> None:
+        """Say who gets this peer's offers, those that wait too, instead of :meth:`offers`; None: :meth:`offers`."""
+        mine = {incoming.offer for incoming in self._incoming}
+        waiting = self._offers.take_out(mine.__contains__)
+        self._offers = mailbox or self._own_offers
+        for offer in waiting:
+            self._offers.put(offer)
 
     def _start_session(self, stream: Stream) -> MessageStream:
         self._session = MessageStream(stream, self._receive_session, self._session_ended, self._fail_connection)
@@ -242,9 +240,9 @@ class Peer:
         incoming = Incoming(
             stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read
         )
+        incoming.on_finished = lambda: self._forget_incoming(incoming)
         self._incoming.add(incoming)
         incoming.start()
-        spawn(self._tasks, self._forget_incoming(incoming))
         self._consume_rest(stream, opening)
         incoming.read_control(opening.rest, fin)
 
@@ -258,26 +256,22 @@ class Peer:
             incoming.fail(RemoteProtocolError("the sender uses one transfer's UUID for another"))
             return
         self._by_uuid[incoming.uuid] = incoming
-        self._offer_handler(offer)
+        self._offers.put(offer)
 
     # The end.
 
-    async def _forget_outgoing(self, outgoing: Outgoing) -> None:
-        await outgoing.finished.wait()
+    def _forget_outgoing(self, outgoing: Outgoing) -> None:
         self._outgoing.discard(outgoing)
-        self._keep_unseen(outgoing)
+        self.unseen.add(outgoing)
 
-    async def _forget_incoming(self, incoming: Incoming) -> None:
-        await incoming.finished.wait()
+    def _forget_incoming(self, incoming: Incoming) -> None:
         self._incoming.discard(incoming)
         if self._by_uuid.get(incoming.uuid) is incoming:
             del self._by_uuid[incoming.uuid]
         if incoming.answered:
-            self._keep_unseen(incoming)
-
-    def _keep_unseen(self, job: Outgoing | Incoming) -> None:
-        if job.unseen_error is not None:
-            self._unseen.append(job.unseen_error)
+            self.unseen.add(incoming)
+        elif incoming.offer is not None:
+            self._offers.discard(incoming.offer)
 
     async def _decline_unanswered(self) -> None:
         for incoming in list(self._incoming):
@@ -290,10 +284,6 @@ class Peer:
         await self._connection.wait_closed()
         if not self._gone:
             self._connection_closed(CloseReason(code, reason))
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
 
     def _fail_connection(self, error: SpaceblockError) -> None:
         """The peer broke a rule that concerns the whole connection."""
@@ -316,7 +306,7 @@ class Peer:
             self._greeted.set_exception(error)
         for job in [*self._outgoing, *self._incoming]:
             job.connection_lost(error)
-        self._offers.put_nowait(None)
+        self._own_offers.close()
         self._on_gone(self)
 
     def _check_open(self) -> None:

@@ -18,6 +18,9 @@ _T = TypeVar("_T")
 _RATE_SPAN = 3.0
 """Seconds over which the rate is averaged."""
 
+_UNSEEN_MAX = 16
+"""Failed transfers remembered for who leaves without having awaited them, who is told of one."""
+
 
 class Transfer:
     """A started transfer, made by :meth:`Peer.send` and :meth:`Offer.accept`.
@@ -29,7 +32,6 @@ class Transfer:
 
     def __init__(self, job: Job) -> None:
         self._job = job
-        self._retrieved = False
 
     def __await__(self) -> Generator[Any, None, Receipt]:
         return self._wait().__await__()
@@ -55,7 +57,7 @@ class Transfer:
         self._job.cancel()
 
     async def _wait(self) -> Receipt:
-        self._retrieved = True
+        self._job.seen = True
         try:
             await self._job.finished.wait()
         except asyncio.CancelledError:
@@ -68,15 +70,20 @@ class Transfer:
 class Job:
     """What both directions share: the worker threads, the watch over time, the figures and the outcome."""
 
+    seen = False
+    """Somebody has awaited the transfer, or need not be told how it ended."""
+
     def __init__(self, idle: float) -> None:
         self.loop = asyncio.get_running_loop()
         self.finished = asyncio.Event()
+        self.on_finished: Callable[[], None] = lambda: None
+        """Called once, when the outcome stands."""
         self.phase = Phase.PREPARING
         self.transfer = Transfer(self)
         self.idle = idle
         self._workers = ThreadPoolExecutor(DATA_STREAMS, thread_name_prefix="spaceblock-disk")
         self._running: set[asyncio.Future[Any]] = set()
-        self._outcome: Receipt | SpaceblockError | None = None
+        self.outcome: Receipt | SpaceblockError | None = None
         self._news: asyncio.Future[None] | None = None
         self._started = monotonic()
         self._last_change = self._started
@@ -126,12 +133,15 @@ class Job:
 
     @property
     def unseen_error(self) -> SpaceblockError | None:
-        """Why the transfer failed, unless somebody has awaited it."""
-        return self._outcome if isinstance(self._outcome, SpaceblockError) and not self.transfer._retrieved else None
+        """Why the transfer failed, unless somebody knows."""
+        return self.outcome if isinstance(self.outcome, SpaceblockError) and not self.seen else None
 
     def enter(self, phase: Phase) -> None:
-        """A new phase begins: its time limit starts now."""
+        """A new phase begins: its time limit starts now. Waiting for an answer is no part of the time it took."""
         self.phase = phase
+        if phase is Phase.MOVING:
+            self._started = monotonic()
+            self._samples = deque([(self._started, 0)])
         self.changed()
 
     def changed(self) -> None:
@@ -163,10 +173,10 @@ class Job:
 
     def result(self) -> Receipt:
         """The outcome, once finished."""
-        if isinstance(self._outcome, SpaceblockError):
-            raise self._outcome
-        assert self._outcome is not None
-        return self._outcome
+        if isinstance(self.outcome, SpaceblockError):
+            raise self.outcome
+        assert self.outcome is not None
+        return self.outcome
 
     def in_worker(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
         """Run ``function`` in one of this transfer's own threads, so that no other transfer waits for its disk."""
@@ -203,9 +213,10 @@ class Job:
                 self._ticker.cancel()
             self._workers.shutdown(wait=False)
             self.phase = Phase.DONE
-            self._outcome = outcome
+            self.outcome = outcome
             self.finished.set()
             self.changed()
+            self.on_finished()
 
     def _tick(self) -> None:
         self._ticker = self.loop.call_later(HEARTBEAT, self._tick)
@@ -230,6 +241,30 @@ class Job:
             samples.popleft()
         start, before = samples[0]
         return max(done - before, 0) / (now - start) if now > start else 0.0
+
+
+class Unseen:
+    """Transfers that failed and that nobody has awaited yet, so that whoever leaves is told of the first."""
+
+    def __init__(self) -> None:
+        self._jobs: list[Job] = []
+
+    def add(self, *jobs: Job) -> None:
+        """Remember those of ``jobs`` that failed unseen; of very many only the first."""
+        self._jobs = [job for job in (*self._jobs, *jobs) if job.unseen_error is not None][:_UNSEEN_MAX]
+
+    def move_to(self, other: Unseen) -> None:
+        """Let ``other`` tell of them."""
+        other.add(*self._jobs)
+        self._jobs = []
+
+    def take(self) -> SpaceblockError | None:
+        """The first error that is unseen until now; from now on all of them count as seen."""
+        errors = [job.unseen_error for job in self._jobs]
+        for job in self._jobs:
+            job.seen = True
+        self._jobs = []
+        return next((error for error in errors if error is not None), None)
 
 
 async def either(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:

@@ -36,7 +36,8 @@ class Pair:
 
     async def offer(self) -> spaceblock.Offer:
         """The next offer that arrives there."""
-        return await anext(self.there.offers())
+        offer: spaceblock.Offer = await within(anext(self.there.offers()))
+        return offer
 
 
 @asynccontextmanager
@@ -55,7 +56,8 @@ async def deliver(peers: Pair, *sources: Any, **choices: Any) -> tuple[spacebloc
     """Send ``sources`` from here to there, where they are accepted with ``choices``; both sides' receipts."""
     sending = peers.here.send(*sources)
     offer = await peers.offer()
-    return await within(asyncio.gather(sending, offer.accept(**choices)))
+    sent, received = await within(asyncio.gather(sending, offer.accept(**choices)))
+    return sent, received
 
 
 async def within(work: Awaitable[Any], seconds: float = PATIENCE) -> Any:
@@ -109,9 +111,12 @@ def digest_of(data: bytes | bytearray | memoryview) -> str:
 
 def tree(folder: Path) -> dict[str, bytes | None]:
     """Everything below ``folder``, hidden things too: files with their bytes, folders with None."""
-    return {
-        str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")
-    }
+    return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def names_below(folder: Path) -> list[str]:
+    """The names of everything below ``folder``."""
+    return [str(path.relative_to(folder)) for path in folder.rglob("*")]
 
 
 def resizable(buffer: bytearray) -> bool:

@@ -12,6 +12,7 @@ import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -19,17 +20,18 @@ import spaceblock
 from spaceblock.identity import Identity
 from spaceblock.storage.folder import FolderSink
 
+from .stages import sender_reads
 from .support import BLOCK, Pair, assert_helpful, failure, failures, file_of, pair, resizable, tree, until, within
 
 NOBODY = 65_534
 __all__ = ["FolderSink"]
 
 
-async def fail(peers: Pair, *sources: object, **choices: object) -> list[spaceblock.SpaceblockError]:
+async def fail(peers: Pair, *sources: object, **choices: Any) -> list[spaceblock.SpaceblockError]:
     """The sender's and the receiver's error when ``sources`` are accepted with ``choices``."""
     sending = peers.here.send(*sources)
     offer = await within(peers.offer())
-    return await failures(sending, offer.accept(**choices))  # type: ignore[arg-type]
+    return await failures(sending, offer.accept(**choices))
 
 
 # Sources.
@@ -165,30 +167,6 @@ async def test_a_source_that_shrank_after_it_was_offered_is_not_sent(tmp_path: P
     assert tree(inbox) == {}
 
 
-class Tap:
-    """Holds a sender's reads back after the first, so that a test can do something in the middle of a file."""
-
-    def __init__(self, monkeypatch: pytest.MonkeyPatch) -> None:
-        import spaceblock.storage.feed as feed
-
-        self._loop = asyncio.get_running_loop()
-        self._read = feed.fill_blocks
-        self.in_the_middle = asyncio.Event()
-        self._may_go_on = asyncio.Event()
-        self._reads = 0
-        monkeypatch.setattr(feed, "fill_blocks", self._fill_blocks)
-
-    def go_on(self) -> None:
-        self._may_go_on.set()
-
-    def _fill_blocks(self, *arguments: object) -> object:
-        self._reads += 1
-        if self._reads == 2:
-            self._loop.call_soon_threadsafe(self.in_the_middle.set)
-            asyncio.run_coroutine_threadsafe(self._may_go_on.wait(), self._loop).result(timeout=20)
-        return self._read(*arguments)  # type: ignore[arg-type]
-
-
 @pytest.mark.parametrize("change", ["shorter", "longer", "rewritten"])
 async def test_a_source_that_changes_while_it_is_sent_fails_and_leaves_nothing(
     change: str, tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
@@ -196,19 +174,19 @@ async def test_a_source_that_changes_while_it_is_sent_fails_and_leaves_nothing(
     size = 24 * BLOCK
     source = file_of(tmp_path, "log", size)
     other = file_of(tmp_path, "other", 10)
-    tap = Tap(monkeypatch)
+    gate = sender_reads(monkeypatch)
     async with pair() as peers:
         sending = peers.here.send(source, other)
         offer = await peers.offer()
         receiving = offer.accept(inbox)
-        await within(tap.in_the_middle.wait())
+        await within(gate.reached.wait())
         if change == "shorter":
             os.truncate(source, size // 2)
         else:
             with source.open("ab" if change == "longer" else "r+b") as file:
                 file.write(b"changed")
             os.utime(source, ns=(1, 1))
-        tap.go_on()
+        gate.open()
         ours, theirs = await failures(sending, receiving)
     for error in (ours, theirs):
         assert isinstance(error, spaceblock.SourceChanged)
@@ -444,13 +422,13 @@ async def test_a_file_that_appears_meanwhile_is_not_overwritten(
     tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = file_of(tmp_path, "x", 24 * BLOCK)
-    tap = Tap(monkeypatch)
+    gate = sender_reads(monkeypatch)
     async with pair() as peers:
         sending = peers.here.send(source)
         receiving = (await peers.offer()).accept(inbox)
-        await within(tap.in_the_middle.wait())
+        await within(gate.reached.wait())
         (inbox / "x").write_text("mine")
-        tap.go_on()
+        gate.open()
         receipt = await within(receiving)
         await within(sending)
     assert tree(inbox) == {"x": b"mine", "x (1)": source.read_bytes()}
@@ -461,13 +439,13 @@ async def test_a_target_folder_that_vanishes_meanwhile_is_a_storage_error(
     tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     source = file_of(tmp_path, "sub/x", 24 * BLOCK).parent
-    tap = Tap(monkeypatch)
+    gate = sender_reads(monkeypatch)
     async with pair() as peers:
         sending = peers.here.send(source)
         receiving = (await peers.offer()).accept(inbox)
-        await within(tap.in_the_middle.wait())
+        await within(gate.reached.wait())
         shutil.rmtree(inbox)
-        tap.go_on()
+        gate.open()
         ours, theirs = await failures(sending, receiving)
     for error in (ours, theirs):
         assert isinstance(error, spaceblock.StorageError)

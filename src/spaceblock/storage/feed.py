@@ -43,6 +43,12 @@ class Filled:
     aborted: list[tuple[int, SpaceblockError]] = field(default_factory=list)
     done: bool = False
 
+    def release(self) -> None:
+        """Let go of the pieces, some of which are callers' buffers."""
+        for piece in self.pieces:
+            piece.release()
+        self.pieces.clear()
+
 
 class Feed:
     """The items of one data stream, in order.
