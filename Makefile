@@ -5,6 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 SANITIZED := build/sanitize
 TRACED := build/trace
+CYTHON := src/_fastblock.pyx $(wildcard src/spaceblock/quic/native/*.pyx src/spaceblock/quic/native/*.pxd)
 
 .PHONY: build demo test lint bench sanitize coverage clean
 
@@ -19,8 +20,8 @@ test: .venv/built .venv/test
 lint: .venv/built .venv/lint
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
-	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint src/_fastblock.pyx
-	PATH="$(CURDIR)/$(BIN):$$PATH" double-quote-cython-strings src/_fastblock.pyx
+	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint $(CYTHON)
+	PATH="$(CURDIR)/$(BIN):$$PATH" double-quote-cython-strings $(CYTHON)
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy.stubtest spaceblock._fastblock
 
@@ -60,7 +61,7 @@ clean:
 	$(PIP) --upgrade 'pip>=25.1'
 	@touch $@
 
-.venv/built: .venv/made pyproject.toml setup.py src/_fastblock.pyx
+.venv/built: .venv/made pyproject.toml setup.py $(CYTHON)
 	$(PIP) -e .
 	@touch $@
 

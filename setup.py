@@ -1,4 +1,4 @@
-"""Builds the compiled core; everything else is in pyproject.toml.
+"""Builds the compiled modules; everything else is in pyproject.toml.
 
 Switches in the environment, each "1" to take effect: SPACEBLOCK_NO_EXTENSION leaves the core out, and its pure twin
 serves; SPACEBLOCK_DEBUG builds without optimisation; SPACEBLOCK_TRACE traces lines for coverage; SPACEBLOCK_SANITIZE
@@ -7,6 +7,7 @@ checks addresses and undefined behaviour.
 
 import os
 import sys
+from pathlib import Path
 
 from setuptools import Extension, setup
 from setuptools.command.build_ext import build_ext
@@ -16,10 +17,23 @@ The compiled core could not be built; it needs a C compiler and Python's headers
 apt-get install gcc python3-dev; Fedora: dnf install gcc python3-devel; macOS: xcode-select --install; Windows: the
 Visual Studio Build Tools), or set SPACEBLOCK_NO_EXTENSION=1 to install the slow pure-Python core instead.
 """
+NO_LIBCRYPTO = """
+The native QUIC engine is left out, because libcrypto's headers are missing; QUIC runs on aioquic. To have it, install
+them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl-devel) and build again.
+"""
+NATIVE = ["congestion", "engine", "protection", "ranges", "recovery", "streams"]
 
 
 def switch(name: str) -> bool:
     return os.environ.get(f"SPACEBLOCK_{name}") == "1"
+
+
+def has_libcrypto() -> bool:
+    roots = ["/usr/include", "/usr/local/include", *Path("/usr/include").glob("*-linux-gnu")]
+    found = any((Path(root) / "openssl/evp.h").exists() for root in roots)
+    if not found:
+        print(NO_LIBCRYPTO, file=sys.stderr)
+    return found
 
 
 class BuildCore(build_ext):
@@ -36,28 +50,31 @@ def extensions() -> list[Extension]:
         return []
     from Cython.Build import cythonize
 
-    compile_args: list[str] = []
-    link_args: list[str] = []
+    options: dict[str, list[str]] = {"extra_compile_args": [], "extra_link_args": []}
     macros: list[tuple[str, str | None]] = []
     directives: dict[str, object] = {}
     if sys.platform != "win32":
-        compile_args += ["-O0", "-g"] if switch("DEBUG") else ["-O3"]
+        options["extra_compile_args"] += ["-O0", "-g"] if switch("DEBUG") else ["-O3"]
     if switch("TRACE"):
         macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
         directives["linetrace"] = True
     if switch("SANITIZE"):
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
-        compile_args += checks
-        link_args += checks
-    core = Extension(
-        "spaceblock._fastblock",
-        ["src/_fastblock.pyx"],
-        define_macros=macros,
-        extra_compile_args=compile_args,
-        extra_link_args=link_args,
-    )
+        options["extra_compile_args"] += checks
+        options["extra_link_args"] += checks
+    modules = [Extension("spaceblock._fastblock", ["src/_fastblock.pyx"], define_macros=macros, **options)]
+    if sys.platform == "linux" and has_libcrypto():
+        for name in NATIVE:
+            source = f"src/spaceblock/quic/native/{name}.pyx"
+            libraries = ["crypto"] if name == "protection" else []
+            modules.append(
+                Extension(
+                    f"spaceblock.quic.native.{name}", [source], define_macros=macros, libraries=libraries, **options
+                )
+            )
     # Coverage looks for the C file beside its source.
-    return cythonize([core], compiler_directives=directives, build_dir=None if switch("TRACE") else "build/cython")
+    build_dir = None if switch("TRACE") else "build/cython"
+    return cythonize(modules, compiler_directives=directives, include_path=["src"], build_dir=build_dir)
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})

@@ -168,7 +168,8 @@ def transport_options(options: Options) -> TransportOptions:
     """What the transport needs to know of the user's options."""
     timeouts = options.timeouts
     return TransportOptions(
-        datagram_size=options.datagram_size, idle_timeout=timeouts.idle, handshake_timeout=timeouts.connect
+        datagram_size=options.datagram_size,
+        native=options.chosen_engine() == "native", idle_timeout=timeouts.idle, handshake_timeout=timeouts.connect
     )
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from .errors import EngineUnavailable, LocalProtocolError
@@ -66,8 +67,10 @@ class Options:
     def chosen_engine(self) -> Engine:
         """The engine to use; raises :class:`EngineUnavailable` if this build does not have it."""
         engine = self.engine or os.environ.get("SPACEBLOCK_ENGINE") or "aioquic"
-        if engine != "aioquic":
-            raise EngineUnavailable(
-                f"this build has no QUIC engine named {engine!r}: leave engine unset or choose 'aioquic'"
-            )
-        return "aioquic"
+        if engine == "aioquic":
+            return "aioquic"
+        if engine == "native" and find_spec("spaceblock.quic.native.engine") is not None:
+            return "native"
+        raise EngineUnavailable(
+            f"this build has no QUIC engine named {engine!r}: leave engine unset or choose 'aioquic'"
+        )

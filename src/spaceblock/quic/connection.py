@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ErrorCode, LocalProtocolError, Unreachable, VersionMismatch
@@ -22,10 +23,21 @@ from .handshake import (
     StreamDataReceived,
     StreamReset,
 )
-from .interface import REASON_MAX, Address, CloseReason, Connection, ConnectionEnded, Stream, StreamStopped
+from .interface import (
+    REASON_MAX,
+    Address,
+    CloseReason,
+    Connection,
+    ConnectionEnded,
+    Stream,
+    StreamStopped,
+    TransportOptions,
+)
 
 if TYPE_CHECKING:
     from cryptography import x509
+
+    from .native.engine_shell import NativeEngine
 
 RESEND_INTERVAL = 0.001
 """Seconds between the first two closes that answer late packets; every further one waits twice as long."""
@@ -38,6 +50,12 @@ class Carrier(Protocol):
 
     def send(self, datagrams: list[tuple[bytes, Any]]) -> None:
         """Put datagrams on the wire, or drop them."""
+
+    def send_train(self, connection: AioquicConnection, data: Any, segment: int, address: Any) -> bool:
+        """Write datagrams of ``segment`` bytes, the last one maybe shorter.
+
+        False means a full socket: the connection is serviced when it has room again.
+        """
 
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
         """Bring packets for ``cid`` to ``connection``."""
@@ -63,13 +81,15 @@ class AioquicConnection(Connection):
         is_client: bool,
         handshake_deadline: float,
         name: str,
+        options: TransportOptions,
     ) -> None:
         self.is_client = is_client
         self.peer_certificate: x509.Certificate | None = None
         self.close_reason: CloseReason | None = None
         self.is_established = False
 
-        self._engine = engine
+        self._engine: Engine | NativeEngine = engine
+        self._options = options
         self._carrier = carrier
         self._loop = asyncio.get_running_loop()
         self._name = name  # how errors call the peer
@@ -161,6 +181,7 @@ class AioquicConnection(Connection):
 
     def start(self, address: Any) -> None:
         """Send a client's first flight to ``address``."""
+        assert isinstance(self._engine, Engine), "a connection begins with a handshake"
         self._engine.connect(address, self._loop.time())
         self.service()
 
@@ -181,6 +202,15 @@ class AioquicConnection(Connection):
             self._report("A datagram could not be processed", error)
             engine.close(error_code=1, frame_type=0, reason_phrase="")  # INTERNAL_ERROR
 
+    def receive_buffer(self, data: memoryview, segment: int, address: Any, now: float) -> None:
+        """Take in datagrams of ``segment`` bytes each, the last one maybe shorter; they are changed in place."""
+        engine = self._engine
+        if isinstance(engine, Engine) or self._farewell:
+            for start in range(0, len(data), segment):
+                self.receive(bytes(data[start : start + segment]), address, now)
+        else:
+            engine.receive_buffer(data, segment, address, now)
+
     def service(self) -> None:
         """Deliver what arrived, send what is due, set the timer."""
         if self._in_service:
@@ -192,6 +222,8 @@ class AioquicConnection(Connection):
             if self._draining or self._ending:
                 self._check_acknowledged()
             self._transmit()
+            if self._options.native and isinstance(self._engine, Engine) and self._engine.confirmed:
+                self._hand_over(self._engine)
             if self.close_reason is None and (reason := self._engine.ended()) is not None:
                 self._finish(reason)
         finally:
@@ -214,6 +246,17 @@ class AioquicConnection(Connection):
         if self.close_reason is None:
             self._finish(CloseReason(0, "dropped", is_application=False))
         self._carrier.forget(self)
+
+    def _hand_over(self, engine: Engine) -> None:
+        """Go on with the native engine; what arrived and was not delivered is kept by the streams."""
+        from .native.engine_shell import NativeEngine
+
+        self._take_events()
+        self._engine = NativeEngine(engine.hand_over(), self._options, partial(self._carrier.send_train, self))
+        for stream in self._streams.values():
+            stream.change_engine(self._engine)
+        self._transmit()
+        self._deliver()
 
     # Events.
 
@@ -305,6 +348,8 @@ class AioquicConnection(Connection):
         engine = self._engine
         if engine.terminated:
             return
+        if not isinstance(engine, Engine) and engine.has_more:
+            self._loop.call_soon(self._scheduled_service)
         datagrams = engine.datagrams_to_send(self._loop.time())
         if datagrams:
             self._carrier.send(datagrams)
@@ -405,7 +450,7 @@ class _AioquicStream(Stream):
         self.is_unidirectional = bool(stream_id & 2)
         self.is_local = is_local
         self._connection = connection
-        self._engine = connection._engine
+        self._engine: Engine | NativeEngine = connection._engine
         self._on_data: Callable[[bytes, bool], None] | None = None
         self._on_reset: Callable[[int], None] | None = None
         self._on_stop: Callable[[int], None] | None = None
@@ -444,14 +489,21 @@ class _AioquicStream(Stream):
             self._connection._ready[self] = None
             self._connection._schedule()
 
-    def write(self, data: Any, fin: bool = False) -> None:
+    def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
         if self._connection.close_reason is not None or self._stopped_by_peer:
+            if release is not None:
+                release()
             return
         if self._write_ended:
             raise LocalProtocolError(f"Stream {self.stream_id} takes no more bytes; open another one.")
         if not isinstance(data, (bytes, bytearray)):
             data = memoryview(data).cast("B")
-        self._engine.send_stream_data(self.stream_id, data, fin)
+        if isinstance(self._engine, Engine):
+            self._engine.send_stream_data(self.stream_id, data, fin)
+            if release is not None:
+                release()
+        else:
+            self._engine.send_stream_data(self.stream_id, data, fin, release)
         if fin:
             self._write_ended = True
             self._check_ending()
@@ -506,6 +558,10 @@ class _AioquicStream(Stream):
         return not self._sending and not self._receiving and not (self._inbox or self._fin_waits)
 
     # For the connection.
+
+    def change_engine(self, engine: NativeEngine) -> None:
+        """From now on another engine has this stream."""
+        self._engine = engine
 
     def received(self, data: bytes, fin: bool) -> None:
         """Take in what the engine found next in order."""

@@ -67,6 +67,8 @@ class Endpoint:
         self._connecting: dict[AioquicConnection, Any] = {}  # with the socket address that each one calls
         self._retry = RetryTokens()
         self._queue: deque[tuple[bytes, Any]] = deque()
+        self._blocked: dict[AioquicConnection, None] = {}  # with a train that a full socket did not take
+        self._buffer = memoryview(bytearray(_BUFFER_SIZE))
         self._idle = asyncio.Event()  # no connection is left
         self._idle.set()
         self._is_closing = False
@@ -90,7 +92,10 @@ class Endpoint:
         sock = await _open_socket(host, port)
         try:
             endpoint = cls(sock, options or TransportOptions(), server, on_connection)
-            endpoint._loop.add_reader(sock, endpoint._on_readable)
+            if endpoint._options.native and _receive_trains(sock):
+                endpoint._loop.add_reader(sock, endpoint._on_readable_native)
+            else:
+                endpoint._loop.add_reader(sock, endpoint._on_readable)
         except NotImplementedError:
             sock.close()
             raise EngineUnavailable(
@@ -114,7 +119,12 @@ class Endpoint:
         deadline = self._loop.time() + timeout
         target = await _resolve(self._sock, address, timeout)
         connection = AioquicConnection(
-            client_engine(handshake, self._options), self, is_client=True, handshake_deadline=deadline, name=name
+            client_engine(handshake, self._options),
+            self,
+            is_client=True,
+            handshake_deadline=deadline,
+            name=name,
+            options=self._options,
         )
         self._add(connection)
         self._connecting[connection] = target
@@ -188,6 +198,25 @@ class Endpoint:
                 stop = start + 1
             start = stop
 
+    def send_train(self, connection: AioquicConnection, data: Any, segment: int, address: Any) -> bool:
+        if self.packet_filter is not None or not self._has_trains:
+            pieces = [bytes(data[start : start + segment]) for start in range(0, len(data), segment)]
+            self.send([(piece, address) for piece in pieces])
+            return True
+        train = [(_SOL_UDP, _UDP_SEGMENT, segment.to_bytes(2, sys.byteorder))] if len(data) > segment else []
+        try:
+            self._sock.sendmsg([data], train, 0, address)
+        except (BlockingIOError, InterruptedError):
+            self._blocked[connection] = None
+            self._loop.add_writer(self._sock, self._on_writable)
+            return False
+        except OSError as error:
+            if error.errno in _PASSING:
+                return True  # lost, as on a full road; recovery finds out
+            self._has_trains = False
+            return self.send_train(connection, data, segment, address)
+        return True
+
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
         if connection in self._connections:
             self._routes[cid] = connection
@@ -214,6 +243,30 @@ class Endpoint:
 
     # Reading.
 
+    def _on_readable_native(self) -> None:
+        now = self._loop.time()
+        touched: dict[AioquicConnection, None] = {}
+        for _ in range(RECEIVE_BUFFERS):
+            try:
+                size, ancillary, _, address = self._sock.recvmsg_into([self._buffer], _ANCILLARY_SIZE)
+            except (BlockingIOError, InterruptedError):
+                break
+            except OSError:
+                break  # an error that an earlier datagram met; _take_errors finds which
+            segment = size
+            for level, kind, value in ancillary:
+                if level == _SOL_UDP and kind == _UDP_GRO:
+                    segment = int.from_bytes(value[:4], sys.byteorder)
+            data = self._buffer[:size]
+            connection = self._routes.get(bytes(data[1:SHORT_HEADER])) if size and data[0] < 0x80 else None
+            if connection is not None and self.packet_filter is None:
+                connection.receive_buffer(data, segment, address, now)
+                touched[connection] = None
+            else:
+                for start in range(0, size, max(segment, 1)):
+                    self._take_in(bytes(data[start : start + segment]), address, now, touched)
+        self._work(touched)
+
     def _on_readable(self) -> None:
         receive = self._sock.recvfrom
         routes = self._routes
@@ -232,6 +285,19 @@ class Endpoint:
             if connection is not None:
                 connection.receive(data, address, now)
                 touched[connection] = None
+        self._work(touched)
+
+    def _take_in(self, data: bytes, address: Any, now: float, touched: dict[AioquicConnection, None]) -> None:
+        if self.packet_filter is not None and not self.packet_filter(data, plain_address(address), False):
+            return
+        short = data and data[0] < 0x80
+        connection = self._routes.get(data[1:SHORT_HEADER]) if short else self._find(data, address, now)
+        if connection is not None:
+            connection.receive(data, address, now)
+            touched[connection] = None
+
+    def _work(self, touched: dict[AioquicConnection, None]) -> None:
+        """Let each connection that got something work once."""
         for connection in touched:
             if connection.has_heard or connection.is_client:
                 self._serve(connection)
@@ -289,6 +355,7 @@ class Endpoint:
             is_client=False,
             handshake_deadline=now + self._options.handshake_timeout,
             name=_show(plain_address(address)),
+            options=self._options,
         )
         self._add(connection)
         self.add_route(destination_cid, connection)
@@ -309,6 +376,9 @@ class Endpoint:
                 return
             queue.popleft()
         self._loop.remove_writer(self._sock)
+        blocked, self._blocked = self._blocked, {}
+        for connection in blocked:
+            self._serve(connection)
 
     def _send_again(self, data: bytes, address: Any) -> bool:
         """Send a datagram after an error, or lose it to another one; False when the socket is full.
@@ -368,7 +438,13 @@ class Endpoint:
         self._on_connection = None
 
 
+RECEIVE_BUFFERS = 8
+"""Receive buffers, of up to 64 KiB each, taken in before the connections work."""
+
+_BUFFER_SIZE = 65_535
+_ANCILLARY_SIZE = 64
 _SOL_UDP = 17
+_UDP_GRO = 104
 _UDP_SEGMENT = 103  # <linux/udp.h>; the socket module has no name for it yet
 _TRAIN = 64  # segments that every kernel takes
 _TRAIN_SIZE = 65_000  # of the 65507 bytes of one packet
@@ -377,6 +453,15 @@ _PASSING = _UNREACHABLE | {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOME
 _HAS_ERROR_QUEUE = sys.platform == "linux"
 _IP_RECVERR = 11  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet
 _IPV6_RECVERR = 25
+
+
+def _receive_trains(sock: socket.socket) -> bool:
+    """Ask the kernel to put datagrams of one sender together; False where it cannot."""
+    try:
+        sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
+    except OSError:
+        return False
+    return True
 
 
 async def _open_socket(host: str, port: int) -> socket.socket:

@@ -25,6 +25,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import (
     Limit,
     QuicConnection,
+    QuicConnectionId,
     QuicConnectionState,
 )
 from aioquic.quic.events import (
@@ -47,13 +48,23 @@ from aioquic.quic.packet import (
     pull_quic_header,
     pull_quic_transport_parameters,
 )
-from aioquic.quic.packet_builder import QuicPacketBuilder
+from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
 from aioquic.quic.recovery import QuicPacketSpace
 from aioquic.quic.retry import QuicRetryTokenHandler
-from aioquic.quic.stream import QuicStream
+from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
 from cryptography import x509
 
+from ..core import encode_uint_var
 from ..errors import EngineUnavailable, LocalProtocolError
+from .handover import (
+    ConnectionId,
+    HandOver,
+    ReceivingState,
+    SendingState,
+    SentPacket,
+    SentPiece,
+    StreamState,
+)
 from .interface import ALPN, CloseReason, HandshakeConfig, TransportOptions
 
 __all__ = [
@@ -245,9 +256,120 @@ class Engine(QuicConnection):
         if not self._ping_pending:
             self.send_ping(0)
 
+    @property
+    def confirmed(self) -> bool:
+        """The handshake is confirmed (RFC 9001, section 4.1.2): from now on all packets have short headers."""
+        return self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED and not self._close_pending
+
+    def hand_over(self) -> HandOver:
+        """Retire, and give everything that another engine needs to go on with the connection.
+
+        Call it once, when :attr:`confirmed` and no event is left.
+        """
+        crypto = self._cryptos[tls.Epoch.ONE_RTT]
+        space = self._spaces[tls.Epoch.ONE_RTT]
+        loss = self._loss
+        suite, send_secret, receive_secret = crypto.send.cipher_suite, crypto.send.secret, crypto.recv.secret
+        assert suite is not None, "a confirmed handshake has keys"
+        assert send_secret is not None
+        assert receive_secret is not None
+        rtt = (loss._rtt_smoothed, loss._rtt_variance, loss._rtt_min, loss._rtt_latest)
+        state = HandOver(
+            is_client=self._is_client,
+            peer_certificate=self.peer_certificate,
+            peer_address=self._network_paths[0].addr,
+            suite=suite.name,
+            send_secret=send_secret,
+            receive_secret=receive_secret,
+            next_packet_number=self._packet_number,
+            sent=[self._sent_packet(packet) for packet in space.sent_packets.values()],
+            unsent_frames=self._unsent_frames(),
+            received=[(span.start, span.stop) for span in space.ack_queue],
+            largest_received_time=space.largest_received_time or 0.0,
+            local_ids=[_connection_id(known) for known in self._host_cids],
+            peer_id=_connection_id(self._peer_cid),
+            spare_peer_ids=[_connection_id(known) for known in self._peer_cid_available],
+            rtt=rtt if loss._rtt_initialized else None,
+            ack_delay_exponent=self._remote_ack_delay_exponent,
+            max_ack_delay=loss.max_ack_delay,
+            idle_timeout=min(self._configuration.idle_timeout, self._remote_max_idle_timeout or 3600.0),
+            datagram_size=self._max_datagram_size,
+            max_data=self._remote_max_data,
+            data_sent=self._remote_max_data_used,
+            max_stream_data_bidi_local=self._remote_max_stream_data_bidi_local,
+            max_stream_data_bidi_remote=self._remote_max_stream_data_bidi_remote,
+            max_stream_data_uni=self._remote_max_stream_data_uni,
+            max_streams_bidi=self._remote_max_streams_bidi,
+            max_streams_uni=self._remote_max_streams_uni,
+            next_stream_bidi=self._local_next_stream_id_bidi,
+            next_stream_uni=self._local_next_stream_id_uni,
+            local_max_data=self._local_max_data.value,
+            data_received=self._local_max_data.used,
+            data_consumed=self._consumed,
+            local_max_streams_bidi=(self._local_max_streams_bidi.value, self._local_max_streams_bidi.sent),
+            local_max_streams_uni=(self._local_max_streams_uni.value, self._local_max_streams_uni.sent),
+            streams_bidi_used=self._local_max_streams_bidi.used,
+            streams_uni_used=self._local_max_streams_uni.used,
+            held_bidi=self._held[False],
+            held_uni=self._held[True],
+            streams=[
+                StreamState(stream_id, _receiving(stream), _sending(stream))
+                for stream_id, stream in self._streams.items()
+            ],
+        )
+        self.abort()
+        return state
+
     def abort(self) -> None:
         """Forget the connection without a word to the peer, or without a further one."""
         self._set_state(QuicConnectionState.TERMINATED)
+
+    # Handing over.
+
+    def _sent_packet(self, packet: QuicSentPacket) -> SentPacket:
+        frames: list[bytes] = []
+        pieces: list[SentPiece] = []
+        for handler, arguments in packet.delivery_handlers:
+            name = getattr(handler, "__name__", "")
+            owner = getattr(handler, "__self__", None)
+            if name == "_on_handshake_done_delivery":
+                frames.append(bytes([QuicFrameType.HANDSHAKE_DONE]))
+            elif name == "_on_new_connection_id_delivery":
+                frames.append(_new_connection_id_frame(arguments[0]))
+            elif name == "_on_retire_connection_id_delivery":
+                frames.append(_frame(QuicFrameType.RETIRE_CONNECTION_ID, arguments[0]))
+            elif name == "_on_connection_limit_delivery":
+                frames.append(_frame(arguments[0].frame_type, arguments[0].sent))
+            elif name == "_on_max_stream_data_delivery":
+                stream = arguments[0]
+                frames.append(
+                    _frame(QuicFrameType.MAX_STREAM_DATA, stream.stream_id, stream.max_stream_data_local_sent)
+                )
+            elif name == "on_reset_delivery" and isinstance(owner, QuicStreamSender):
+                frames.append(_reset_frame(owner))
+            elif name == "on_stop_sending_delivery" and isinstance(owner, QuicStreamReceiver):
+                frames.append(_stop_frame(owner))
+            elif name == "on_data_delivery" and isinstance(owner, QuicStreamSender) and owner._stream_id is not None:
+                pieces.append(SentPiece(owner._stream_id, *arguments))
+        return SentPacket(
+            packet.packet_number, packet.sent_time or 0.0, packet.sent_bytes, tuple(frames), tuple(pieces)
+        )
+
+    def _unsent_frames(self) -> list[bytes]:
+        frames = [_new_connection_id_frame(known) for known in self._host_cids if not known.was_sent]
+        frames += [_frame(QuicFrameType.RETIRE_CONNECTION_ID, sequence) for sequence in self._retire_connection_ids]
+        if self._handshake_done_pending:
+            frames.append(bytes([QuicFrameType.HANDSHAKE_DONE]))
+        for stream in self._streams.values():
+            if stream.sender.reset_pending:
+                frames.append(_reset_frame(stream.sender))
+            if stream.receiver.stop_pending:
+                frames.append(_stop_frame(stream.receiver))
+            if stream.max_stream_data_local != stream.max_stream_data_local_sent and not stream.receiver.is_finished:
+                frames.append(_frame(QuicFrameType.MAX_STREAM_DATA, stream.stream_id, stream.max_stream_data_local))
+        if self._local_max_data.value != self._local_max_data.sent:
+            frames.append(_frame(QuicFrameType.MAX_DATA, self._local_max_data.value))
+        return frames
 
     # Overrides.
 
@@ -363,6 +485,57 @@ class Engine(QuicConnection):
         )
         buf.push_uint_var(value)
         limit.sent = value
+
+
+def _receiving(stream: QuicStream) -> ReceivingState | None:
+    receiver = stream.receiver
+    if receiver.is_finished:
+        return None
+    first = receiver._buffer_start
+    early = [(span.start, bytes(receiver._buffer[span.start - first : span.stop - first])) for span in receiver._ranges]
+    return ReceivingState(
+        first, receiver.highest_offset, receiver._final_size, tuple(early), stream.max_stream_data_local
+    )
+
+
+def _sending(stream: QuicStream) -> SendingState | None:
+    sender = stream.sender
+    if sender.is_finished or sender._reset_error_code is not None:
+        return None
+    lost = [(span.start, min(span.stop, sender.highest_offset)) for span in sender._pending]
+    return SendingState(
+        acknowledged=sender._buffer_start,
+        data=bytes(sender._buffer),
+        sent=sender.highest_offset,
+        lost=tuple((start, stop) for start, stop in lost if start < stop),
+        acknowledged_beyond=tuple((span.start, span.stop) for span in sender._acked),
+        fin_written=sender._buffer_fin is not None,
+        fin_pending=sender._pending_eof,
+        limit=stream.max_stream_data_remote,
+        waits_for_limit=stream.is_blocked,
+    )
+
+
+def _connection_id(known: QuicConnectionId) -> ConnectionId:
+    return ConnectionId(known.cid, known.sequence_number or 0, known.stateless_reset_token or b"")
+
+
+def _frame(kind: int, *fields: int | None) -> bytes:
+    return bytes([kind]) + b"".join(encode_uint_var(field or 0) for field in fields)
+
+
+def _reset_frame(sender: QuicStreamSender) -> bytes:
+    return _frame(QuicFrameType.RESET_STREAM, sender._stream_id, sender._reset_error_code, sender.highest_offset)
+
+
+def _stop_frame(receiver: QuicStreamReceiver) -> bytes:
+    return _frame(QuicFrameType.STOP_SENDING, receiver._stream_id, receiver._stop_error_code)
+
+
+def _new_connection_id_frame(known: QuicConnectionId) -> bytes:
+    """RFC 9000, section 19.15, with nothing retired."""
+    head = _frame(QuicFrameType.NEW_CONNECTION_ID, known.sequence_number, 0)
+    return head + bytes([len(known.cid)]) + known.cid + (known.stateless_reset_token or bytes(16))
 
 
 class RetryTokens:

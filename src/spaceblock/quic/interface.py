@@ -130,6 +130,9 @@ class TransportOptions:
     half_open_limit: int = 256
     """With more half-open connections than this, new ones are ignored."""
 
+    native: bool = False
+    """Hand each connection over to the native engine once its handshake is confirmed."""
+
     cipher_suites: tuple[str, ...] = ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256")
     """TLS 1.3 suites, the preferred one first."""
 
@@ -171,8 +174,11 @@ class Stream(abc.ABC):
         """
 
     @abc.abstractmethod
-    def write(self, data: Any, fin: bool = False) -> None:
-        """Queue a copy of ``data`` (any contiguous buffer); ``fin`` ends this direction.
+    def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
+        """Queue ``data`` (any contiguous buffer); ``fin`` ends this direction.
+
+        Without ``release`` the bytes are copied. With it they may be sent, again and again, from where they lie, and
+        must not change until ``release()`` is called, once: maybe at once, at the latest with the end of the stream.
 
         Nothing bounds the queue but the caller: see :meth:`drain`. Dropped silently once the connection is over or the
         peer stopped the stream (:meth:`drain` tells). Raises :class:`~spaceblock.errors.LocalProtocolError` after

@@ -1,0 +1,690 @@
+# cython: language_level=3, auto_pickle=False
+"""One connection's packets after the handshake: what arrives is opened and taken apart, what is due is sealed.
+
+Rules: packet numbers are given out where packets are sealed, and nowhere else. Received packets are opened where they
+lie, and nothing of them is believed before their tag was checked. STREAM, ACK and credit frames are handled here; all
+others are put into ``rare`` for Python. No clock and no socket: ``now`` is an argument, in microseconds, and batches are
+memory. Errors of the peer are put into ``violation`` and end the processing of everything (RFC 9000, section 11).
+"""
+
+from collections import deque
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from spaceblock.quic.native.ranges cimport REPEATED, parse_ack
+from spaceblock.quic.native.recovery cimport (
+    ACK_ELICITING,
+    ACK_OF_SKIPPED,
+    FIN,
+    HAS_CONTROL,
+    HAS_STREAM,
+    IN_FLIGHT,
+    TIMER_LOSS,
+    TIMER_PROBE,
+)
+from spaceblock.quic.native.streams cimport Run
+from spaceblock.quic.native.varint cimport read_varint, write_varint
+
+cimport cython
+
+cdef enum:
+    PN_SIZE = 4
+    HEADER_SIZE_OPEN = 1 + LOCAL_CID_SIZE  # before the packet number
+    TAG = 16
+    SAMPLE = 16
+    STREAM_HEAD_MAX = 1 + 8 + 8
+    # Frame types (RFC 9000, section 19).
+    PADDING = 0x00
+    PING = 0x01
+    ACK = 0x02
+    ACK_ECN = 0x03
+    STREAM = 0x08
+    MAX_DATA = 0x10
+    MAX_STREAM_DATA = 0x11
+    # Errors (section 20.1).
+    FLOW_CONTROL_ERROR = 0x03
+    STREAM_STATE_ERROR = 0x05
+    FINAL_SIZE_ERROR = 0x06
+    FRAME_ENCODING_ERROR = 0x07
+    PROTOCOL_VIOLATION = 0x0A
+
+cdef uint64_t VARINT_MAX = (<uint64_t>1 << 62) - 1
+
+
+@cython.final
+cdef class PacketEngine:
+    """The packets of one connection, in both directions.
+
+    ``accept(stream_id)`` is called for a STREAM frame of a stream that is not known, and returns its
+    :class:`ReceiveStream`, or None where the frame is to be ignored; it may set a violation.
+    """
+
+    def __cinit__(
+        self, recovery, received, PacketKey sealing, HeaderKey seal_mask, PacketKey opening, HeaderKey open_mask,
+        size_t datagram_size, accept,
+    ):
+        if not 1_200 <= datagram_size <= BATCH_SIZE:
+            raise ValueError("a datagram has 1200 to 65507 bytes")
+        self._out = <uint8_t*>malloc(BATCH_SIZE)
+        if self._out == NULL:
+            raise MemoryError
+        self.recovery = recovery
+        self.received = received
+        self._sealing = sealing
+        self._seal_mask = seal_mask
+        self._opening = opening
+        self._open_mask = open_mask
+        self.datagram_size = datagram_size
+        self._per_batch = min(<size_t>GROUP, <size_t>BATCH_SIZE // datagram_size)
+        self._accept = accept
+        self.send_streams = {}
+        self.receive_streams = {}
+        self._by_slot = {}
+        self._turns = deque()
+        self._control = deque()
+        self._sent_control = {}
+        self._next_control = 1
+        self.rare = []
+        self.news = []
+        self.lost = []
+
+    def __dealloc__(self):
+        free(self._out)
+
+    # Addresses, credit, streams.
+
+    def set_peer_cid(self, bytes cid):
+        """The connection ID that packets are sent to."""
+        if PyBytes_GET_SIZE(cid) > CID_MAX:
+            raise ValueError("a connection ID has at most 20 bytes")
+        self._peer_cid_size = <size_t>PyBytes_GET_SIZE(cid)
+        memcpy(self._peer_cid, PyBytes_AS_STRING(cid), self._peer_cid_size)
+
+    def set_local_cids(self, cids):
+        """The connection IDs that packets of the peer may carry."""
+        cdef bytes cid
+        self._local_cid_count = 0
+        for cid in cids:
+            if PyBytes_GET_SIZE(cid) == LOCAL_CID_SIZE and self._local_cid_count < LOCAL_CIDS_MAX:
+                memcpy(&self._local_cids[self._local_cid_count], PyBytes_AS_STRING(cid), LOCAL_CID_SIZE)
+                self._local_cid_count += 1
+
+    def set_credit(self, max_data, data_sent, local_max_data, data_received):
+        """The connection's credit in both directions, as it stands at the hand-over."""
+        self.max_data = max_data
+        self.data_sent = data_sent
+        self.local_max_data = local_max_data
+        self.data_received = data_received
+
+    def add_send_stream(self, SendStream stream):
+        """Send what is written to ``stream``; call :meth:`wake` after writing."""
+        stream.slot = self._next_slot
+        self._next_slot += 1
+        self._by_slot[stream.slot] = stream
+        self.send_streams[stream.stream_id] = stream
+
+    def remove_send_stream(self, SendStream stream):
+        """Forget a stream that is finished or reset."""
+        self.send_streams.pop(stream.stream_id, None)
+        self._by_slot.pop(stream.slot, None)
+        if self._last_sent is stream:
+            self._last_sent = None
+
+    def add_receive_stream(self, ReceiveStream stream):
+        """Take in what comes for ``stream``."""
+        self.receive_streams[stream.stream_id] = stream
+
+    def remove_receive_stream(self, ReceiveStream stream):
+        """Forget a stream that is finished; what still comes for it is asked of ``accept``."""
+        self.receive_streams.pop(stream.stream_id, None)
+        if self._last_received is stream:
+            self._last_received = None
+
+    def count_reset(self, ReceiveStream stream, uint64_t final_size):
+        """Charge a reset stream's final size to the connection's credit (section 4.5); False where that is too much."""
+        cdef uint64_t fresh = final_size - stream.highest if final_size > stream.highest else 0
+        if final_size > stream.limit or fresh > self.local_max_data - self.data_received:
+            return False
+        self.data_received += fresh
+        return True
+
+    def wake(self, SendStream stream):
+        """There is something new to send on ``stream``."""
+        self._queue(stream)
+
+    def send_control(self, bytes frame, token=None):
+        """Send an ack-eliciting ``frame``; ``token`` comes back through ``lost`` if its packet is lost."""
+        if PyBytes_GET_SIZE(frame) > HEAD_MAX // 2:
+            raise ValueError("a frame beside stream data has at most 1024 bytes")
+        self._control.append((frame, token))
+
+    def violate(self, code, kind, reason):
+        """Say that the peer broke a rule; the first one counts."""
+        if self.violation is None:
+            self.violation = (code, kind, reason)
+
+    def adopt(
+        self, uint64_t pn, int64_t time, size_t size, frames, SendStream stream, uint64_t offset, uint64_t length,
+        bint fin,
+    ):
+        """Take over a packet that was sent before the hand-over: (frame, token) pairs, and at most one stream piece."""
+        cdef int flags = ACK_ELICITING | IN_FLIGHT
+        cdef Sent *sent
+        if stream is not None:
+            flags |= HAS_STREAM | (FIN if fin else 0)
+        if frames:
+            flags |= HAS_CONTROL
+        sent = self.recovery.adopt(pn, time, size, flags)
+        if sent == NULL:
+            raise MemoryError
+        if stream is not None:
+            sent.stream = stream.slot
+            sent.offset = offset
+            sent.length = <uint32_t>length
+        if frames:
+            self._sent_control[self._next_control] = list(frames)
+            sent.control = self._next_control
+            self._next_control += 1
+
+    # Receiving.
+
+    def receive(self, uint8_t[::1] data not None, size_t segment, int64_t now):
+        """Take in one receive buffer of datagrams of ``segment`` bytes each, the last one maybe shorter.
+
+        The packets are opened in place. Afterwards ``news``, ``rare`` and ``lost`` may have grown; what ``news`` lists
+        must be taken before ``data`` changes. Returns how many packets were this connection's.
+        """
+        cdef size_t size = <size_t>data.shape[0]
+        cdef size_t at = 0, count, i, total = 0
+        cdef uint8_t *start
+        if size == 0 or segment == 0:
+            return 0
+        start = &data[0]
+        while at < size and self.violation is None:
+            with nogil:
+                count = self._open_group(start, size, segment, &at, now)
+            for i in range(count):
+                self._process(&self._packets[i], now)
+                if self.violation is not None:
+                    break
+            total += count
+        self.opened += total
+        return total
+
+    cdef size_t _open_group(
+        self, uint8_t *data, size_t size, size_t segment, size_t *at, int64_t now
+    ) noexcept nogil:
+        """Open up to GROUP packets from ``at`` on; those that are this connection's are left in ``_packets``."""
+        cdef uint8_t *starts[GROUP]
+        cdef size_t[GROUP] lengths
+        cdef size_t found = 0, count = 0, i, length
+        cdef uint8_t *packet
+        cdef uint64_t cid
+        cdef bint known
+        while at[0] < size and found < GROUP:
+            packet = data + at[0]
+            length = min(segment, size - at[0])
+            at[0] += length
+            if length < HEADER_SIZE_OPEN + PN_SIZE + SAMPLE or packet[0] & 0xC0 != 0x40:
+                continue
+            memcpy(&cid, packet + 1, LOCAL_CID_SIZE)
+            known = False
+            for i in range(self._local_cid_count):
+                known |= self._local_cids[i] == cid
+            if known:
+                memcpy(self._samples + SAMPLE * found, packet + HEADER_SIZE_OPEN + PN_SIZE, SAMPLE)
+                starts[found] = packet
+                lengths[found] = length
+                found += 1
+        if found == 0 or self._open_mask.masks(self._samples, found, self._masks) != 0:
+            return 0
+        for i in range(found):
+            if self._open_one(starts[i], lengths[i], self._masks + SAMPLE * i, &self._packets[count], now):
+                count += 1
+        return count
+
+    cdef bint _open_one(
+        self, uint8_t *data, size_t size, const uint8_t *mask, Opened *packet, int64_t now
+    ) noexcept nogil:
+        """Remove header protection (RFC 9001, section 5.4) and open one packet; False: not ours, or seen before."""
+        cdef uint8_t first = data[0] ^ (mask[0] & 0x1F)
+        cdef size_t pn_size = (first & 0x03) + 1
+        cdef size_t header_size = HEADER_SIZE_OPEN + pn_size
+        cdef uint64_t truncated = 0, window, candidate, expected
+        cdef size_t i
+        data[0] = first
+        for i in range(pn_size):
+            data[HEADER_SIZE_OPEN + i] ^= mask[1 + i]
+            truncated = (truncated << 8) | data[HEADER_SIZE_OPEN + i]
+        # RFC 9000, appendix A.3.
+        expected = <uint64_t>(self.received.largest + 1)
+        window = <uint64_t>1 << (8 * pn_size)
+        candidate = (expected & ~(window - 1)) | truncated
+        if candidate + window // 2 <= expected and candidate < VARINT_MAX + 1 - window:
+            candidate += window
+        elif candidate > expected + window // 2 and candidate >= window:
+            candidate -= window
+        packet.pn = candidate
+        packet.payload = data + header_size
+        packet.size = size - header_size - TAG
+        packet.reserved = first & 0x18 != 0
+        if first & 0x04 or self._opening.open(
+            candidate, data, header_size, packet.payload, size - header_size, packet.payload
+        ) != 0:
+            self.failed += 1
+            return False
+        return self.received.add(candidate, now) != REPEATED
+
+    cdef int _process(self, const Opened *packet, int64_t now) except -1:
+        """Take one packet's frames apart (section 12.4)."""
+        cdef const uint8_t *at = packet.payload
+        cdef const uint8_t *end = at + packet.size
+        cdef uint64_t kind
+        cdef bint fine
+        if packet.size == 0 or packet.reserved:
+            self.violate(PROTOCOL_VIOLATION, 0, "a packet without frames, or with reserved bits set")
+            return 0
+        while at < end and self.violation is None:
+            kind = at[0]
+            if kind == PADDING:
+                at += 1
+            elif STREAM <= kind <= STREAM + 7:
+                self.ack_due = True
+                fine = self._stream_frame(kind, &at, end)
+                if not fine:
+                    self.violate(FRAME_ENCODING_ERROR, kind, "a frame that is cut short")
+            elif kind == ACK or kind == ACK_ECN:
+                fine = self._ack_frame(&at, end, now)
+                if not fine:
+                    self.violate(FRAME_ENCODING_ERROR, kind, "a malformed ACK frame")
+            elif kind == PING:
+                self.ack_due = True
+                at += 1
+            else:
+                fine = read_varint(&at, end, &kind) and self._rare_frame(kind, &at, end)
+                if not fine:
+                    self.violate(FRAME_ENCODING_ERROR, kind, "a frame that is unknown or cut short")
+        return 0
+
+    cdef bint _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1:
+        cdef uint64_t stream_id, offset = 0, size, fresh, stop
+        cdef ReceiveStream stream
+        cdef const uint8_t *data
+        cdef int result
+        at[0] += 1
+        if not read_varint(at, end, &stream_id):
+            return False
+        if kind & 0x04 and not read_varint(at, end, &offset):
+            return False
+        if kind & 0x02:
+            if not read_varint(at, end, &size) or size > <uint64_t>(end - at[0]):
+                return False
+        else:
+            size = <uint64_t>(end - at[0])
+        data = at[0]
+        at[0] += size
+        if offset > VARINT_MAX - size:
+            return False
+        stream = self._last_received
+        if stream is None or stream.stream_id != stream_id:
+            stream = self.receive_streams.get(stream_id)
+            if stream is None:
+                stream = self._accept(stream_id)
+                if stream is None:
+                    return True
+            self._last_received = stream
+        stop = offset + size
+        fresh = stop - stream.highest if stop > stream.highest else 0
+        if stop > stream.limit or fresh > self.local_max_data - self.data_received:
+            self.violate(FLOW_CONTROL_ERROR, kind, "more data than this side allowed")
+            return True
+        result = stream.receive(offset, data, <size_t>size, kind & 0x01)
+        if result == 2:
+            self.violate(FINAL_SIZE_ERROR, kind, "a stream's final size changed")
+            return True
+        if result == 3:
+            self.violate(PROTOCOL_VIOLATION, kind, "a stream with too many gaps")
+            return True
+        self.data_received += fresh
+        if result == 1 and not stream.has_news:
+            stream.has_news = True
+            self.news.append(stream)
+        return True
+
+    cdef bint _ack_frame(self, const uint8_t **at, const uint8_t *end, int64_t now) except -1:
+        cdef size_t used = 0
+        cdef int result
+        if parse_ack(at[0], <size_t>(end - at[0]), &self._ack, &used) != 0:
+            return False
+        at[0] += used
+        result = self.recovery.on_ack(&self._ack, now)
+        if result < 0:
+            what = "skipped" if result == ACK_OF_SKIPPED else "did not send"
+            self.violate(PROTOCOL_VIOLATION, ACK, f"an acknowledgement of a packet that this side {what}")
+            return True
+        self._settle()
+        return True
+
+    cdef bint _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1:
+        """Frames for Python, and the credit frames; ``at`` is behind the type. False: unknown, or cut short."""
+        cdef uint64_t[3] numbers
+        cdef size_t count = 0, wanted = 0, extra = 0
+        cdef SendStream stream
+        if kind == 0x1E:
+            wanted = 0
+        elif kind in (0x07, MAX_DATA, 0x12, 0x13, 0x14, 0x16, 0x17, 0x19):
+            wanted = 1
+        elif kind in (0x05, 0x06, MAX_STREAM_DATA, 0x15, 0x18, 0x1D):
+            wanted = 2
+        elif kind in (0x04, 0x1C):
+            wanted = 3
+        elif kind in (0x1A, 0x1B):
+            extra = 8
+        else:
+            return False
+        while count < wanted:
+            if not read_varint(at, end, &numbers[count]):
+                return False
+            count += 1
+        if kind not in (0x1C, 0x1D):
+            self.ack_due = True
+        if kind in (0x06, 0x07, 0x1C, 0x1D):
+            # The last number is the length of what follows.
+            if numbers[wanted - 1] > <uint64_t>(end - at[0]):
+                return False
+            extra = <size_t>numbers[wanted - 1]
+        elif kind == 0x18:
+            if at[0] == end:
+                return False
+            extra = <size_t>1 + at[0][0] + 16
+        if extra > <size_t>(end - at[0]):
+            return False
+        if kind == MAX_DATA:
+            if numbers[0] > self.max_data:
+                self.max_data = numbers[0]
+                for stream in self.send_streams.values():
+                    self._queue(stream)
+        elif kind == MAX_STREAM_DATA and numbers[0] in self.send_streams:
+            stream = self.send_streams[numbers[0]]
+            if numbers[1] > stream.limit:
+                stream.limit = numbers[1]
+                self._queue(stream)
+        else:
+            fields = [numbers[i] for i in range(wanted)]
+            if extra or kind in (0x06, 0x07, 0x1C, 0x1D):
+                fields.append(PyBytes_FromStringAndSize(<const char*>at[0], <Py_ssize_t>extra))
+            self.rare.append((kind, *fields))
+        at[0] += extra
+        return True
+
+    # What became of packets.
+
+    def on_timer(self, int64_t now):
+        """The recovery's timer fired: declare losses, or send probes."""
+        cdef int result = self.recovery.on_timer(now)
+        cdef Sent *oldest
+        if result == TIMER_LOSS:
+            self._settle()
+        elif result == TIMER_PROBE:
+            oldest = self.recovery.oldest_outstanding()
+            if oldest != NULL:
+                self._send_again(oldest)
+            if not self._control and not self._turns:
+                self._control.append((b"\x01", None))
+
+    cdef int _settle(self) except -1:
+        """Walk the recovery's two lists."""
+        cdef Sent *sent = self.recovery.acked
+        cdef SendStream stream
+        while sent != NULL:
+            if sent.flags & HAS_STREAM:
+                stream = self._stream_of(sent.stream)
+                if stream is not None:
+                    stream.on_acknowledged(sent.offset, sent.length, sent.flags & FIN != 0)
+            if sent.flags & HAS_CONTROL:
+                self._sent_control.pop(sent.control, None)
+            if sent.acked:
+                self.received.forget_below(sent.acked)
+            sent = sent.next
+        sent = self.recovery.lost
+        while sent != NULL:
+            self._send_again(sent)
+            sent = sent.next
+        return 0
+
+    cdef int _send_again(self, const Sent *sent) except -1:
+        cdef SendStream stream
+        if sent.flags & HAS_STREAM:
+            stream = self._stream_of(sent.stream)
+            if stream is not None:
+                stream.on_lost(sent.offset, sent.length, sent.flags & FIN != 0)
+                self._queue(stream)
+        if sent.flags & HAS_CONTROL:
+            for frame, token in self._sent_control.pop(sent.control, ()):
+                if token is None:
+                    self._control.append((frame, None))
+                else:
+                    self.lost.append(token)
+        return 0
+
+    cdef SendStream _stream_of(self, uint32_t slot):
+        if self._last_sent is None or self._last_sent.slot != slot:
+            self._last_sent = self._by_slot.get(slot)
+        return self._last_sent
+
+    cdef int _queue(self, SendStream stream) except -1:
+        if not stream.queued and stream.has_work(self.max_data - self.data_sent):
+            stream.queued = True
+            self._turns.append(stream)
+        return 0
+
+    # Sending.
+
+    @property
+    def batch(self):
+        """The memory into which :meth:`build` writes."""
+        return <uint8_t[:BATCH_SIZE]>self._out
+
+    def build(self, int64_t now):
+        """Seal the next batch of packets into ``batch``; returns its bytes, 0 for none.
+
+        All packets but the last have ``datagram_size`` bytes. What is built counts as sent.
+        """
+        cdef uint64_t allowance = self.recovery.allowance(now)
+        cdef size_t total = 0, size, packets = 0, full = self.datagram_size
+        cdef uint64_t credit
+        cdef SendStream stream
+        while packets < self._per_batch and (self.ack_due or (self._control and allowance >= full)):
+            size = self._mixed_packet(self._out + total, allowance >= full, now)
+            if size == 0:
+                break
+            total += size
+            packets += 1
+            allowance = allowance - size if allowance > size else 0
+            if size < full:
+                break
+        while packets < self._per_batch and total == packets * full and allowance >= full and self._turns:
+            stream = self._turns.popleft()
+            stream.queued = False
+            with nogil:
+                size = self._stream_packets(stream, self._out + total, self._per_batch - packets, allowance, now)
+            total += size
+            packets += (size + full - 1) // full
+            allowance = allowance - size if allowance > size else 0
+            credit = self.max_data - self.data_sent
+            if stream.has_work(credit):
+                stream.queued = True
+                self._turns.append(stream)
+                if size == 0:
+                    break
+        if total == 0:
+            if allowance >= full:
+                self.recovery.on_app_limited(now)
+            return 0
+        with nogil:
+            self._protect(self._out, total)
+        return total
+
+    def wants_to_send(self):
+        """Whether :meth:`build` would find something, if the window allows."""
+        return self.ack_due or bool(self._control) or bool(self._turns)
+
+    def close_packet(self, bytes frame, int64_t now):
+        """One packet with ``frame``, which is a CONNECTION_CLOSE."""
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
+        cdef uint64_t pn = self.recovery.next_number()
+        if size > HEAD_MAX // 2:
+            raise ValueError("a closing frame has at most 1024 bytes")
+        memcpy(self._head, PyBytes_AS_STRING(frame), size)
+        if self.recovery.on_sent(pn, now, size, 0) == NULL:
+            return b""
+        size = self._seal(pn, size, NULL, 0, self._out)
+        self._protect(self._out, size)
+        return PyBytes_FromStringAndSize(<const char*>self._out, <Py_ssize_t>size)
+
+    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999:
+        """A packet with an acknowledgement, control frames, and stream data in what is left."""
+        cdef size_t room = self.datagram_size - 1 - self._peer_cid_size - PN_SIZE - TAG
+        cdef size_t head = 0, size = 0, stream_head
+        cdef int flags = 0
+        cdef uint64_t pn = self.recovery.next_number()
+        cdef uint64_t acked = 0, delay
+        cdef const uint8_t *data = NULL
+        cdef SendStream stream = None
+        cdef Sent *sent
+        cdef Run run
+        cdef bytes frame
+        cdef list taken = None
+        if self.ack_due:
+            delay = <uint64_t>max(now - self.received.largest_time, 0) >> 3
+            head = self.received.write_ack(self._head, room, delay)
+            acked = <uint64_t>(self.received.largest + 1)
+            self.ack_due = False
+        while may_elicit and self._control:
+            frame = (<tuple>self._control[0])[0]
+            if <size_t>PyBytes_GET_SIZE(frame) > room - head:
+                break
+            memcpy(self._head + head, PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame))
+            head += <size_t>PyBytes_GET_SIZE(frame)
+            if taken is None:
+                taken = []
+            taken.append(self._control.popleft())
+            flags |= ACK_ELICITING | IN_FLIGHT | HAS_CONTROL
+        if may_elicit and self._turns and room - head > 2 * STREAM_HEAD_MAX:
+            stream = <SendStream>self._turns[0]
+            if stream.next_run(room - head - STREAM_HEAD_MAX, self.max_data - self.data_sent, &run):
+                stream_head = self._stream_head(self._head + head, stream, run.offset, run.fin)
+                stream.next_run(room - head - stream_head, self.max_data - self.data_sent, &run)
+                head += self._stream_head(self._head + head, stream, run.offset, run.fin)
+                size = run.size
+                flags |= ACK_ELICITING | IN_FLIGHT | HAS_STREAM | (FIN if run.fin else 0)
+            else:
+                stream = None
+                (<SendStream>self._turns.popleft()).queued = False
+        if head == 0:
+            return 0
+        sent = self.recovery.on_sent(pn, now, 1 + self._peer_cid_size + PN_SIZE + head + size + TAG, flags)
+        if sent == NULL:
+            if taken:
+                self._control.extendleft(reversed(taken))
+            return 0
+        sent.acked = acked
+        if taken is not None:
+            self._sent_control[self._next_control] = taken
+            sent.control = self._next_control
+            self._next_control += 1
+        if stream is not None:
+            sent.stream = stream.slot
+            sent.offset = run.offset
+            sent.length = <uint32_t>size
+            if size:
+                data = stream.bytes_at(run.offset, size, self._scratch)
+            stream.mark_sent(&run)
+            if run.is_new:
+                self.data_sent += size
+        return self._seal(pn, head, data, size, out)
+
+    cdef size_t _stream_packets(
+        self, SendStream stream, uint8_t *out, size_t packets, uint64_t allowance, int64_t now
+    ) noexcept nogil:
+        """Packets with data of one stream and nothing else, up to the first that is not full."""
+        cdef size_t overhead = 1 + self._peer_cid_size + PN_SIZE + TAG
+        cdef size_t room = self.datagram_size - overhead
+        cdef size_t total = 0, head, size
+        cdef const uint8_t *data
+        cdef uint64_t pn
+        cdef Sent *sent
+        cdef Run run
+        while packets and allowance >= self.datagram_size:
+            if not stream.next_run(room - STREAM_HEAD_MAX, self.max_data - self.data_sent, &run):
+                break
+            # The head is as long as its numbers need, and what that saves is used for data.
+            head = self._stream_head(self._head, stream, run.offset, run.fin)
+            if not stream.next_run(room - head, self.max_data - self.data_sent, &run):
+                break
+            head = self._stream_head(self._head, stream, run.offset, run.fin)
+            size = overhead + head + run.size
+            pn = self.recovery.next_number()
+            sent = self.recovery.on_sent(
+                pn, now, size, ACK_ELICITING | IN_FLIGHT | HAS_STREAM | (FIN if run.fin else 0)
+            )
+            if sent == NULL:
+                break
+            sent.stream = stream.slot
+            sent.offset = run.offset
+            sent.length = <uint32_t>run.size
+            data = NULL
+            if run.size:
+                data = stream.bytes_at(run.offset, run.size, self._scratch)
+            stream.mark_sent(&run)
+            if run.is_new:
+                self.data_sent += run.size
+            total += self._seal(pn, head, data, run.size, out + total)
+            allowance -= size
+            packets -= 1
+            if size < self.datagram_size:
+                break
+        return total
+
+    cdef size_t _stream_head(self, uint8_t *out, SendStream stream, uint64_t offset, bint fin) noexcept nogil:
+        """A STREAM frame's head, without a length: its data reaches to the end of the packet (section 19.8)."""
+        cdef size_t size = 1
+        out[0] = STREAM | (0x04 if offset else 0) | (0x01 if fin else 0)
+        size += write_varint(out + 1, stream.stream_id)
+        if offset:
+            size += write_varint(out + size, offset)
+        return size
+
+    cdef size_t _seal(
+        self, uint64_t pn, size_t head_size, const uint8_t *data, size_t size, uint8_t *out
+    ) noexcept nogil:
+        """Write one short-header packet; its header is protected by :meth:`_protect` later."""
+        cdef size_t header_size = 1 + self._peer_cid_size + PN_SIZE
+        cdef uint8_t *number = out + 1 + self._peer_cid_size
+        out[0] = 0x40 | (PN_SIZE - 1)
+        memcpy(out + 1, self._peer_cid, self._peer_cid_size)
+        number[0] = <uint8_t>(pn >> 24 & 0xFF)
+        number[1] = <uint8_t>(pn >> 16 & 0xFF)
+        number[2] = <uint8_t>(pn >> 8 & 0xFF)
+        number[3] = <uint8_t>(pn & 0xFF)
+        self._sealing.seal(pn, out, header_size, self._head, head_size, data, size, out + header_size)
+        return header_size + head_size + size + TAG
+
+    cdef bint _protect(self, uint8_t *out, size_t total) noexcept nogil:
+        """Apply header protection to all packets of a batch, with one call for the masks."""
+        cdef size_t at = 0, count = 0, i, j
+        cdef size_t number = 1 + self._peer_cid_size
+        while at < total:
+            memcpy(self._samples + SAMPLE * count, out + at + number + PN_SIZE, SAMPLE)
+            count += 1
+            at += self.datagram_size
+        if self._seal_mask.masks(self._samples, count, self._masks) != 0:
+            return False
+        for i in range(count):
+            at = i * self.datagram_size
+            out[at] ^= self._masks[SAMPLE * i] & 0x1F
+            for j in range(PN_SIZE):
+                out[at + number + j] ^= self._masks[SAMPLE * i + 1 + j]
+        return True

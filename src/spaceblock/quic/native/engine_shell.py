@@ -1,0 +1,562 @@
+"""The native engine's Python half: streams, credit, timers and the end of a connection.
+
+It stands where aioquic's engine stood before the hand-over, with the same methods (see ``Engine`` in ``handshake.py``),
+so that nothing above notices. Nothing here is done for each packet; a handful of calls is for each receive buffer and
+each GSO batch. ``now`` is in seconds on the event loop's clock; the packet engine counts microseconds.
+"""
+
+from __future__ import annotations
+
+import os
+from collections import deque
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any
+
+from ...core import encode_uint_var
+from ..handover import HandOver, SentPacket
+from ..handshake import (
+    ConnectionIdIssued,
+    ConnectionIdRetired,
+    StopSendingReceived,
+    StreamDataReceived,
+    StreamReset,
+)
+from ..interface import CloseReason, TransportOptions
+from .engine import PacketEngine
+from .keys import Suite, derive
+from .protection import HeaderKey, PacketKey
+from .ranges import PacketRanges
+from .rare import RareFrames
+from .recovery import NEVER, Recovery
+from .streams import ReceiveStream, SendStream
+
+if TYPE_CHECKING:
+    from cryptography import x509
+
+MICROSECONDS = 1_000_000
+
+BATCHES = 16
+"""GSO batches sent before the event loop gets its turn: about a MiB."""
+
+BATCH_SIZE = 65_507
+"""Bytes of one GSO batch at most: the payload of a UDP datagram over IPv4."""
+
+Transmit = Callable[[Any, int, Any], bool]
+
+
+class NativeEngine:
+    """One connection after its hand-over.
+
+    ``transmit(batch, segment, address)`` writes a train of datagrams of ``segment`` bytes, the last one maybe shorter,
+    and returns whether the socket took it.
+    """
+
+    verify_error: Exception | None = None
+    version_mismatch = False
+    started = True
+
+    def __init__(self, state: HandOver, options: TransportOptions, transmit: Transmit) -> None:
+        self.peer_certificate: x509.Certificate | None = state.peer_certificate
+        self.is_client = state.is_client
+        self.packets = _packet_engine(state, self._accept)
+        self.terminated = False
+        self.timed_out = False
+        self.host_cid = state.local_ids[0].cid
+        self._options = options
+        self._transmit = transmit
+        self._peer_address = state.peer_address
+        self._events: deque[Any] = deque()
+        self._rare = RareFrames(self, state)
+        self._idle_timeout = state.idle_timeout
+        self._idle_since = state.largest_received_time
+        self._ack_eliciting_since = False
+        self._unsent = 0
+        self._close_reason: CloseReason | None = None
+        self._close_at: float | None = None
+        self._farewell: bytes | None = None
+        self._consumed = state.data_consumed
+        self._next_id = {False: state.next_stream_bidi, True: state.next_stream_uni}
+        self._allowed = {False: state.max_streams_bidi, True: state.max_streams_uni}
+        self._windows = {True: state.max_stream_data_uni, False: state.max_stream_data_bidi_remote}
+        self._peer_window_for_theirs = state.max_stream_data_bidi_local
+        self._waiting: deque[tuple[int, list[Callable[[], None]]]] = deque()
+        self._theirs_used = {False: state.streams_bidi_used, True: state.streams_uni_used}
+        self._theirs_allowed = {False: state.local_max_streams_bidi[0], True: state.local_max_streams_uni[0]}
+        self._theirs_told = {False: state.local_max_streams_bidi[1], True: state.local_max_streams_uni[1]}
+        self._held = {False: state.held_bidi, True: state.held_uni}
+        self._adopt(state)
+
+    # What is going on.
+
+    @property
+    def smoothed_rtt(self) -> float:
+        return float(self.packets.recovery.smoothed_rtt) / MICROSECONDS
+
+    @property
+    def closing(self) -> bool:
+        return self._farewell is not None and not self.terminated
+
+    def ended(self) -> CloseReason | None:
+        return self._close_reason
+
+    def get_peer_address(self) -> Any:
+        return self._peer_address
+
+    def next_event(self) -> Any:
+        return self._events.popleft() if self._events else None
+
+    def backlog(self, stream_id: int) -> int:
+        stream = self.packets.send_streams.get(stream_id)
+        return 0 if stream is None else int(stream.backlog)
+
+    def sender_finished(self, stream_id: int) -> bool:
+        stream = self.packets.send_streams.get(stream_id)
+        if stream is None:
+            return True
+        if stream.finished:
+            self._forget_sender(stream)
+            return True
+        return False
+
+    def highest_offset(self, stream_id: int) -> int | None:
+        stream = self.packets.receive_streams.get(stream_id)
+        return None if stream is None else int(stream.highest)
+
+    # Streams.
+
+    def open_stream(self, unidirectional: bool) -> int:
+        stream_id = self._next_id[unidirectional]
+        self._next_id[unidirectional] += 4
+        stream = SendStream(stream_id, self._windows[unidirectional])
+        self.packets.add_send_stream(stream)
+        if not unidirectional:
+            self.packets.add_receive_stream(ReceiveStream(stream_id, self._options.control_window))
+        if stream_id // 4 >= self._allowed[unidirectional]:
+            self._waiting.append((stream_id, []))
+        return stream_id
+
+    def send_stream_data(
+        self, stream_id: int, data: Any, end_stream: bool = False, release: Callable[[], None] | None = None
+    ) -> None:
+        stream = self.packets.send_streams[stream_id]
+        stream.write(bytes(data) if release is None else data, end_stream, release)
+        if not self._is_waiting(stream_id):
+            self.packets.wake(stream)
+
+    def abandon_sending(self, stream_id: int, code: int) -> None:
+        stream = self.packets.send_streams.get(stream_id)
+        if stream is None or stream.stopped:
+            return
+        final_size = stream.sent
+        stream.give_up()
+        frame = b"\x04" + encode_uint_var(stream_id) + encode_uint_var(code) + encode_uint_var(final_size)
+        self._when_allowed(stream_id, lambda: self.packets.send_control(frame))
+        self._forget_sender(stream)
+
+    def abandon_receiving(self, stream_id: int, code: int) -> None:
+        stream = self.packets.receive_streams.get(stream_id)
+        if stream is None or stream.finished:
+            return
+        frame = b"\x05" + encode_uint_var(stream_id) + encode_uint_var(code)
+        self._when_allowed(stream_id, lambda: self.packets.send_control(frame))
+
+    def allow_streams(self, unidirectional: bool, count: int) -> None:
+        """The peer allows more streams: let those that wait begin."""
+        self._allowed[unidirectional] = max(count, self._allowed[unidirectional])
+        still: deque[tuple[int, list[Callable[[], None]]]] = deque()
+        for stream_id, acts in self._waiting:
+            if bool(stream_id & 2) is not unidirectional or stream_id // 4 >= self._allowed[unidirectional]:
+                still.append((stream_id, acts))
+                continue
+            for act in acts:
+                act()
+            stream = self.packets.send_streams.get(stream_id)
+            if stream is not None:
+                self.packets.wake(stream)
+        self._waiting = still
+
+    # Credit.
+
+    def grant_stream(self, stream_id: int, consumed: int) -> bool:
+        stream = self.packets.receive_streams.get(stream_id)
+        if stream is None or stream.finished:
+            return False
+        window = self._options.stream_window if stream_id & 2 else self._options.control_window
+        if 4 * (consumed + window - stream.limit) < window:
+            return False
+        stream.limit = consumed + window
+        self._tell_stream_limit(stream)
+        return True
+
+    def grant_connection(self, count: int) -> bool:
+        self._consumed += count
+        window = self._options.connection_window
+        limit = self._consumed + window
+        if 4 * (limit - self.packets.local_max_data) < window:
+            return False
+        self.packets.local_max_data = limit
+        self._tell_connection_limit()
+        return True
+
+    def hold_stream(self, unidirectional: bool) -> None:
+        self._held[unidirectional] += 1
+
+    def release_stream(self, unidirectional: bool) -> bool:
+        self._held[unidirectional] -= 1
+        self._tell_stream_count(unidirectional)
+        return True
+
+    # Work.
+
+    def ping(self) -> None:
+        self.packets.send_control(b"\x01")
+
+    def receive_datagram(self, data: bytes, address: Any, now: float) -> None:
+        self.receive_buffer(bytearray(data), len(data), address, now)
+
+    def receive_buffer(self, data: Any, segment: int, address: Any, now: float) -> None:
+        """Take in datagrams of ``segment`` bytes each from one peer; ``data`` is opened in place."""
+        packets = self.packets
+        if self._close_reason is not None or not packets.receive(data, segment, int(now * MICROSECONDS)):
+            return
+        self._idle_since = now
+        self._ack_eliciting_since = False
+        for stream in packets.news:
+            arrived, fin = stream.take()
+            self._events.append(StreamDataReceived(data=arrived, end_stream=fin, stream_id=stream.stream_id))
+            if fin:
+                self._forget_receiver(stream)
+        packets.news.clear()
+        if packets.rare:
+            for frame in packets.rare:
+                if self._close_reason is None and packets.violation is None:
+                    self._rare.handle(frame, now)
+            packets.rare.clear()
+        if packets.lost:
+            self._tell_again()
+        if packets.violation is not None:
+            code, kind, reason = packets.violation
+            self.close(code, kind, reason)
+
+    def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
+        """Send what is due; what closes the connection is returned, to be sent and kept by the caller."""
+        if self._close_reason is not None:
+            return self._last_words(now)
+        packets = self.packets
+        batch = packets.batch
+        if self._unsent and not self._transmit(batch[: self._unsent], packets.datagram_size, self._peer_address):
+            return []
+        self._unsent = 0
+        microseconds = int(now * MICROSECONDS)
+        for _ in range(BATCHES):
+            size = packets.build(microseconds)
+            if not size:
+                return []
+            if not self._ack_eliciting_since:
+                self._ack_eliciting_since = True
+                self._idle_since = now
+            if not self._transmit(batch[:size], packets.datagram_size, self._peer_address):
+                self._unsent = size
+                return []
+        return []
+
+    @property
+    def has_more(self) -> bool:
+        """Whether sending stopped only to give others their turn."""
+        if self._close_reason is not None or self._unsent:
+            return False
+        return bool(self.packets.wants_to_send()) and self.packets.recovery.bytes_in_flight < self._window()
+
+    def get_timer(self) -> float | None:
+        if self.terminated:
+            return None
+        if self._close_at is not None:
+            return self._close_at
+        recovery = self.packets.recovery
+        at = int(recovery.timeout())
+        if self.packets.wants_to_send():
+            at = min(at, int(recovery.send_time()))
+        idle = self._idle_since + max(self._idle_timeout, 3 * recovery.pto() / MICROSECONDS)
+        return idle if at == NEVER else min(idle, at / MICROSECONDS)
+
+    def handle_timer(self, now: float) -> None:
+        if self._close_at is not None:
+            if now >= self._close_at:
+                self.terminated = True
+            return
+        recovery = self.packets.recovery
+        if now >= self._idle_since + max(self._idle_timeout, 3 * recovery.pto() / MICROSECONDS):
+            self.timed_out = True
+            self._close_reason = CloseReason(0, "", is_application=False, timed_out=True)
+            self.abort()
+            return
+        # The loop's clock may be a little behind the time that it was asked for.
+        self.packets.on_timer(int(now * MICROSECONDS) + 1)
+        if self.packets.lost:
+            self._tell_again()
+
+    # The end.
+
+    def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None:
+        """Send CONNECTION_CLOSE; with a ``frame_type`` it is QUIC's own error, else the application's."""
+        if self._close_reason is not None:
+            return
+        self._close_reason = CloseReason(error_code, reason_phrase, is_application=frame_type is None)
+        reason = reason_phrase.encode()
+        if frame_type is None:
+            frame = b"\x1d" + encode_uint_var(error_code)
+        else:
+            frame = b"\x1c" + encode_uint_var(error_code) + encode_uint_var(frame_type)
+        self._farewell = frame + encode_uint_var(len(reason)) + reason
+        self._give_up_streams()
+
+    def closed_by_peer(self, code: int, reason: str, is_application: bool, now: float) -> None:
+        """The peer closed: send nothing any more, and forget the connection soon (RFC 9000, section 10.2.2)."""
+        self._close_reason = CloseReason(code, reason, by_peer=True, is_application=is_application)
+        self._close_at = now + 3 * self.packets.recovery.pto() / MICROSECONDS
+        self._give_up_streams()
+
+    def abort(self) -> None:
+        self.terminated = True
+        if self._close_reason is None:
+            self._close_reason = CloseReason(0, "", is_application=False)
+        self._give_up_streams()
+
+    # For rare frames.
+
+    def emit(self, event: Any) -> None:
+        """Put an event behind the others."""
+        self._events.append(event)
+
+    def peer_reset(self, stream_id: int, code: int, final_size: int) -> None:
+        """RESET_STREAM (section 19.4)."""
+        stream = self.packets.receive_streams.get(stream_id) or self._accept(stream_id)
+        if stream is None or stream.finished:
+            return
+        if not self.packets.count_reset(stream, final_size):
+            self.packets.violate(_FLOW_CONTROL_ERROR, 0x04, "a stream reset beyond what this side allowed")
+        elif not stream.end(final_size):
+            self.packets.violate(_FINAL_SIZE_ERROR, 0x04, "a stream's final size changed")
+        else:
+            self._events.append(StreamReset(error_code=code, stream_id=stream_id))
+            self._forget_receiver(stream)
+
+    def peer_stopped(self, stream_id: int, code: int) -> None:
+        """STOP_SENDING (section 19.5): the answer is a reset with the same code."""
+        if stream_id not in self.packets.send_streams:
+            if self._is_ours(stream_id):
+                if stream_id >= self._next_id[bool(stream_id & 2)]:
+                    self.packets.violate(_STREAM_STATE_ERROR, 0x05, "a stream that does not exist")
+                return
+            if stream_id & 2 or self._accept(stream_id) is None:
+                return
+        self._events.append(StopSendingReceived(error_code=code, stream_id=stream_id))
+        self.abandon_sending(stream_id, code)
+
+    def issue_route(self, cid: bytes) -> None:
+        """Packets may come for another connection ID."""
+        self._events.append(ConnectionIdIssued(connection_id=cid))
+
+    def retire_route(self, cid: bytes) -> None:
+        """No packets come for this connection ID any more."""
+        self._events.append(ConnectionIdRetired(connection_id=cid))
+
+    # Helpers.
+
+    def _accept(self, stream_id: int) -> ReceiveStream | None:
+        """A stream of the peer that is not known: new, forgotten, or not to be."""
+        unidirectional = bool(stream_id & 2)
+        if self._is_ours(stream_id):
+            if unidirectional or stream_id >= self._next_id[False]:
+                self.packets.violate(_STREAM_STATE_ERROR, 0x08, "a stream that this side would have to open")
+            return None
+        number = stream_id // 4
+        if number >= self._theirs_told[unidirectional]:
+            self.packets.violate(_STREAM_LIMIT_ERROR, 0x08, "more streams than this side allowed")
+            return None
+        if number < self._theirs_used[unidirectional]:
+            return None
+        # Opening a stream opens all of its kind with lower numbers (section 2.1).
+        for lower in range(self._theirs_used[unidirectional], number + 1):
+            self._add_theirs(lower * 4 + (stream_id & 3))
+        self._theirs_used[unidirectional] = number + 1
+        return self.packets.receive_streams[stream_id]
+
+    def _add_theirs(self, stream_id: int) -> None:
+        window = self._options.stream_window if stream_id & 2 else self._options.control_window
+        self.packets.add_receive_stream(ReceiveStream(stream_id, window))
+        if not stream_id & 2:
+            self.packets.add_send_stream(SendStream(stream_id, self._peer_window_for_theirs))
+
+    def _forget_sender(self, stream: SendStream) -> None:
+        self.packets.remove_send_stream(stream)
+        self._count_finished(stream.stream_id)
+
+    def _forget_receiver(self, stream: ReceiveStream) -> None:
+        self.packets.remove_receive_stream(stream)
+        self._count_finished(stream.stream_id)
+
+    def _count_finished(self, stream_id: int) -> None:
+        """Once both directions of a peer's stream are done, the peer may open another one."""
+        gone = stream_id not in self.packets.send_streams and stream_id not in self.packets.receive_streams
+        if gone and not self._is_ours(stream_id):
+            self._theirs_allowed[bool(stream_id & 2)] += 1
+            self._tell_stream_count(bool(stream_id & 2))
+
+    def _tell_stream_count(self, unidirectional: bool) -> None:
+        value = self._theirs_allowed[unidirectional] - self._held[unidirectional]
+        told = self._theirs_told[unidirectional]
+        # Saved up until the peer has fewer streams left to open than the update grants.
+        if value > told and told - self._theirs_used[unidirectional] < value - told:
+            self._theirs_told[unidirectional] = value
+            self._send_stream_count(unidirectional)
+
+    def _send_stream_count(self, unidirectional: bool) -> None:
+        kind = b"\x13" if unidirectional else b"\x12"
+        frame = kind + encode_uint_var(self._theirs_told[unidirectional])
+        self.packets.send_control(frame, ("streams", unidirectional))
+
+    def _tell_stream_limit(self, stream: ReceiveStream) -> None:
+        frame = b"\x11" + encode_uint_var(stream.stream_id) + encode_uint_var(stream.limit)
+        self.packets.send_control(frame, ("stream", stream.stream_id))
+
+    def _tell_connection_limit(self) -> None:
+        self.packets.send_control(b"\x10" + encode_uint_var(self.packets.local_max_data), ("connection", 0))
+
+    def _tell_again(self) -> None:
+        """Credit that was lost is told again, at its present height; each kind once."""
+        lost = dict.fromkeys(self.packets.lost)
+        self.packets.lost.clear()
+        for what, which in lost:
+            if what == "connection":
+                self._tell_connection_limit()
+            elif what == "streams":
+                self._send_stream_count(which)
+            else:
+                stream = self.packets.receive_streams.get(which)
+                if stream is not None and not stream.finished:
+                    self._tell_stream_limit(stream)
+
+    def _is_ours(self, stream_id: int) -> bool:
+        return (stream_id & 1 == 0) is self.is_client
+
+    def _is_waiting(self, stream_id: int) -> bool:
+        return any(waiting == stream_id for waiting, _ in self._waiting)
+
+    def _when_allowed(self, stream_id: int, act: Callable[[], None]) -> None:
+        for waiting, acts in self._waiting:
+            if waiting == stream_id:
+                acts.append(act)
+                return
+        act()
+
+    def _window(self) -> int:
+        return int(self.packets.recovery.congestion.window)
+
+    def _give_up_streams(self) -> None:
+        for stream in self.packets.send_streams.values():
+            stream.give_up()
+
+    def _last_words(self, now: float) -> list[tuple[bytes, Any]]:
+        if self._farewell is None or self._close_at is not None:
+            return []
+        self._close_at = now + 3 * self.packets.recovery.pto() / MICROSECONDS
+        packet = self.packets.close_packet(self._farewell, int(now * MICROSECONDS))
+        return [(packet, self._peer_address)] if packet else []
+
+    def _adopt(self, state: HandOver) -> None:
+        """Take over what was under way: streams, packets without an acknowledgement, frames not yet sent."""
+        packets = self.packets
+        for known in state.streams:
+            if known.receiving is not None:
+                receiving = known.receiving
+                stream = ReceiveStream(known.stream_id, receiving.limit)
+                stream.adopt(receiving.highest, receiving.final_size, receiving.arrived, receiving.early)
+                packets.add_receive_stream(stream)
+            if known.sending is not None:
+                sending = known.sending
+                sender = SendStream(known.stream_id, sending.limit)
+                sender.adopt(
+                    sending.acknowledged,
+                    sending.data,
+                    sending.sent,
+                    sending.lost,
+                    sending.acknowledged_beyond,
+                    sending.fin_written,
+                    sending.fin_pending,
+                )
+                packets.add_send_stream(sender)
+                if sending.waits_for_limit:
+                    self._waiting.append((known.stream_id, []))
+        for packet in state.sent:
+            self._adopt_packet(packet)
+        packets.recovery.start_at(state.next_packet_number)
+        for frame in state.unsent_frames:
+            packets.send_control(frame)
+        for sender in packets.send_streams.values():
+            if not self._is_waiting(sender.stream_id):
+                packets.wake(sender)
+
+    def _adopt_packet(self, packet: SentPacket) -> None:
+        """One record holds one piece of a stream; further ones are simply sent again."""
+        streams = self.packets.send_streams
+        pieces = [piece for piece in packet.pieces if piece.stream_id in streams]
+        for piece in pieces[1:]:
+            streams[piece.stream_id].lose(piece.start, piece.stop, piece.fin)
+        frames = [(frame, None) for frame in packet.frames]
+        time = int(packet.time * MICROSECONDS)
+        if pieces:
+            piece = pieces[0]
+            stream = streams[piece.stream_id]
+            self.packets.adopt(
+                packet.number, time, packet.size, frames, stream, piece.start, piece.stop - piece.start, piece.fin
+            )
+        else:
+            self.packets.adopt(packet.number, time, packet.size, frames, None, 0, 0, False)
+
+
+def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None]) -> PacketEngine:
+    suite = _SUITES[state.suite]
+    sealing, opening = derive(suite, state.send_secret), derive(suite, state.receive_secret)
+    recovery = Recovery(
+        os.urandom(16),
+        state.sent[0].number if state.sent else state.next_packet_number,
+        state.datagram_size,
+        BATCH_SIZE // state.datagram_size * state.datagram_size,
+        int(state.max_ack_delay * MICROSECONDS),
+        state.ack_delay_exponent,
+    )
+    received = PacketRanges()
+    arrived = int(state.largest_received_time * MICROSECONDS)
+    for start, stop in state.received:
+        for number in range(start, stop):
+            received.add(number, arrived)
+    if state.rtt is not None:
+        smoothed, variation, minimum, latest = (int(value * MICROSECONDS) for value in state.rtt)
+        recovery.seed_rtt(latest, smoothed, variation, minimum, arrived)
+    engine = PacketEngine(
+        recovery,
+        received,
+        PacketKey(suite, sealing.key, sealing.iv),
+        HeaderKey(suite, sealing.header),
+        PacketKey(suite, opening.key, opening.iv),
+        HeaderKey(suite, opening.header),
+        state.datagram_size,
+        accept,
+    )
+    engine.set_peer_cid(state.peer_id.cid)
+    engine.set_local_cids([local.cid for local in state.local_ids])
+    engine.set_credit(state.max_data, state.data_sent, state.local_max_data, state.data_received)
+    return engine
+
+
+_FLOW_CONTROL_ERROR = 0x03
+_STREAM_LIMIT_ERROR = 0x04
+_STREAM_STATE_ERROR = 0x05
+_FINAL_SIZE_ERROR = 0x06
+
+_SUITES = {
+    "AES_128_GCM_SHA256": Suite.AES_128_GCM,
+    "AES_256_GCM_SHA384": Suite.AES_256_GCM,
+    "CHACHA20_POLY1305_SHA256": Suite.CHACHA20_POLY1305,
+}

@@ -1,0 +1,78 @@
+"""The two directions of a stream, as the engine sees them: what is written and unacknowledged, and what has arrived."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+cdef struct Span:
+    uint64_t start  # offset of the first byte in the stream
+    uint64_t stop
+
+cdef struct Piece:
+    const uint8_t* data  # held by the owner at the same place of SendStream._owners
+    uint64_t start
+    uint64_t stop
+
+cdef struct Run:
+    uint64_t offset
+    size_t size
+    bint fin
+    bint is_new  # never sent before, so it uses the connection's credit
+
+cdef class Spans:
+    cdef Span* spans  # disjoint, ascending
+    cdef size_t count
+    cdef size_t capacity
+    cdef int add(self, uint64_t start, uint64_t stop) except -1
+    cdef int remove(self, uint64_t start, uint64_t stop) except -1
+    cdef int _reserve(self) except -1
+
+cdef class SendStream:
+    cdef readonly uint64_t stream_id
+    cdef public uint64_t limit  # the peer's MAX_STREAM_DATA
+    cdef readonly uint64_t written  # bytes given to write(): where the next ones begin
+    cdef readonly uint64_t sent  # first byte that was never sent
+    cdef readonly uint64_t acknowledged  # first byte that is not acknowledged
+    cdef readonly bint fin_written
+    cdef bint fin_pending  # written and not sent, or lost
+    cdef readonly bint fin_acknowledged
+    cdef readonly bint stopped  # reset: nothing of it is sent any more
+    cdef uint32_t slot  # how the engine's records call it
+    cdef bint queued  # among the engine's turns
+    cdef Spans _lost  # to be sent again
+    cdef Spans _acknowledged  # beyond ``acknowledged``
+    cdef Piece* _pieces
+    cdef size_t _first  # index of the oldest piece in use
+    cdef size_t _count
+    cdef size_t _capacity
+    cdef size_t _cursor  # index of the piece that holds ``sent``, a hint
+    cdef object _owners
+    cdef bint has_work(self, uint64_t credit) noexcept nogil
+    cdef bint next_run(self, size_t room, uint64_t credit, Run* run) noexcept nogil
+    cdef const uint8_t* bytes_at(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil
+    cdef void mark_sent(self, const Run* run) noexcept nogil
+    cdef int on_acknowledged(self, uint64_t offset, uint64_t size, bint fin) except -1
+    cdef int on_lost(self, uint64_t offset, uint64_t size, bint fin) except -1
+    cdef size_t _find(self, uint64_t offset) noexcept nogil
+    cdef int _add_piece(self, const uint8_t* data, size_t size) except -1
+
+cdef class ReceiveStream:
+    cdef readonly uint64_t stream_id
+    cdef public uint64_t limit  # credit granted: the offset that the peer may reach
+    cdef readonly uint64_t arrived  # bytes that arrived in order
+    cdef readonly uint64_t highest  # one behind the highest byte that arrived
+    cdef readonly int64_t final_size  # -1 while unknown
+    cdef readonly bint finished  # all came and was taken, or it was reset
+    cdef bint has_news  # among the engine's news
+    cdef public object owner
+    cdef const uint8_t** _spans
+    cdef size_t* _sizes
+    cdef size_t _count
+    cdef size_t _capacity
+    cdef size_t _pending
+    cdef dict _early  # offset to bytes that came too early
+    cdef list _order  # its offsets, ascending
+    cdef list _keep_alive  # early bytes that the present batch refers to
+    cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1
+    cdef int _append(self, const uint8_t* data, size_t size) except -1
+    cdef int _keep_early(self, uint64_t offset, const uint8_t* data, size_t size) except -1
+    cdef int _take_early(self) except -1

@@ -1,0 +1,447 @@
+# cython: language_level=3, auto_pickle=False
+"""The two directions of a stream, as the engine sees them.
+
+Rules: offsets are the stream's. What is written stays where it is until it is acknowledged, and is sent again from
+there; the owner of each piece is kept that long and told when it is over. What arrives in order is handed on once for
+each receive batch. Sizes and offsets were checked against the credit by the caller.
+"""
+
+from collections import deque
+
+from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc, realloc
+from libc.string cimport memcpy, memmove
+
+cimport cython
+
+GAPS_MAX = 1_000
+"""Runs of bytes kept beyond a gap: more means a peer that splits its data to cost us time."""
+
+
+@cython.final
+cdef class Spans:
+    """A few disjoint ranges of offsets, kept in order; made for a handful, correct for any number."""
+
+    def __dealloc__(self):
+        free(self.spans)
+
+    cdef int add(self, uint64_t start, uint64_t stop) except -1:
+        """Join a range to the others."""
+        cdef size_t i = 0, j
+        if start >= stop:
+            return 0
+        while i < self.count and self.spans[i].stop < start:
+            i += 1
+        j = i
+        while j < self.count and self.spans[j].start <= stop:
+            start = min(start, self.spans[j].start)
+            stop = max(stop, self.spans[j].stop)
+            j += 1
+        if i == j:
+            self._reserve()
+            memmove(self.spans + i + 1, self.spans + i, (self.count - i) * sizeof(Span))
+            self.count += 1
+        elif j - i > 1:
+            memmove(self.spans + i + 1, self.spans + j, (self.count - j) * sizeof(Span))
+            self.count -= j - i - 1
+        self.spans[i].start = start
+        self.spans[i].stop = stop
+        return 0
+
+    cdef int remove(self, uint64_t start, uint64_t stop) except -1:
+        """Take a range away, whatever part of it is there."""
+        cdef size_t i = 0
+        cdef uint64_t old_stop
+        while i < self.count and self.spans[i].start < stop:
+            if self.spans[i].stop <= start:
+                i += 1
+            elif self.spans[i].start < start:
+                old_stop = self.spans[i].stop
+                self.spans[i].stop = start
+                i += 1
+                if old_stop > stop:
+                    self.add(stop, old_stop)
+                    return 0
+            elif self.spans[i].stop > stop:
+                self.spans[i].start = stop
+                return 0
+            else:
+                memmove(self.spans + i, self.spans + i + 1, (self.count - i - 1) * sizeof(Span))
+                self.count -= 1
+        return 0
+
+    cdef int _reserve(self) except -1:
+        cdef size_t capacity
+        cdef Span* spans
+        if self.count < self.capacity:
+            return 0
+        capacity = max(<size_t>8, 2 * self.capacity)
+        spans = <Span*>realloc(self.spans, capacity * sizeof(Span))
+        if spans == NULL:
+            raise MemoryError
+        self.spans = spans
+        self.capacity = capacity
+        return 0
+
+    def __iter__(self):
+        return iter([(self.spans[i].start, self.spans[i].stop) for i in range(self.count)])
+
+
+@cython.final
+cdef class _Owner:
+    """Holds a caller's buffer until its bytes are acknowledged."""
+    cdef Py_buffer view
+    cdef bint held
+    cdef object release
+
+    def __cinit__(self, data, release):
+        PyObject_GetBuffer(data, &self.view, PyBUF_SIMPLE)
+        self.held = True
+        self.release = release
+
+    def __dealloc__(self):
+        if self.held:
+            PyBuffer_Release(&self.view)
+
+    cdef drop(self):
+        if self.held:
+            self.held = False
+            PyBuffer_Release(&self.view)
+        release, self.release = self.release, None
+        if release is not None:
+            release()
+
+
+@cython.final
+cdef class SendStream:
+    """What this side sends: pieces of memory in the order of their offsets."""
+
+    def __cinit__(self, uint64_t stream_id, uint64_t limit):
+        self.stream_id = stream_id
+        self.limit = limit
+        self._lost = Spans()
+        self._acknowledged = Spans()
+        self._owners = deque()
+
+    def __dealloc__(self):
+        free(self._pieces)
+
+    def write(self, data, bint fin=False, release=None):
+        """Queue ``data`` without copying it; ``release()`` is called when it is acknowledged or given up."""
+        cdef _Owner owner = _Owner(data, release)
+        cdef size_t size = <size_t>owner.view.len
+        if self.stopped or size == 0:
+            owner.drop()
+            size = 0
+        else:
+            self._add_piece(<const uint8_t*>owner.view.buf, size)
+            self._owners.append(owner)
+        self.written += size
+        if fin and not self.stopped:
+            self.fin_written = True
+            self.fin_pending = True
+
+    def adopt(self, uint64_t acknowledged, bytes data, uint64_t sent, lost, beyond, bint fin_written, bint fin_pending):
+        """Go on with a stream that another engine began: ``data`` is what is not acknowledged."""
+        self.acknowledged = acknowledged
+        self.written = acknowledged
+        self.write(data)
+        self.sent = sent
+        self.fin_written = fin_written
+        self.fin_pending = fin_pending
+        for start, stop in beyond:
+            self._acknowledged.add(start, stop)
+        for start, stop in lost:
+            self._lost.add(start, stop)
+
+    def lose(self, uint64_t start, uint64_t stop, bint fin):
+        """These bytes are to be sent again."""
+        self.on_lost(start, stop - start, fin)
+
+    def give_up(self):
+        """Nothing is sent any more: the stream was reset, or the connection is over."""
+        self.stopped = True
+        self.fin_pending = False
+        self._count = 0
+        owners, self._owners = self._owners, deque()
+        for owner in owners:
+            (<_Owner>owner).drop()
+
+    @property
+    def backlog(self):
+        """Bytes not yet acknowledged, an unacknowledged FIN counting as one."""
+        if self.stopped:
+            return 0
+        return self.written - self.acknowledged + (self.fin_written and not self.fin_acknowledged)
+
+    @property
+    def finished(self):
+        """All was acknowledged, FIN included."""
+        return self.fin_acknowledged and self.acknowledged == self.written
+
+    cdef int _add_piece(self, const uint8_t* data, size_t size) except -1:
+        cdef Piece* pieces
+        cdef size_t capacity
+        if self._first + self._count == self._capacity:
+            if self._first > self._capacity // 2:
+                memmove(self._pieces, self._pieces + self._first, self._count * sizeof(Piece))
+            else:
+                capacity = max(<size_t>16, 2 * self._capacity)
+                pieces = <Piece*>malloc(capacity * sizeof(Piece))
+                if pieces == NULL:
+                    raise MemoryError
+                if self._count:
+                    memcpy(pieces, self._pieces + self._first, self._count * sizeof(Piece))
+                free(self._pieces)
+                self._pieces = pieces
+                self._capacity = capacity
+            self._cursor = self._cursor - self._first if self._cursor > self._first else 0
+            self._first = 0
+        pieces = self._pieces + self._first + self._count
+        pieces.data = data
+        pieces.start = self.written
+        pieces.stop = self.written + size
+        self._count += 1
+        return 0
+
+    cdef bint has_work(self, uint64_t credit) noexcept nogil:
+        """Whether there is anything that may be sent now, with ``credit`` bytes left of the connection's."""
+        if self.stopped:
+            return False
+        if self._lost.count or (self.fin_pending and self.sent == self.written):
+            return True
+        return credit > 0 and self.sent < self.written and self.sent < self.limit
+
+    cdef bint next_run(self, size_t room, uint64_t credit, Run* run) noexcept nogil:
+        """What to send next, at most ``room`` bytes: what was lost first; False if there is nothing."""
+        cdef uint64_t size
+        if self.stopped:
+            return False
+        if self._lost.count:
+            run.offset = self._lost.spans[0].start
+            size = self._lost.spans[0].stop - run.offset
+            run.is_new = False
+        else:
+            run.offset = self.sent
+            size = self.written - self.sent
+            run.is_new = True
+            if self.sent >= self.limit:
+                size = 0
+            else:
+                size = min(size, min(self.limit - self.sent, credit))
+        run.size = <size_t>min(size, <uint64_t>room)
+        run.fin = self.fin_pending and run.offset + run.size == self.written
+        return run.size > 0 or run.fin
+
+    cdef void mark_sent(self, const Run* run) noexcept nogil:
+        """The run of :meth:`next_run`, or the front of it, is in a packet now."""
+        if run.is_new:
+            self.sent += run.size
+        elif run.size == self._lost.spans[0].stop - self._lost.spans[0].start:
+            self._lost.count -= 1
+            memmove(self._lost.spans, self._lost.spans + 1, self._lost.count * sizeof(Span))
+        else:
+            self._lost.spans[0].start = self._lost.spans[0].start + run.size
+        if run.fin:
+            self.fin_pending = False
+
+    cdef const uint8_t* bytes_at(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil:
+        """The bytes from ``offset``: where they lie, or in ``scratch`` if they are spread over several pieces."""
+        cdef size_t i = self._find(offset)
+        cdef size_t done = 0, part
+        cdef uint64_t within
+        if self._pieces[i].stop - offset >= size:
+            return self._pieces[i].data + (offset - self._pieces[i].start)
+        while done < size:
+            within = offset + done - self._pieces[i].start
+            part = <size_t>min(<uint64_t>(size - done), self._pieces[i].stop - self._pieces[i].start - within)
+            memcpy(scratch + done, self._pieces[i].data + within, part)
+            done += part
+            i += 1
+        return scratch
+
+    cdef size_t _find(self, uint64_t offset) noexcept nogil:
+        cdef size_t low = self._first, high = self._first + self._count - 1, middle
+        if low <= self._cursor <= high and self._pieces[self._cursor].start <= offset:
+            if offset < self._pieces[self._cursor].stop:
+                return self._cursor
+            if self._cursor < high and offset < self._pieces[self._cursor + 1].stop:
+                self._cursor += 1
+                return self._cursor
+        while low < high:
+            middle = (low + high + 1) // 2
+            if self._pieces[middle].start <= offset:
+                low = middle
+            else:
+                high = middle - 1
+        self._cursor = low
+        return low
+
+    cdef int on_acknowledged(self, uint64_t offset, uint64_t size, bint fin) except -1:
+        """The peer has these bytes."""
+        if self.stopped:
+            return 0
+        if fin:
+            self.fin_acknowledged = True
+            self.fin_pending = False
+        if size == 0:
+            return 0
+        if self._lost.count:
+            self._lost.remove(offset, offset + size)
+        if offset > self.acknowledged:
+            self._acknowledged.add(offset, offset + size)
+            return 0
+        self.acknowledged = max(self.acknowledged, offset + size)
+        while self._acknowledged.count and self._acknowledged.spans[0].start <= self.acknowledged:
+            self.acknowledged = max(self.acknowledged, self._acknowledged.spans[0].stop)
+            self._acknowledged.remove(0, self.acknowledged)
+        while self._count and self._pieces[self._first].stop <= self.acknowledged:
+            self._first += 1
+            self._count -= 1
+            (<_Owner>self._owners.popleft()).drop()
+        return 0
+
+    cdef int on_lost(self, uint64_t offset, uint64_t size, bint fin) except -1:
+        """These bytes are to be sent again, but for those that were acknowledged by another packet."""
+        cdef size_t i
+        if self.stopped:
+            return 0
+        if fin and not self.fin_acknowledged:
+            self.fin_pending = True
+        if offset + size <= self.acknowledged or size == 0:
+            return 0
+        self._lost.add(max(offset, self.acknowledged), offset + size)
+        for i in range(self._acknowledged.count):
+            self._lost.remove(self._acknowledged.spans[i].start, self._acknowledged.spans[i].stop)
+        return 0
+
+
+@cython.final
+cdef class ReceiveStream:
+    """What the peer sends: in order as far as it goes, and what came too early."""
+
+    def __cinit__(self, uint64_t stream_id, uint64_t limit, owner=None):
+        self.stream_id = stream_id
+        self.limit = limit
+        self.final_size = -1
+        self.owner = owner
+        self._early = {}
+        self._order = []
+        self._keep_alive = []
+
+    def __dealloc__(self):
+        free(self._spans)
+        free(self._sizes)
+
+    cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1:
+        """Take in one STREAM frame; ``data`` must stay valid until :meth:`take`. Returns whether to call that.
+
+        2 means that the final size changed (FINAL_SIZE_ERROR), 3 that there are too many gaps.
+        """
+        cdef uint64_t stop = offset + size
+        cdef uint64_t skip
+        cdef bint grown = False
+        if self.final_size >= 0 and (stop > <uint64_t>self.final_size or (fin and stop != <uint64_t>self.final_size)):
+            return 2
+        if fin:
+            if stop < self.highest:
+                return 2
+            grown = self.final_size < 0
+            self.final_size = <int64_t>stop
+        self.highest = max(self.highest, stop)
+        if self.finished:
+            return 0
+        if stop <= self.arrived:
+            return grown and self.arrived == stop
+        if offset > self.arrived:
+            return self._keep_early(offset, data, size)
+        skip = self.arrived - offset
+        self._append(data + skip, size - <size_t>skip)
+        while self._order and <uint64_t>self._order[0] <= self.arrived:
+            self._take_early()
+        return 1
+
+    def take(self):
+        """What arrived in order since the last call, as ``(bytes, fin)``."""
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self._pending)
+        cdef char* at = PyBytes_AS_STRING(result)
+        cdef size_t i
+        for i in range(self._count):
+            memcpy(at, self._spans[i], self._sizes[i])
+            at += self._sizes[i]
+        self._count = 0
+        self._pending = 0
+        self.has_news = False
+        self._keep_alive.clear()
+        cdef bint fin = self.final_size >= 0 and self.arrived == <uint64_t>self.final_size
+        if fin:
+            self.finished = True
+        return result, fin
+
+    def adopt(self, uint64_t highest, final_size, uint64_t arrived, early):
+        """Go on with a stream of which ``arrived`` bytes were taken already and others, by offset, came too early."""
+        self.arrived = arrived
+        self.highest = highest
+        self.final_size = -1 if final_size is None else final_size
+        self.finished = self.final_size >= 0 and arrived == <uint64_t>self.final_size
+        for offset, data in early:
+            self._keep_early(offset, <const uint8_t*>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+
+    def end(self, int64_t final_size):
+        """The peer reset the stream at ``final_size``; returns False where that contradicts what came before."""
+        if <uint64_t>final_size < self.highest or (self.final_size >= 0 and self.final_size != final_size):
+            return False
+        self.final_size = final_size
+        self.highest = <uint64_t>final_size
+        self.finished = True
+        self._early.clear()
+        self._order.clear()
+        return True
+
+    cdef int _append(self, const uint8_t* data, size_t size) except -1:
+        cdef size_t capacity
+        cdef const uint8_t** spans
+        cdef size_t* sizes
+        if self._count == self._capacity:
+            capacity = max(<size_t>64, 2 * self._capacity)
+            spans = <const uint8_t**>realloc(self._spans, capacity * sizeof(uint8_t*))
+            if spans == NULL:
+                raise MemoryError
+            self._spans = spans
+            sizes = <size_t*>realloc(self._sizes, capacity * sizeof(size_t))
+            if sizes == NULL:
+                raise MemoryError
+            self._sizes = sizes
+            self._capacity = capacity
+        self._spans[self._count] = data
+        self._sizes[self._count] = size
+        self._count += 1
+        self._pending += size
+        self.arrived += size
+        return 0
+
+    cdef int _keep_early(self, uint64_t offset, const uint8_t* data, size_t size) except -1:
+        from bisect import insort
+
+        cdef bytes known = self._early.get(offset)
+        if known is not None and <size_t>PyBytes_GET_SIZE(known) >= size:
+            return 0
+        if known is None:
+            if len(self._order) >= GAPS_MAX:
+                return 3
+            insort(self._order, offset)
+        self._early[offset] = PyBytes_FromStringAndSize(<const char*>data, <Py_ssize_t>size)
+        return 0
+
+    cdef int _take_early(self) except -1:
+        cdef uint64_t offset = <uint64_t>self._order.pop(0)
+        cdef bytes data = self._early.pop(offset)
+        cdef uint64_t stop = offset + <uint64_t>PyBytes_GET_SIZE(data)
+        cdef uint64_t skip
+        if stop <= self.arrived:
+            return 0
+        skip = self.arrived - offset
+        self._keep_alive.append(data)
+        self._append(<const uint8_t*>PyBytes_AS_STRING(data) + skip, <size_t>(stop - self.arrived))
+        return 0
