@@ -14,15 +14,12 @@ import stat
 import uuid
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import Any
 
 from ..blocks import BlockSize, Partial, SpaceblockRequest, SpaceblockRequests
 from ..errors import BufferUnfit, LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
 from ..manifest import Entry, EntryKind, Manifest
 from ..names import local_rules, printable
-
-if TYPE_CHECKING:
-    from typing_extensions import Buffer
 
 logger = logging.getLogger("spaceblock")
 
@@ -36,9 +33,11 @@ _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) |
 class Item:
     """One thing to send, with choices: ``source`` is a path or any C-contiguous buffer, ``name`` the name to offer it
     under ('/' between folders; None: a path keeps its own and a buffer has none), ``range`` the half-open part of it in
-    bytes that travels (None: all)."""
+    bytes that travels (None: all).
 
-    source: str | os.PathLike[str] | Buffer
+    The source has no narrower type because before Python 3.12 no type holds for the buffers of other libraries."""
+
+    source: Any
     name: str | None = None
     range: tuple[int, int] | None = None
 
@@ -113,7 +112,7 @@ def hold_buffers(things: Sequence[object]) -> list[Item | BufferSource]:
     held: list[Item | BufferSource] = []
     try:
         for thing in things:
-            item = thing if isinstance(thing, Item) else Item(thing)  # type: ignore[arg-type]
+            item = thing if isinstance(thing, Item) else Item(thing)
             if isinstance(item.source, (str, os.PathLike)):
                 held.append(item)
             else:
@@ -174,7 +173,7 @@ def _manifest(folders: Sequence[str], sources: Sequence[Source]) -> Manifest | N
 
 def _expand(item: Item) -> Iterator[FileSource | str]:
     """The files of ``item``, and the name of each folder before what is in it."""
-    path = os.path.abspath(os.fspath(item.source))  # type: ignore[arg-type]
+    path = os.path.abspath(os.fspath(item.source))
     name = os.path.basename(path) if item.name is None else item.name
     try:
         status = os.stat(path)

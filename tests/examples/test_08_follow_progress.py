@@ -1,0 +1,34 @@
+"""Follow a transfer: iterate over it on either side. Stop whenever you like; only awaiting it raises."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import spaceblock
+
+
+async def follow(transfer: spaceblock.Transfer) -> list[spaceblock.Progress]:
+    seen = []
+    async for progress in transfer:
+        # progress.rate is in bytes a second, progress.eta in seconds; both sides count what the receiver has.
+        seen.append(progress)
+    return seen
+
+
+async def test_follow_progress_on_both_sides(downloads: Path) -> None:
+    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
+        sending = peer.send(bytes(3_000_000), b"and a small one")
+        offer = await anext(aiter(listener))
+        receiving = offer.accept(downloads)
+
+        at_the_sender, at_the_receiver = await asyncio.gather(follow(sending), follow(receiving))
+        await asyncio.gather(sending, receiving)
+
+    for seen in (at_the_sender, at_the_receiver):
+        last = seen[-1]
+        assert last.phase is spaceblock.Phase.DONE
+        assert last.bytes_done == last.bytes_total == 3_000_015
+        assert last.items_done == last.items_total == 2
+        counts = [progress.bytes_done for progress in seen]
+        assert counts == sorted(counts)
