@@ -43,10 +43,12 @@ class Wire(Stream):
         assert on_reset is not None
         self.arrive, self.reset_arrives = on_data, on_reset
 
-    def write(self, data: Any, fin: bool = False) -> None:
+    def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
         assert self.fins == 0, "nothing follows the end"
         self.written += bytes(data)
         self.fins += fin
+        if release is not None:
+            release()
 
     def consume(self, count: int) -> None:
         self.consumed += count
