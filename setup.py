@@ -6,6 +6,7 @@ checks addresses and undefined behaviour.
 """
 
 import os
+import platform
 import sys
 from pathlib import Path
 
@@ -21,19 +22,27 @@ NO_LIBCRYPTO = """
 The native QUIC engine is left out, because libcrypto's headers are missing; QUIC runs on aioquic. To have it, install
 them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl-devel) and build again.
 """
-NATIVE = ["congestion", "engine", "protection", "ranges", "recovery", "streams"]
+NATIVE = ["congestion", "engine", "protection", "ranges", "recovery", "streams", "udp"]
 
 
 def switch(name: str) -> bool:
     return os.environ.get(f"SPACEBLOCK_{name}") == "1"
 
 
-def has_libcrypto() -> bool:
+def has_header(name: str) -> bool:
     roots = ["/usr/include", "/usr/local/include", *Path("/usr/include").glob("*-linux-gnu")]
-    found = any((Path(root) / "openssl/evp.h").exists() for root in roots)
-    if not found:
-        print(NO_LIBCRYPTO, file=sys.stderr)
-    return found
+    return any((Path(root) / name).exists() for root in roots)
+
+
+def native_module(name: str, macros: list[tuple[str, str | None]], options: dict[str, list[str]]) -> Extension:
+    libraries: list[str] = []
+    if name == "protection":
+        libraries.append("crypto")
+        if platform.machine() == "x86_64" and has_header("intel-ipsec-mb.h"):
+            libraries.append("IPSec_MB")
+            macros = [*macros, ("SPACEBLOCK_IPSEC_MB", "1")]
+    source = f"src/spaceblock/quic/native/{name}.pyx"
+    return Extension(f"spaceblock.quic.native.{name}", [source], define_macros=macros, libraries=libraries, **options)
 
 
 class BuildCore(build_ext):
@@ -63,15 +72,11 @@ def extensions() -> list[Extension]:
         options["extra_compile_args"] += checks
         options["extra_link_args"] += checks
     modules = [Extension("spaceblock._fastblock", ["src/_fastblock.pyx"], define_macros=macros, **options)]
-    if sys.platform == "linux" and has_libcrypto():
-        for name in NATIVE:
-            source = f"src/spaceblock/quic/native/{name}.pyx"
-            libraries = ["crypto"] if name == "protection" else []
-            modules.append(
-                Extension(
-                    f"spaceblock.quic.native.{name}", [source], define_macros=macros, libraries=libraries, **options
-                )
-            )
+    if sys.platform == "linux":
+        if has_header("openssl/evp.h"):
+            modules += [native_module(name, macros, options) for name in NATIVE]
+        else:
+            print(NO_LIBCRYPTO, file=sys.stderr)
     # Coverage looks for the C file beside its source.
     build_dir = None if switch("TRACE") else "build/cython"
     return cythonize(modules, compiler_directives=directives, include_path=["src"], build_dir=build_dir)
