@@ -99,11 +99,9 @@ def test_the_window_has_a_least_and_a_largest_size() -> None:
 def test_without_need_there_is_no_growth() -> None:
     congestion = Congestion(DATAGRAM)
     congestion.on_app_limited(0)
-    assert congestion.app_limited
     feed(congestion, 12_000, 1)
-    assert congestion.window == 12_000
+    assert (congestion.window, congestion.app_limited) == (12_000, True)
     congestion.on_filled(2)
-    assert not congestion.app_limited
     feed(congestion, 12_000, 3)
     assert congestion.window == 24_000
 
@@ -144,7 +142,8 @@ def test_one_reduction_a_round_trip() -> None:
         congestion.on_lost(pn, 150)
     assert (congestion.window, congestion.reductions) == (70 * DATAGRAM, 1)
     congestion.on_lost(120, 150)
-    assert (congestion.window, congestion.reductions) == (pytest.approx(49 * DATAGRAM, abs=1), 2)
+    assert congestion.window == pytest.approx(49 * DATAGRAM, abs=1)
+    assert congestion.reductions == 2
 
 
 def test_fast_convergence_aims_lower() -> None:
@@ -234,7 +233,8 @@ def test_a_loss_of_an_earlier_period_takes_nothing_back() -> None:
     congestion.on_lost(5, 10)
     congestion.on_lost(10, 20)
     congestion.on_spurious(5)
-    assert (congestion.window, congestion.undone) == (pytest.approx(49 * DATAGRAM, abs=1), 0)
+    assert congestion.window == pytest.approx(49 * DATAGRAM, abs=1)
+    assert congestion.undone == 0
     congestion.on_spurious(10)
     assert (congestion.window, congestion.undone) == (70 * DATAGRAM, 1)
 
@@ -393,7 +393,9 @@ def test_a_slow_path_gets_a_batch_at_least() -> None:
     assert pacer.allowed(12_000, 100_000, 10**9) == BATCH, "waiting saves up no more than that"
 
 
-@given(st.integers(2_400, 10**8), st.integers(1_000, 500_000), st.lists(st.integers(0, 5_000), min_size=20, max_size=100))
+@given(
+    st.integers(2_400, 10**8), st.integers(1_000, 500_000), st.lists(st.integers(0, 5_000), min_size=20, max_size=100)
+)
 def test_in_the_long_run_the_rate_is_kept(window: int, rtt: int, waits: list[int]) -> None:
     pacer = Pacer(BATCH)
     rate = 1.25 * window / rtt

@@ -115,7 +115,9 @@ def test_duplicates_are_told_up_to_the_edge_of_the_window() -> None:
     assert packets.add(5, 0) == REPEATED
 
 
-@pytest.mark.parametrize("step", [1, 63, 64, 65, DUPLICATE_WINDOW - 1, DUPLICATE_WINDOW, DUPLICATE_WINDOW + 1, TOP - 70])
+@pytest.mark.parametrize(
+    "step", [1, 63, 64, 65, DUPLICATE_WINDOW - 1, DUPLICATE_WINDOW, DUPLICATE_WINDOW + 1, TOP - 70]
+)
 def test_a_jump_leaves_nothing_of_the_numbers_that_had_the_same_place(step: int) -> None:
     packets = received(*range(70))
     largest = 69 + step
@@ -359,7 +361,9 @@ def test_more_ranges_than_are_kept_are_checked_all_the_same(extra: int) -> None:
 
 
 numbers = st.one_of(st.integers(0, 12), st.integers(0, 300), st.integers(0, TOP))
-almost_frames = st.lists(numbers, min_size=0, max_size=14).map(lambda each: b"\x02" + b"".join(map(encode_uint_var, each)))
+almost_frames = st.lists(numbers, min_size=0, max_size=14).map(
+    lambda each: b"\x02" + b"".join(map(encode_uint_var, each))
+)
 
 
 @given(st.one_of(almost_frames, st.binary(max_size=60).map(lambda data: b"\x02" + data)))
