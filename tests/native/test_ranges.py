@@ -5,7 +5,11 @@ from __future__ import annotations
 import array
 
 import pytest
-from aioquic.buffer import Buffer, BufferReadError, encode_uint_var
+from aioquic.buffer import (  # type: ignore[attr-defined]  # it does not list what it re-exports
+    Buffer,
+    BufferReadError,
+    encode_uint_var,
+)
 from aioquic.quic.packet import pull_ack_frame, push_ack_frame
 from aioquic.quic.rangeset import RangeSet
 from hypothesis import given, settings
