@@ -14,8 +14,9 @@ from .listener import Listener, load_identity, transport_options
 from .options import Options
 from .peer import Peer
 from .quic.endpoint import Endpoint
-from .quic.interface import HandshakeConfig
+from .quic.interface import ConnectionEnded, HandshakeConfig
 from .tickets import Ticket, proof
+from .transfer import error_of_greeting
 
 _STAGGER = 0.25
 """Seconds before the next address of a ticket is tried beside those that have not answered (RFC 8305, section 5)."""
@@ -135,6 +136,9 @@ async def _dial(address: tuple[str, int], ticket: Ticket, identity: Identity, op
         except BaseException:
             await peer.abort()
             raise
+    except ConnectionEnded as ended:
+        await _finally(endpoint.close())
+        raise error_of_greeting(ended.reason) from ended
     except BaseException:
         await _finally(endpoint.close())
         raise

@@ -145,6 +145,10 @@ class LocalProtocolError(ProtocolError):
 class RemoteProtocolError(ProtocolError):
     """The peer sent something that the protocol forbids: it is broken or hostile."""
 
+    def __init__(self, message: str, **fields: Any) -> None:
+        advice = "" if ": " in message else ": update the older of the two sides"
+        super().__init__(message + advice, **fields)
+
 
 class VersionMismatch(ProtocolError):
     """The two sides have no version of the protocol in common."""

@@ -10,7 +10,6 @@ from typing import Any
 
 from .control import MessageStream
 from .errors import (
-    ConnectionLost,
     ErrorCode,
     RemoteProtocolError,
     SpaceblockError,
@@ -190,15 +189,9 @@ class Outgoing(Job):
         for pump in pumps:
             pump.add_done_callback(lambda end: end.cancelled() or end.exception())
         await asyncio.wait({*pumps, self._end}, return_when=asyncio.FIRST_EXCEPTION)
-        try:
-            for pump in pumps:
-                if pump.done() and not self._end.done():
-                    pump.result()
-        except ConnectionLost:
-            # The connection's own handler knows better why it ended, and comes soon.
-            await either(self._end, timeout=self._timeouts.close)
-            if not self._end.done():
-                raise
+        for pump in pumps:
+            if pump.done() and not self._end.done():
+                pump.result()
 
     async def _pump(self, lanes: Iterator[list[int]]) -> None:
         """Carry one lane after another, each on a data stream of its own."""

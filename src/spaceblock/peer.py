@@ -16,23 +16,20 @@ from .errors import (
     RemoteProtocolError,
     SpaceblockError,
     Stalled,
-    TransferCancelled,
     TransferRefused,
     error_code,
-    error_from_wire,
 )
 from .events import Phase
 from .incoming import Incoming, Offer
 from .mailbox import Mailbox
 from .messages import Hello, Message, StreamType, encode_stream_header
-from .names import printable
 from .options import Options
 from .outgoing import Outgoing
 from .protocol.sender import error_message
 from .protocol.session import StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream
 from .storage.sources import hold_buffers
-from .transfer import Transfer, Unseen
+from .transfer import Transfer, Unseen, error_of_close, error_of_greeting
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -185,7 +182,7 @@ class Peer:
 
     def _session_ended(self) -> None:
         if self.hello is None:
-            self._fail_connection(RemoteProtocolError("the peer ended the session before it greeted"))
+            self._fail_connection(RemoteProtocolError("the peer ended the session before it greeted: connect again"))
 
     # Streams.
 
@@ -303,7 +300,7 @@ class Peer:
         self._hello_deadline.cancel()
         error = error_of_close(reason)
         if not self._greeted.done():
-            self._greeted.set_exception(error)
+            self._greeted.set_exception(error_of_greeting(reason))
         for job in [*self._outgoing, *self._incoming]:
             job.connection_lost(error)
         self._own_offers.close()
@@ -320,19 +317,3 @@ class Peer:
     @property
     def _ping_interval(self) -> float:
         return self._options.timeouts.idle / 3
-
-
-def error_of_close(reason: CloseReason) -> SpaceblockError:
-    """What the end of a connection means for a transfer that still runs on it."""
-    if reason.timed_out:
-        return ConnectionLost("nothing came from the peer for too long: check the network and that it still runs")
-    text = printable(reason.reason)
-    if not reason.is_application:
-        return ConnectionLost(
-            f"the connection broke (QUIC error {reason.code:#x}{': ' + text if text else ''}): try again"
-        )
-    if reason.code in (ErrorCode.NO_ERROR, ErrorCode.CANCELLED):
-        who = "the peer" if reason.by_peer else "this side"
-        return TransferCancelled(f"{who} closed the connection before the transfer was complete", remote=reason.by_peer)
-    error = error_from_wire(reason.code, text or "the peer closed the connection")
-    return error

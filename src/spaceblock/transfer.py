@@ -9,9 +9,20 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, TypeVar
 
-from .errors import InternalError, SpaceblockError, Stalled, TransferCancelled
+from .errors import (
+    ConnectionLost,
+    ErrorCode,
+    InternalError,
+    RemoteProtocolError,
+    SpaceblockError,
+    Stalled,
+    TransferCancelled,
+    error_from_wire,
+)
 from .events import Phase, Progress, Receipt
 from .limits import DATA_STREAMS, HEARTBEAT
+from .names import printable
+from .quic.interface import CloseReason, ConnectionEnded
 
 _T = TypeVar("_T")
 
@@ -274,11 +285,42 @@ async def either(*futures: asyncio.Future[Any], timeout: float | None = None) ->
 
 def typed_error(error: Exception) -> SpaceblockError:
     """``error`` if it has a type, else what wraps a fault of our own."""
+    if isinstance(error, ConnectionEnded):
+        return error_of_close(error.reason)
     if isinstance(error, SpaceblockError):
         return error
     internal = InternalError(f"the transfer failed unexpectedly: {error!r}; report this with what led to it")
     internal.__cause__ = error
     return internal
+
+
+def error_of_close(reason: CloseReason) -> SpaceblockError:
+    """What the end of a connection means for a transfer that still runs on it."""
+    if reason.timed_out:
+        return ConnectionLost("nothing came from the peer for too long: check the network and that it still runs")
+    text = printable(reason.reason)
+    if not reason.is_application:
+        return ConnectionLost(
+            f"the connection broke (QUIC error {reason.code:#x}{', ' + text if text else ''}): connect again"
+        )
+    who = "the peer" if reason.by_peer else "this side"
+    if reason.code in (ErrorCode.NO_ERROR, ErrorCode.CANCELLED):
+        text = f"{who} closed the connection before the transfer was complete: connect and send again"
+        return TransferCancelled(text, remote=reason.by_peer)
+    text = text or f"{who} closed the connection and did not say why: connect again"
+    if reason.code == ErrorCode.PROTOCOL and not reason.by_peer:
+        return RemoteProtocolError(text)
+    error = error_from_wire(reason.code, text)
+    error.remote = reason.by_peer
+    return error
+
+
+def error_of_greeting(reason: CloseReason) -> SpaceblockError:
+    """What the end of a connection means for who still waited to be admitted."""
+    error = error_of_close(reason)
+    if isinstance(error, TransferCancelled):
+        return ConnectionLost("the listener closed the connection before it greeted: ask whether it still takes peers")
+    return error
 
 
 def spawn(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:

@@ -10,11 +10,13 @@ from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, TypeVar
 
 from blake3 import blake3
 
 import spaceblock
+
+T = TypeVar("T")
 
 BLOCK = 128 * 1024
 """The smallest block, which all these tests' items have."""
@@ -36,8 +38,7 @@ class Pair:
 
     async def offer(self) -> spaceblock.Offer:
         """The next offer that arrives there."""
-        offer: spaceblock.Offer = await within(anext(self.there.offers()))
-        return offer
+        return await within(anext(self.there.offers()))
 
 
 @asynccontextmanager
@@ -56,11 +57,10 @@ async def deliver(peers: Pair, *sources: Any, **choices: Any) -> tuple[spacebloc
     """Send ``sources`` from here to there, where they are accepted with ``choices``; both sides' receipts."""
     sending = peers.here.send(*sources)
     offer = await peers.offer()
-    sent, received = await within(asyncio.gather(sending, offer.accept(**choices)))
-    return sent, received
+    return await within(asyncio.gather(sending, offer.accept(**choices)))
 
 
-async def within(work: Awaitable[Any], seconds: float = PATIENCE) -> Any:
+async def within(work: Awaitable[T], seconds: float = PATIENCE) -> T:
     """``work``'s result; a failure of the test if it takes longer."""
     return await asyncio.wait_for(work, seconds)
 
