@@ -99,6 +99,16 @@ def test_the_first_packet_may_have_any_number() -> None:
     assert packets.add(999, 0) == OUT_OF_ORDER
 
 
+def test_what_the_handshake_received_is_taken_over_by_the_range() -> None:
+    packets = PacketRanges()
+    packets.add_span(2, 3, 0)
+    packets.add_span(5, 9, 7)
+    assert (packets.spans(), packets.largest_time) == ([(5, 9), (2, 3)], 7)
+    assert packets.add(6, 8) == REPEATED
+    with pytest.raises(ValueError, match="below 2\\^62"):
+        packets.add_span(0, TOP + 2, 0)
+
+
 @given(st.permutations(range(12)))
 def test_every_order_ends_in_one_range(order: list[int]) -> None:
     packets = received(*order)

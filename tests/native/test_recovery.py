@@ -609,8 +609,7 @@ class Model:
                 self.congestion.on_spurious(packet.pn)
         eliciting = any(packet.eliciting for packet in new)
         if eliciting and new[-1].pn == largest:
-            self.sample(now - new[-1].time, delay, now)
-            self.congestion.on_rtt(self.latest)
+            self.congestion.on_rtt(self.sample(now - new[-1].time, delay, now))
         self.largest_acked = max(self.largest_acked, largest)
         reductions = self.congestion.reductions
         self.detect(now)
@@ -621,18 +620,19 @@ class Model:
                 growth = 0
             self.congestion.on_acked(growth, self.largest_acked, next_pn, int(self.smoothed), now)
 
-    def sample(self, sample: int, delay: int, now: int) -> None:
+    def sample(self, sample: int, delay: int, now: int) -> int:
         waited = min(delay << self.exponent, self.max_ack_delay)
         self.latest = sample
         if self.first_sample is None:
             self.first_sample = now
             self.least, self.smoothed, self.variation = sample, float(sample), sample / 2
-            return
+            return sample
         self.least = sample if self.fresh_least else min(self.least, sample)
         self.fresh_least = False
         adjusted = sample - waited if sample >= self.least + waited else sample
         self.variation = 3 / 4 * self.variation + 1 / 4 * abs(self.smoothed - adjusted)
         self.smoothed = 7 / 8 * self.smoothed + 1 / 8 * adjusted
+        return adjusted
 
     def detect(self, now: int) -> None:
         self.lost = []

@@ -44,8 +44,7 @@ cdef class PacketRanges:
     cdef Range[RANGES_MAX] ranges  # newest first, disjoint, with gaps between
     cdef uint64_t[SEEN_WORDS] seen  # bit pn % DUPLICATE_WINDOW: received
 
-    # Takes a packet that was authenticated; REPEATED, IN_ORDER or OUT_OF_ORDER. Import of a range known at hand-over:
-    # add() each of its numbers, oldest first.
+    # Takes a packet that was authenticated; REPEATED, IN_ORDER or OUT_OF_ORDER.
     cpdef int add(self, uint64_t pn, int64_t now) noexcept nogil
 
     # Forget numbers below pn: the peer knows that we have them (section 13.2.4). They are REPEATED from now on. The

@@ -55,6 +55,9 @@ class PacketRanges:
     def add(self, pn: int, now: int) -> int:
         """Take the number of a packet that was authenticated: REPEATED, IN_ORDER or OUT_OF_ORDER."""
 
+    def add_span(self, start: int, stop: int, now: int) -> None:
+        """Take the numbers of a range that the handshake received, before newer ones; ValueError beyond 2^62."""
+
     def forget_below(self, pn: int) -> None:
         """Tell of numbers below ``pn`` no more, since the peer knows (RFC 9000, section 13.2.4); the largest stays."""
 

@@ -90,6 +90,14 @@ cdef class PacketRanges:
 
     # ---- For Python ----
 
+    def add_span(self, uint64_t start, uint64_t stop, int64_t now):
+        cdef uint64_t pn
+        if stop > _VAR_MAX + 1:
+            raise ValueError(f"packet numbers up to {stop}; pass numbers below 2^62")
+        with nogil:
+            for pn in range(start, stop):
+                self.add(pn, now)
+
     def spans(self):
         return [(self.ranges[i].start, self.ranges[i].stop) for i in range(self.count)]
 

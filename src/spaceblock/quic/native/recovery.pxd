@@ -153,7 +153,7 @@ cdef class Recovery:
     cdef void pass_settled(self) noexcept nogil
     cdef void find_late(self, const AckFrame *frame, int64_t now) noexcept nogil
     cdef void on_late(self, Late *late) noexcept nogil
-    cdef void update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil
+    cdef int64_t update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil
     cdef void detect_lost(self, int64_t now) noexcept nogil
     cdef bint declare_lost(self, uint64_t pn, Sent *record, int64_t now) noexcept nogil
     cdef void remember(self, uint64_t pn, const Sent *record, int64_t now) noexcept nogil

@@ -134,6 +134,7 @@ cdef class Recovery:
         return self.sent.next_pn + (self.sent.next_pn == self.skip_at)
 
     cdef Sent *on_sent(self, uint64_t pn, int64_t now, size_t size, int flags) noexcept nogil:
+        cdef Sent *record
         if pn < self.sent.next_pn:
             return NULL
         while self.sent.next_pn < pn:
@@ -144,11 +145,14 @@ cdef class Recovery:
             self.skipped_count += 1
         if pn > self.skip_at:
             self.place_skip()
+        record = self.track(now, size, flags)
+        if record == NULL:
+            return NULL
         if flags & IN_FLIGHT:
             self.pacer.on_sent(size)
         if flags & ACK_ELICITING and self.probes:
             self.probes -= 1
-        return self.track(now, size, flags)
+        return record
 
     cdef Sent *adopt(self, uint64_t pn, int64_t time, size_t size, int flags) noexcept nogil:
         if pn < self.sent.next_pn or self.start_at(pn) < 0:
@@ -253,8 +257,8 @@ cdef class Recovery:
         if self.late_count:
             self.find_late(frame, now)
         if sample >= 0 and eliciting:
-            self.update_rtt(sample, frame.delay, now)
-            self.congestion.on_rtt(self.latest_rtt)
+            # Without the peer's own delay, which changes with the rate and would look like a queue to HyStart++.
+            self.congestion.on_rtt(self.update_rtt(sample, frame.delay, now))
         self.largest_acked = max(self.largest_acked, <int64_t>frame.largest)
         self.detect_lost(now)
         if self.acked != NULL:
@@ -350,8 +354,11 @@ cdef class Recovery:
     cpdef int64_t pto(self) noexcept nogil:
         return <int64_t>(self.smoothed_rtt + max(4 * self.rtt_variation, <double>_GRANULARITY)) + self.max_ack_delay
 
-    cdef void update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil:
-        """RFC 9002, section 5.3; the handshake is confirmed, so the peer's delay counts up to its own maximum."""
+    cdef int64_t update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil:
+        """RFC 9002, section 5.3; the handshake is confirmed, so the peer's delay counts up to its own maximum.
+
+        Returns the sample without that delay.
+        """
         cdef int64_t adjusted = sample
         cdef int64_t waited = self.max_ack_delay
         if delay <= <uint64_t>waited >> self.ack_delay_exponent:
@@ -363,13 +370,14 @@ cdef class Recovery:
             self.min_rtt = sample
             self.smoothed_rtt = sample
             self.rtt_variation = sample / 2.0
-            return
+            return sample
         self.min_rtt = sample if self.fresh_minimum else min(self.min_rtt, sample)
         self.fresh_minimum = False
         if sample >= self.min_rtt + waited:
             adjusted = sample - waited
         self.rtt_variation += (abs(self.smoothed_rtt - adjusted) - self.rtt_variation) / 4
         self.smoothed_rtt += (adjusted - self.smoothed_rtt) / 8
+        return adjusted
 
     # ---- Losses and time-outs ----
 
