@@ -24,6 +24,10 @@ from .ring import Ring
 from .sinks import Sink
 
 
+_STEPS_MAX = 1_024
+"""Steps that wait for a busy worker before the stream is read no further."""
+
+
 class Host(Protocol):
     """What a landing needs of its transfer."""
 
@@ -89,6 +93,11 @@ class Landing:
         """Whether arrived bytes wait because the worker is behind."""
         return bool(self._arrived) and self.working
 
+    @property
+    def _is_behind(self) -> bool:
+        """Whether so much waits for the worker that no more is read: items without bytes need no buffer to wait for."""
+        return self.working and len(self._steps) >= _STEPS_MAX
+
     def receive_data(self, data: bytes, fin: bool) -> None:
         """Take the stream's next bytes, in order."""
         if self.ended:
@@ -113,9 +122,7 @@ class Landing:
     def _advance(self) -> None:
         consumed = 0
         try:
-            while not self.ended and self._ready():
-                if not self._arrived:
-                    break
+            while self._arrived and not self.ended and not self._is_behind and self._ready():
                 data = self._arrived[0]
                 position = self._deframer.feed(data, self._position)
                 consumed += position - self._position
@@ -266,6 +273,7 @@ class Landing:
                 else:
                     self._host.act(self._host.receiver.item_failed(item, result))
             self._submit()
+            self._advance()
 
         self._host.work(lambda: self._work(steps, results), done)
 
