@@ -198,7 +198,7 @@ def item_bytes(item: int, data: bytes) -> bytes:
     return b"".join(blocks) + ItemEnd(item, len(data)).encode()
 
 
-def digest(data: bytes) -> bytes:
+def digest(data: bytes | bytearray) -> bytes:
     return blake3(data).digest()
 
 

@@ -47,7 +47,7 @@ DATA = DATA[:SIZE]
 OTHER = b"an honest transfer beside it"
 
 HURRIED = spaceblock.Options(
-    timeouts=spaceblock.Timeouts(connect=5.0, offer=5.0, idle=1.0, sink=1.0, verify=1.0, close=0.5)
+    timeouts=spaceblock.Timeouts(connect=5.0, offer=5.0, idle=0.6, sink=0.6, verify=0.6, close=0.5)
 )
 
 
