@@ -232,7 +232,7 @@ async def test_nobody_answers() -> None:
         host, port = server.local_address
         with pytest.raises(Unreachable, match=f"{host}:{port} did not answer") as failure:
             await client.connect(server.local_address, CLIENT, timeout=0.2)
-        assert failure.value.phase == "connect"
+        assert failure.value.phase == "connecting"
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="needs the error queue of Linux")

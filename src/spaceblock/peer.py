@@ -229,10 +229,15 @@ class Peer:
 
     def _open_incoming(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
         limits = self._options.limits
-        if len(self._incoming) >= limits.transfers or self._closing:
+        refusal: SpaceblockError | None = None
+        if self._closing:
+            refusal = TransferRefused("the receiver is about to leave: connect again later")
+        elif len(self._incoming) >= limits.transfers:
             text = f"the receiver takes {limits.transfers} transfers at once and no more: send again when one is done"
-            stream.stop(ErrorCode.LIMIT)
-            stream.write(error_message(LimitExceeded(text)).encode(), fin=True)
+            refusal = LimitExceeded(text)
+        if refusal is not None:
+            stream.stop(error_code(refusal))
+            stream.write(error_message(refusal).encode(), fin=True)
             return
         incoming = Incoming(
             stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read

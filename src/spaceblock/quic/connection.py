@@ -422,14 +422,14 @@ class AioquicConnection(Connection):
         if self._engine.version_mismatch or (not reason.is_application and reason.code == NO_APPLICATION_PROTOCOL):
             return VersionMismatch(
                 f"The other side at {self._name} speaks no protocol in common with this one; update the older one.",
-                phase="connect",
+                phase="connecting",
             )
-        return self._ended_error("connect")
+        return self._ended_error("connecting")
 
     def _unreachable(self) -> Unreachable:
         answered = "did not complete the handshake" if self._engine.started else "did not answer"
         return Unreachable(
-            f"{self._name} {answered} in time; check the address, and that the other side listens.", phase="connect"
+            f"{self._name} {answered} in time; check the address, and that the other side listens.", phase="connecting"
         )
 
     def _ended_error(self, phase: str | None = None) -> ConnectionEnded:

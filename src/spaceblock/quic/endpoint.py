@@ -422,7 +422,7 @@ class Endpoint:
                     Unreachable(
                         f"{_show(plain_address(target))} cannot be reached: {reason[:1].lower()}{reason[1:]}; "
                         "check the address, and that the other side listens.",
-                        phase="connect",
+                        phase="connecting",
                         errno=code,
                     )
                 )
@@ -498,7 +498,7 @@ async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any
         found = await asyncio.wait_for(_look_up(host, port, sock.family, flags), timeout)
     except (OSError, asyncio.TimeoutError) as error:
         raise Unreachable(
-            f"The address {_show(address)} cannot be found; check its spelling and the network.", phase="connect"
+            f"The address {_show(address)} cannot be found; check its spelling and the network.", phase="connecting"
         ) from error
     return found[0][4]
 
