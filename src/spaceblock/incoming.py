@@ -154,6 +154,11 @@ class Incoming(Job):
         self._items_done = 0
         self._moved: tuple[int, ...] = ()
 
+    @property
+    def control_stream(self) -> Stream:
+        """The transfer's control stream."""
+        return self._control.stream
+
     def read_control(self, first: bytes, fin: bool) -> None:
         """Begin with what came behind the stream's type."""
         self._control.start(first, fin)

@@ -85,6 +85,11 @@ class Outgoing(Job):
         self._items_sent = 0
         self._current: str | None = None
 
+    @property
+    def control_stream(self) -> Stream | None:
+        """The transfer's control stream, once there is one."""
+        return None if self._control is None else self._control.stream
+
     async def run(self) -> Receipt:
         try:
             self._prepared = await self._prepare()

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
@@ -29,7 +30,7 @@ from .protocol.sender import error_message
 from .protocol.session import StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream
 from .storage.sources import hold_buffers
-from .transfer import Transfer, Unseen, error_of_close, error_of_greeting
+from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, spawn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -64,6 +65,7 @@ class Peer:
         """Transfers of this peer that failed and that nobody has awaited."""
         self._own_offers: Mailbox[Offer] = Mailbox()
         self._offers = self._own_offers
+        self._farewells: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._gone = False
         self._keep_alive = self._loop.call_later(self._ping_interval, self._ping)
@@ -107,6 +109,8 @@ class Peer:
         self._closing = True
         await self._decline_unanswered()
         await self.wait_finished()
+        if self._farewells:
+            await asyncio.wait(set(self._farewells))
         await self._close_connection(ErrorCode.NO_ERROR, "")
         error = self.unseen.take()
         if error is not None:
@@ -238,6 +242,7 @@ class Peer:
         if refusal is not None:
             stream.stop(error_code(refusal))
             stream.write(error_message(refusal).encode(), fin=True)
+            self._let_arrive(stream)
             return
         incoming = Incoming(
             stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read
@@ -265,6 +270,7 @@ class Peer:
     def _forget_outgoing(self, outgoing: Outgoing) -> None:
         self._outgoing.discard(outgoing)
         self.unseen.add(outgoing)
+        self._let_arrive(outgoing.control_stream)
 
     def _forget_incoming(self, incoming: Incoming) -> None:
         self._incoming.discard(incoming)
@@ -274,6 +280,17 @@ class Peer:
             self.unseen.add(incoming)
         elif incoming.offer is not None:
             self._offers.discard(incoming.offer)
+        self._let_arrive(incoming.control_stream)
+
+    def _let_arrive(self, stream: Stream | None) -> None:
+        """Remember what was said last, such as why a transfer ended: closing the connection would discard it."""
+
+        async def drain(stream: Stream) -> None:
+            with suppress(SpaceblockError, asyncio.TimeoutError):
+                await asyncio.wait_for(stream.drain(0), self._options.timeouts.close)
+
+        if stream is not None and stream.backlog and not self._gone:
+            spawn(self._farewells, drain(stream))
 
     async def _decline_unanswered(self) -> None:
         for incoming in list(self._incoming):
