@@ -115,21 +115,6 @@ async def test_large_and_small_items_of_all_kinds_travel_together(tmp_path: Path
         assert digest_of((inbox / item.path).read_bytes()) == item.digest
 
 
-@pytest.mark.slow
-async def test_three_hundred_mebibytes_arrive_as_they_are(tmp_path: Path, inbox: Path) -> None:
-    source = tmp_path / "huge.bin"
-    block = os.urandom(1024 * 1024)
-    with source.open("wb") as file:
-        for number in range(300):
-            file.write(number.to_bytes(4, "big") + block[4:])
-    async with pair() as peers:
-        sending = peers.here.send(source)
-        receipt = await within((await peers.offer()).accept(inbox, durability="none"), 100)
-        assert (await sending).items == receipt.items
-    assert receipt.bytes == 300 * 1024 * 1024
-    assert receipt.items[0].digest == b3sum(source) == b3sum(inbox / "huge.bin")
-
-
 async def test_several_transfers_run_at_once_in_both_directions(tmp_path: Path) -> None:
     data = [os.urandom(400_000 + number) for number in range(6)]
     into = [bytearray(len(part)) for part in data]
