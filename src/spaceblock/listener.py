@@ -169,7 +169,9 @@ def transport_options(options: Options) -> TransportOptions:
     timeouts = options.timeouts
     return TransportOptions(
         datagram_size=options.datagram_size,
-        native=options.chosen_engine() == "native", idle_timeout=timeouts.idle, handshake_timeout=timeouts.connect
+        native=options.chosen_engine() == "native",
+        idle_timeout=timeouts.idle,
+        handshake_timeout=timeouts.connect,
     )
 
 
