@@ -16,7 +16,7 @@ from quic_pair import CLIENT, KIB, MIB, SERVER, Reader, Streams, endpoints, iden
 from spaceblock.errors import LocalProtocolError, VersionMismatch, WrongPeer
 from spaceblock.quic import Connection, ConnectionEnded, HandshakeConfig, Stream, StreamStopped, TransportOptions
 from spaceblock.quic import endpoint as endpoint_module
-from spaceblock.quic.handshake import Engine, client_engine, server_engine
+from spaceblock.quic.handshake import OLD_SERIES, Engine, client_engine, server_engine
 
 SMALL = TransportOptions(
     stream_window=16 * KIB, control_window=16 * KIB, connection_reserve=16 * KIB, max_streams_uni=2, max_streams_bidi=2
@@ -244,6 +244,7 @@ async def test_an_ended_stream_keeps_its_place_until_it_is_consumed() -> None:
         assert len(await (await streams.next()).read_all()) == SMALL.stream_window
 
 
+@pytest.mark.skipif(OLD_SERIES, reason="aioquic 1.3 does not tell of a stream that was reset before its first byte")
 async def test_a_waiting_stream_can_be_given_up() -> None:
     async with pair(SMALL) as both:
         streams = Streams(both.server)

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spaceblock.errors import RemoteProtocolError
+from spaceblock.quic.handshake import OLD_SERIES
 from spaceblock.quic.native import ranges
 from spaceblock.quic.native.ranges import (
     ACK_FRAME_MAX,
@@ -276,6 +277,7 @@ def test_nothing_received_writes_nothing() -> None:
     assert PacketRanges().ack_frame(0) == b""
 
 
+@pytest.mark.skipif(OLD_SERIES, reason="the codec of aioquic 1.3 takes other arguments")
 @given(span_lists, st.integers(0, 2**40))
 def test_what_is_written_reads_the_same_here_and_in_aioquic(spans: list[tuple[int, int]], delay: int) -> None:
     packets = received(*(pn for start, stop in reversed(spans) for pn in range(start, stop)))

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ErrorCode, LocalProtocolError, Unreachable, VersionMismatch
 from .handshake import (
-    NO_APPLICATION_PROTOCOL,
+    NO_COMMON_PROTOCOL,
     ConnectionIdIssued,
     ConnectionIdRetired,
     Engine,
@@ -419,7 +419,7 @@ class AioquicConnection(Connection):
             return self._engine.verify_error
         if reason.timed_out:
             return self._unreachable()
-        if self._engine.version_mismatch or (not reason.is_application and reason.code == NO_APPLICATION_PROTOCOL):
+        if self._engine.version_mismatch or (not reason.is_application and reason.code in NO_COMMON_PROTOCOL):
             return VersionMismatch(
                 f"The other side at {self._name} speaks no protocol in common with this one; update the older one.",
                 phase="connecting",

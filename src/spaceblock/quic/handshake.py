@@ -69,6 +69,7 @@ from .interface import ALPN, CloseReason, HandshakeConfig, TransportOptions
 
 __all__ = [
     "CID_SIZE",
+    "NO_COMMON_PROTOCOL",
     "VERSION",
     "ConnectionIdIssued",
     "ConnectionIdRetired",
@@ -90,8 +91,15 @@ CID_SIZE = 8
 
 VERSION = int(QuicProtocolVersion.VERSION_1)
 
-NO_APPLICATION_PROTOCOL = int(QuicErrorCode.CRYPTO_ERROR) + 120
-"""The TLS alert for "no application protocol in common", as QUIC's error code (RFC 9001, section 4.8)."""
+NO_COMMON_PROTOCOL = frozenset(int(QuicErrorCode.CRYPTO_ERROR) + alert for alert in (40, 120))
+"""The TLS alerts for "no application protocol in common" as QUIC's error codes (RFC 9001, section 4.8); aioquic 1.3
+sends the more general one."""
+
+OLD_SERIES = tuple(map(int, aioquic.__version__.split(".")[:2])) < (1, 7)
+"""aioquic 1.3, the last for Python 3.10: other signatures, and limits that are not raised as streams end."""
+
+_OLD_DATAGRAM_MAX = 1_500
+"""Bytes of a packet that aioquic 1.3 can seal."""
 
 _ENDING = (QuicConnectionState.CLOSING, QuicConnectionState.DRAINING, QuicConnectionState.TERMINATED)
 _VARINT_SIZE = 8  # at most
@@ -122,6 +130,8 @@ class Engine(QuicConnection):
         self._connection_window = options.connection_window
         self._consumed = 0  # bytes of all streams that were consumed or given up
         self._held = {True: 0, False: 0}  # ended streams not yet consumed: unidirectional, bidirectional
+        self._streams_allowed = {True: options.max_streams_uni, False: options.max_streams_bidi}
+        self._ended_counted = 0
         self._held_back: dict[int, list[Callable[[], None]]] = {}  # by stream: frames that must wait for its limit
 
         self._local_max_streams_uni = Limit(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", options.max_streams_uni)
@@ -138,6 +148,10 @@ class Engine(QuicConnection):
     def peer_certificate(self) -> x509.Certificate | None:
         """The certificate that the peer showed; its key is proved once the handshake is complete."""
         return self.tls._peer_certificate
+
+    def get_peer_address(self) -> Any:
+        """Where packets are sent now; None before there was one."""
+        return self._network_paths[0].addr if self._network_paths else None
 
     @property
     def smoothed_rtt(self) -> float:
@@ -464,6 +478,8 @@ class Engine(QuicConnection):
         stream.max_stream_data_local_sent = stream.max_stream_data_local
 
     def _write_connection_limits(self, builder: QuicPacketBuilder, space: QuicPacketSpace) -> None:
+        if OLD_SERIES:
+            self._count_ended_streams()
         limit = self._local_max_data
         if limit.sent != limit.value:
             self._write_limit(builder, limit, limit.value)
@@ -475,6 +491,19 @@ class Engine(QuicConnection):
             # Saved up until the peer has fewer streams left to open than the update grants.
             if value > limit.sent and limit.sent - limit.used < value - limit.sent:
                 self._write_limit(builder, limit, value)
+
+    def _count_ended_streams(self) -> None:
+        """Allow a new stream of the peer for each one that ended (RFC 9000, section 4.6), as later series do."""
+        ended: set[int] = self._streams_finished  # type: ignore[attr-defined]
+        if len(ended) == self._ended_counted:
+            return
+        self._ended_counted = len(ended)
+        theirs = [stream_id for stream_id in ended if (stream_id & 1 == 0) != self._is_client]
+        for limit, kind, allowed in (
+            (self._local_max_streams_uni, 2, self._streams_allowed[True]),
+            (self._local_max_streams_bidi, 0, self._streams_allowed[False]),
+        ):
+            limit.value = allowed + sum(1 for stream_id in theirs if stream_id & 2 == kind)
 
     def _write_limit(self, builder: QuicPacketBuilder, limit: Limit, value: int) -> None:
         buf = builder.start_frame(
@@ -548,12 +577,16 @@ class RetryTokens:
         """The Retry packet that answers the Initial packet in ``data``."""
         header = pull_quic_header(Buffer(data=data), host_cid_length=CID_SIZE)
         source_cid = os.urandom(CID_SIZE)
-        token = self._handler.create_token(
-            address=address,
-            original_destination_connection_id=header.destination_cid,
-            retry_source_connection_id=source_cid,
-            now=now,
-        )
+        handler: Any = self._handler
+        if OLD_SERIES:
+            token = handler.create_token(address, header.destination_cid, source_cid)
+        else:
+            token = handler.create_token(
+                address=address,
+                original_destination_connection_id=header.destination_cid,
+                retry_source_connection_id=source_cid,
+                now=now,
+            )
         return encode_quic_retry(
             version=VERSION,
             source_cid=source_cid,
@@ -564,8 +597,14 @@ class RetryTokens:
 
     def validate(self, token: bytes, destination_cid: bytes, address: Any, now: float) -> bytes | None:
         """The connection ID that the client chose before the Retry, or None for a token that is not ours."""
+        handler: Any = self._handler
         try:
-            return self._handler.validate_token(address=address, destination_cid=destination_cid, token=token, now=now)
+            if OLD_SERIES:
+                original_cid, retry_cid = handler.validate_token(address, token)
+                return original_cid if retry_cid == destination_cid else None
+            return handler.validate_token(  # type: ignore[no-any-return]
+                address=address, destination_cid=destination_cid, token=token, now=now
+            )
         except ValueError:
             return None
 
@@ -623,7 +662,7 @@ def _configuration(handshake: HandshakeConfig, options: TransportOptions, is_cli
         idle_timeout=options.idle_timeout,
         is_client=is_client,
         max_data=options.connection_window,
-        max_datagram_size=options.datagram_size,
+        max_datagram_size=min(options.datagram_size, _OLD_DATAGRAM_MAX) if OLD_SERIES else options.datagram_size,
         max_stream_data=options.stream_window,
         private_key=handshake.private_key,
         supported_versions=[VERSION],
@@ -673,7 +712,8 @@ def _check() -> None:
     if missing:
         version = getattr(aioquic, "__version__", "of an unknown version")
         raise EngineUnavailable(
-            f"aioquic {version} lacks {', '.join(missing)}; install a version from 1.7.2 up to and without 1.8."
+            f"aioquic {version} lacks {', '.join(missing)}; install a version from 1.7.2 up to and without 1.8 "
+            "(1.3 for Python 3.10)."
         )
 
 
