@@ -57,7 +57,7 @@ def parameters(function: object) -> list[str]:
     for name, parameter in inspect.signature(function).parameters.items():
         if parameter.kind is parameter.KEYWORD_ONLY and "*" not in "".join(found):
             found.append("*")
-        found.append({parameter.VAR_POSITIONAL: f"*{name}"}.get(parameter.kind, name))
+        found.append(f"*{name}" if parameter.kind is parameter.VAR_POSITIONAL else name)
     return [name for name in found if name != "self"]
 
 

@@ -147,6 +147,7 @@ class Census:
 async def back_to(before: Census) -> None:
     """Wait until nothing lives that did not live ``before``."""
     gc.collect()
+    await asyncio.sleep(0)
     try:
         await until(lambda: Census.take() == before)
     except AssertionError:
