@@ -652,3 +652,15 @@ def test_a_disk_that_cannot_flush_fails_the_file(target: Path, monkeypatch: pyte
     (error,) = sink.place([1])
     assert isinstance(error, StorageError)
     sink.close()
+
+
+def test_an_unnamed_item_gets_a_name_that_no_other_has(tmp_path: Path) -> None:
+    requests = SpaceblockRequests(b"u" * 16, 131_072, (SpaceblockRequest(0),) * 3)
+    manifest = Manifest((Entry(EntryKind.FILE, "unnamed-1", item=0), Entry(EntryKind.FOLDER, "unnamed-4")))
+    sink = FolderSink(tmp_path)
+    sink.prepare(requests, manifest)
+    for item in range(3):
+        sink.begin(item)
+        sink.finish(item)
+    assert sink.place([0, 1, 2]) == ["unnamed-1", "unnamed-7", "unnamed-2"]
+    sink.close()

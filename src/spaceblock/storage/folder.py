@@ -127,17 +127,18 @@ class FolderSink(Sink):
             self._root = -1
 
     def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
-        names = [f"unnamed-{item}" for item in range(len(requests.items))]
+        given: list[str | None] = [None] * len(requests.items)
         for entry in manifest.entries if manifest is not None else ():
             if entry.kind is EntryKind.FOLDER:
                 self._folders.append(entry.name)
             elif entry.kind is EntryKind.FILE and entry.item is not None:
-                names[entry.item] = entry.name
+                given[entry.item] = entry.name
             else:
                 raise NameRejected(
                     f"{printable(entry.name)!r} is a link or has no content: leave it out and send again",
                     name=entry.name,
                 )
+        names = _all_named(given, self._folders)
         check_names(local_rules(), names, self._folders)
         self._names = names
         self._starts = [request.start for request in requests.items]
@@ -307,6 +308,19 @@ class FolderSink(Sink):
             raise
         except OSError as error:
             raise storage_error(error, f"cannot {action} {printable(name)!r}", item=item, name=name) from error
+
+
+def _all_named(given: Sequence[str | None], folders: Sequence[str]) -> list[str]:
+    """The items' names; those without one get one that no other item or folder of the transfer has."""
+    fold = local_rules().fold
+    taken = {fold(name.partition("/")[0]) for name in (*given, *folders) if name is not None}
+    names = []
+    for item, name in enumerate(given):
+        number = item
+        while name is None and fold(f"unnamed-{number}") in taken:
+            number += len(given)
+        names.append(f"unnamed-{number}" if name is None else name)
+    return names
 
 
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
