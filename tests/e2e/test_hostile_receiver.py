@@ -37,6 +37,7 @@ from spaceblock.messages import (
 from spaceblock.quic.interface import StreamStopped
 
 from .hostile import RawPeer, RawStream, block, digest, frame, hostile_receiver
+from .stages import sender_reads
 from .support import BLOCK, assert_helpful, failure, file_of, resizable, until, within
 
 SIZE = 2 * BLOCK + 1000
@@ -149,7 +150,6 @@ async def test_a_lie_instead_of_an_answer_ends_its_transfer_alone(lie: bytes) ->
 
 LIES_WHILE_DATA_MOVES: dict[str, bytes] = {
     "another answer": AnswerPage(True, 0, (ALL, ALL)).encode(),
-    "a verdict before anything came": VerifiedPage(True, 0, (Outcome(OutcomeKind.VERIFIED, bytes(32), 0),)).encode(),
     "an item skipped after all": VerifiedPage(True, 0, (Outcome(OutcomeKind.SKIPPED),) * 2).encode(),
     "an item that failed and does not exist": ItemFailed(2, ErrorCode.STORAGE, 0, "", "").encode(),
     "an item that failed for no reason": frame(0x12, b"\0\0\0\0\0"),
@@ -171,6 +171,25 @@ async def test_a_lie_while_data_moves_ends_its_transfer_alone(lie: bytes) -> Non
         while not isinstance(message := await at.control.read(object), Error):  # type: ignore[type-var]
             assert isinstance(message, ItemDigest)
         assert message.code == ErrorCode.PROTOCOL
+
+
+async def test_a_verdict_before_everything_was_sent_is_not_believed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = file_of(tmp_path, "large", 20 * BLOCK)
+    async with hostile_receiver() as (peer, raw):
+        with sender_reads(monkeypatch) as gate:
+            sending = peer.send(source)
+            control = await raw.opened()
+            await control.read(RequestsPage)
+            await control.read(ManifestPage)
+            control.send(AnswerPage(True, 0, (ALL,)))
+            await within(gate.reached.wait())
+            control.send(
+                VerifiedPage(True, 0, (Outcome(OutcomeKind.VERIFIED, digest(source.read_bytes()), 20 * BLOCK),))
+            )
+            assert (await control.read(Error)).code == ErrorCode.PROTOCOL
+        assert isinstance(await failure(sending), spaceblock.RemoteProtocolError)
 
 
 async def test_an_honest_receiver_is_believed() -> None:
