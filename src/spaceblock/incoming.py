@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from time import monotonic
 from typing import TYPE_CHECKING, Any
 
@@ -24,7 +24,7 @@ from .errors import (
 from .events import OfferItem, Phase, Receipt, ReceiptItem
 from .limits import DATA_STREAMS_MAX, Limits, Timeouts
 from .manifest import Manifest
-from .messages import Message, OutcomeKind, ReceiverState
+from .messages import Message, Outcome, OutcomeKind, ReceiverState
 from .options import Conflict, Durability, Reports
 from .protocol.receiver import (
     Failed,
@@ -179,6 +179,10 @@ class Incoming(Job):
         except Exception as cause:
             error = typed_error(cause)
             self.act(self.receiver.fail(error))
+            if error.receipt is None:
+                error.receipt = self._receipt_so_far()
+            if error is cause:
+                raise
             raise error from cause
         finally:
             await self._clean_up()
@@ -418,22 +422,31 @@ class Incoming(Job):
         self._control.stop_reading()
         self._control.send([], fin=True)
         await self.when_workers_idle(lambda: self.sink.close(), self._timeouts.close)
+        self.ring = Ring()
 
-    def _receipt(self, settled: Settled) -> Receipt:
+    def _receipt_so_far(self) -> Receipt | None:
+        """What is in its place although the transfer failed, or None if that is nothing."""
+        placed = {item: end for item, end in self.receiver.ends().items() if end.kind is OutcomeKind.VERIFIED}
+        return self._receipt_of(placed) if placed else None
+
+    def _receipt_of(self, outcomes: Mapping[int, Outcome]) -> Receipt:
         assert self.offer is not None
         items = tuple(
             ReceiptItem(
-                offered.index,
-                offered.name,
+                item,
+                self.offer.items[item].name,
                 outcome.name or None,
                 outcome.size,
                 outcome.digest.hex(),
                 outcome.kind is OutcomeKind.SKIPPED,
             )
-            for offered, outcome in zip(self.offer.items, settled.outcomes, strict=True)
+            for item, outcome in sorted(outcomes.items())
             if outcome.kind is not OutcomeKind.FAILED
         )
-        receipt = Receipt(self.offer.uuid, self.peer_id, items, sum(item.size for item in items), self.seconds)
+        return Receipt(self.offer.uuid, self.peer_id, items, sum(item.size for item in items), self.seconds)
+
+    def _receipt(self, settled: Settled) -> Receipt:
+        receipt = self._receipt_of(dict(enumerate(settled.outcomes)))
         error = first_error(settled.errors, settled.outcomes)
         if error is not None:
             error.receipt = receipt

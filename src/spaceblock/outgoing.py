@@ -109,6 +109,8 @@ class Outgoing(Job):
             completed_after_all = await self._retreat(error)
             if completed_after_all is not None:
                 return self._receipt(completed_after_all)
+            if error is cause:
+                raise
             raise error from cause
         finally:
             await self._clean_up()
@@ -360,6 +362,7 @@ class Outgoing(Job):
             self._control.stop_reading()
             self._control.send([], fin=True)
         await self.when_workers_idle(lambda: release_buffers(self._held), self._timeouts.close)
+        self._ring = Ring()
 
     def _receipt(self, completed: Completed) -> Receipt:
         assert self._prepared is not None

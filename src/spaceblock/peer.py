@@ -320,11 +320,10 @@ class Peer:
         self._gone = True
         self._keep_alive.cancel()
         self._hello_deadline.cancel()
-        error = error_of_close(reason)
         if not self._greeted.done():
             self._greeted.set_exception(error_of_greeting(reason))
         for job in [*self._outgoing, *self._incoming]:
-            job.connection_lost(error)
+            job.connection_lost(error_of_close(reason))
         self._own_offers.close()
         self._on_gone(self)
 

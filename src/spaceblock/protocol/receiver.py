@@ -341,6 +341,10 @@ class Receiver:
         """Whether bytes of some item are still to come from the sender."""
         return self.state is State.MOVING and self._to_come > 0
 
+    def ends(self) -> dict[int, Outcome]:
+        """How the items ended that have come to their end."""
+        return dict(self._outcomes)
+
     def wants(self, item: int) -> bool:
         """Whether ``item`` is still on its way to its place."""
         return self._status[item] < Status.PLACED

@@ -1,0 +1,323 @@
+"""How long things live: nothing of a transfer stays when it is over, whenever and however its tasks are cancelled."""
+
+from __future__ import annotations
+
+import asyncio
+import gc
+import mmap
+import os
+import subprocess
+import sys
+import tempfile
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+import spaceblock
+from spaceblock.incoming import Incoming
+from spaceblock.outgoing import Outgoing
+from spaceblock.storage.feed import Feed
+from spaceblock.storage.landing import Landing
+from spaceblock.storage.ring import Ring
+
+from .stages import receiver_writes
+from .support import (
+    BLOCK,
+    Census,
+    Pair,
+    back_to,
+    deliver,
+    failure,
+    failures,
+    file_of,
+    pair,
+    resizable,
+    tree,
+    until,
+    within,
+)
+
+KINDS = (Incoming, Outgoing, Feed, Landing, Ring, spaceblock.Offer, spaceblock.Transfer, spaceblock.Peer)
+
+
+def alive(*kinds: type) -> dict[str, int]:
+    """How many objects of each kind there are."""
+    gc.collect()
+    found = [type(thing).__name__ for thing in gc.get_objects() if isinstance(thing, kinds)]
+    return {kind.__name__: found.count(kind.__name__) for kind in kinds if kind.__name__ in found}
+
+
+async def test_nothing_of_a_transfer_stays_on_a_connection_that_goes_on(tmp_path: Path, inbox: Path) -> None:
+    source = file_of(tmp_path, "x", 3 * BLOCK)
+    async with pair() as peers:
+        for _ in range(5):
+            await deliver(peers, source, b"buffer", folder=inbox, on_conflict="overwrite")
+            refused = peers.here.send(source)
+            await (await peers.offer()).decline()
+            await failure(refused)
+            cancelled = peers.here.send(source)
+            offer = await peers.offer()
+            cancelled.cancel()
+            await failure(cancelled)
+            del refused, cancelled, offer
+        await until(lambda: not peers.there._incoming and not peers.here._outgoing)
+        await asyncio.sleep(0)
+        assert alive(*KINDS) == {"Peer": 2}
+        for peer in (peers.here, peers.there):
+            streams = peer._connection._streams  # type: ignore[attr-defined]
+            await until(lambda streams=streams: len(streams) == 1, "the session's alone")  # type: ignore[misc]
+
+
+async def test_a_finished_transfer_that_somebody_keeps_holds_no_buffers(inbox: Path) -> None:
+    async with pair() as peers:
+        sending = peers.here.send(bytes(3_000_000))
+        receiving = (await peers.offer()).accept(inbox)
+        await within(asyncio.gather(sending, receiving))
+        for job in (sending._job, receiving._job):
+            ring = job._ring if isinstance(job, Outgoing) else job.ring  # type: ignore[attr-defined]
+            assert not ring._free
+
+
+async def cancelled_after(peers: Pair, steps: int, side: str) -> bool:
+    """Cancel one side's task after so many rounds of the loop; whether it was over by then."""
+    source, target = bytearray(300_000), bytearray(300_000)
+
+    async def send() -> None:
+        await peers.here.send(source)
+
+    async def receive() -> None:
+        offer = await anext(peers.there.offers())
+        await offer.accept(into=[target])
+
+    tasks = {"sender": asyncio.create_task(send()), "receiver": asyncio.create_task(receive())}
+    for _ in range(steps):
+        await asyncio.sleep(0)
+    over = tasks[side].done()
+    tasks[side].cancel()
+    _, waiting = await asyncio.wait(tasks.values(), timeout=0.3)
+    for task in waiting:  # it waits for an offer that never came, or for an answer that never will
+        task.cancel()
+    await asyncio.wait(tasks.values())
+    await until(lambda: not peers.there._incoming and not peers.here._outgoing)
+    assert resizable(source)
+    assert resizable(target)
+    for task in tasks.values():
+        if not task.cancelled():
+            error = task.exception()
+            assert error is None or isinstance(error, spaceblock.TransferCancelled)
+    return over
+
+
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+async def test_a_task_that_is_cancelled_at_any_moment_leaves_nothing_locked(side: str) -> None:
+    async with pair() as peers:
+        before = Census.take()
+        steps = 0
+        while not await cancelled_after(peers, steps, side):
+            steps = steps * 5 // 4 + 1
+            await back_to(before)
+        await deliver(peers, b"and the connection goes on", into=[bytearray(26)])
+
+
+@pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")
+async def test_a_timeout_around_everything_ends_everything(tmp_path: Path, inbox: Path) -> None:
+    async def everything() -> None:
+        async with pair() as peers:
+            sending = peers.here.send(bytes(50_000_000))
+            receiving = (await anext(peers.there.offers())).accept(inbox)
+            await asyncio.gather(sending, receiving)
+
+    if sys.version_info >= (3, 11):
+        for seconds in (0.0, 0.001, 0.01, 0.03, 0.1):
+            with pytest.raises(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await everything()
+            assert tree(inbox) == {}
+
+
+async def test_a_claimed_peer_is_a_context_of_its_own(inbox: Path) -> None:
+    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
+        async with await anext(listener.peers()) as there:
+            sending = there.send(spaceblock.Item(b"data", name="x"))
+            receiving = (await within(anext(peer.offers()))).accept(inbox)
+        assert sending.done
+        await within(receiving)
+    assert tree(inbox) == {"x": b"data"}
+
+
+class Own(Exception):
+    """An exception of the program itself."""
+
+
+async def test_leaving_a_claimed_peer_by_an_exception_cancels_without_masking_it() -> None:
+    async def leave(there: spaceblock.Peer) -> spaceblock.Transfer:
+        async with there:
+            leave.sending = there.send(b"data")  # type: ignore[attr-defined]
+            raise Own
+
+    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket):
+        there = await anext(listener.peers())
+        with pytest.raises(Own):
+            await leave(there)
+        assert isinstance(await failure(leave.sending), spaceblock.TransferCancelled)  # type: ignore[attr-defined]
+
+
+async def test_closing_that_is_cancelled_cancels_what_it_waited_for(inbox: Path) -> None:
+    async with spaceblock.listen("127.0.0.1") as listener:
+        context = spaceblock.connect(listener.ticket)
+        peer = await context.__aenter__()
+        buffer = bytearray(10)
+        sending = peer.send(buffer)
+        offer = await within(anext(aiter(listener)))
+        leaving = asyncio.ensure_future(context.__aexit__(None, None, None))
+        await asyncio.sleep(0)
+        leaving.cancel()
+        with pytest.raises(asyncio.CancelledError):
+            await within(leaving)
+        assert resizable(buffer)
+        assert isinstance(await failure(sending), spaceblock.TransferCancelled)
+        assert isinstance(await failure(offer.accept(inbox)), spaceblock.TransferCancelled)
+
+
+async def test_transfers_that_end_with_their_connection_have_errors_of_their_own() -> None:
+    async with pair() as peers:
+        sendings = [peers.here.send(b"data") for _ in range(3)]
+        for _ in sendings:
+            await peers.offer()
+        await peers.there.abort()
+        errors = await failures(*sendings)
+        assert len(set(map(id, errors))) == 3
+        assert all(error.__cause__ is not error for error in errors)
+
+
+async def test_several_may_await_one_transfer(inbox: Path) -> None:
+    async with pair() as peers:
+        sending = peers.here.send(b"data")
+        receiving = (await peers.offer()).accept(inbox)
+
+        async def wait(transfer: spaceblock.Transfer) -> spaceblock.Receipt:
+            return await transfer
+
+        receipts = await within(asyncio.gather(*(wait(sending) for _ in range(3)), wait(receiving), wait(receiving)))
+        assert len({receipt.items for receipt in receipts}) == 1
+        assert await sending is receipts[0]
+
+
+async def test_what_arrived_before_a_cancel_is_listed_in_the_receivers_error(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    small = [file_of(tmp_path, name, 100) for name in ("a", "b")]
+    large = file_of(tmp_path, "large", 40 * BLOCK)
+    async with pair() as peers:
+        with receiver_writes(monkeypatch, first=6) as gate:
+            sending = peers.here.send(*small, large)
+            receiving = (await peers.offer()).accept(inbox)
+            await until(lambda: receiving.progress.items_done == 2)
+            await within(gate.reached.wait())
+            receiving.cancel()
+            gate.open()
+            ours, theirs = await failures(sending, receiving)
+    assert isinstance(ours, spaceblock.TransferCancelled)
+    assert isinstance(theirs, spaceblock.TransferCancelled)
+    assert theirs.receipt is not None
+    assert [item.path for item in theirs.receipt.items] == ["a", "b"]
+    assert tree(inbox) == {path.name: path.read_bytes() for path in small}
+
+
+# Kinds of buffers.
+
+
+async def test_a_memory_map_can_be_sent_and_filled_and_closed_afterwards(tmp_path: Path) -> None:
+    source, target = file_of(tmp_path, "source", 200_000), file_of(tmp_path, "target", 200_000)
+    with source.open("rb") as file, target.open("r+b") as other:
+        data = mmap.mmap(file.fileno(), 0, access=mmap.ACCESS_READ)
+        place = mmap.mmap(other.fileno(), 0)
+        async with pair() as peers:
+            await deliver(peers, data, into=[place])
+        data.close()
+        place.close()
+    assert target.read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("shape", [(), (0,), (5, 0, 2), (3, 4, 5)])
+async def test_arrays_of_any_shape_and_type_travel(shape: tuple[int, ...]) -> None:
+    for kind in (np.float64, np.int16, np.complex64, np.bool_):
+        array = np.ones(shape, kind)
+        target = np.zeros(shape, kind)
+        async with pair() as peers:
+            await deliver(peers, array, into=[target])
+        assert np.array_equal(array, target)
+
+
+async def test_an_array_in_another_order_is_refused() -> None:
+    array = np.asfortranarray(np.ones((3, 4)))
+    async with pair() as peers:
+        with pytest.raises(spaceblock.BufferUnfit, match="ascontiguousarray"):
+            peers.here.send(array)
+        sending = peers.here.send(bytes(array.nbytes))
+        errors = await failures(sending, (await peers.offer()).accept(into=[array]))
+        assert all(isinstance(error, spaceblock.BufferUnfit) for error in errors)
+
+
+# Kinds of names.
+
+
+async def test_an_empty_folder_is_a_transfer_too(tmp_path: Path, inbox: Path) -> None:
+    (tmp_path / "empty" / "inner").mkdir(parents=True)
+    async with pair() as peers:
+        sent, received = await deliver(peers, tmp_path / "empty", folder=inbox)
+    assert sent.items == received.items == ()
+    assert tree(inbox) == {"empty": None, "empty/inner": None}
+
+
+async def test_two_sources_of_one_name_are_refused_before_they_are_offered(tmp_path: Path) -> None:
+    sources = [file_of(tmp_path, f"{folder}/x", 10) for folder in "ab"]
+    async with pair() as peers:
+        error = await failure(peers.here.send(*sources))
+    assert isinstance(error, spaceblock.LocalProtocolError)
+    assert "'x'" in str(error)
+    assert "another name" in str(error)
+
+
+async def test_a_file_whose_name_is_no_text_is_refused_before_it_is_offered(tmp_path: Path) -> None:
+    (tmp_path / "tree").mkdir()
+    (tmp_path / "tree" / os.fsdecode(b"\xff")).touch()
+    async with pair() as peers:
+        error = await failure(peers.here.send(tmp_path / "tree"))
+    assert isinstance(error, spaceblock.NameRejected)
+    str(error).encode()
+
+
+async def test_folders_nested_too_deep_are_refused_before_they_are_offered(tmp_path: Path) -> None:
+    top = Path(tempfile.mkdtemp())  # not below tmp_path, in which everything is looked through afterwards
+    deepest = os.open(top, os.O_RDONLY)
+    for _ in range(1200):
+        os.mkdir("d", dir_fd=deepest)
+        inner = os.open("d", os.O_RDONLY, dir_fd=deepest)
+        os.close(deepest)
+        deepest = inner
+    os.close(deepest)
+    async with pair() as peers:
+        error = await failure(peers.here.send(top / "d"))
+    assert isinstance(error, (spaceblock.NameRejected, spaceblock.SourceError))
+    await asyncio.to_thread(subprocess.run, ["rm", "-r", top], check=True)
+
+
+async def test_an_unnamed_item_beside_a_file_of_its_usual_name(tmp_path: Path, inbox: Path) -> None:
+    file_of(tmp_path, "unnamed-1", 0).write_bytes(b"named")
+    async with pair() as peers:
+        sent, _ = await deliver(peers, tmp_path / "unnamed-1", b"unnamed", folder=inbox)
+    assert (inbox / "unnamed-1").read_bytes() == b"named"
+    assert sent.items[1].path is not None
+    assert (inbox / sent.items[1].path).read_bytes() == b"unnamed"
+
+
+async def test_links_in_a_folder_are_left_out_and_never_followed(tmp_path: Path, inbox: Path) -> None:
+    secret = file_of(tmp_path, "secret", 10)
+    file_of(tmp_path, "tree/file", 10)
+    (tmp_path / "tree" / "link").symlink_to(secret)
+    (tmp_path / "tree" / "folder").symlink_to(tmp_path)
+    async with pair() as peers:
+        await deliver(peers, tmp_path / "tree", folder=inbox)
+    assert sorted(tree(inbox)) == ["tree", "tree/file"]
