@@ -399,7 +399,7 @@ async def test_only_delivered_bytes_can_be_consumed() -> None:
         stream.write(b"four")
         reader = await streams.next()
         await reader.until(lambda reader: reader.data == b"four")
-        with pytest.raises(LocalProtocolError, match="Only 4 bytes"):
+        with pytest.raises(LocalProtocolError, match="only 4 bytes"):
             reader.stream.consume(5)
         reader.stream.consume(4)
 

@@ -421,7 +421,7 @@ class AioquicConnection(Connection):
             return self._unreachable()
         if self._engine.version_mismatch or (not reason.is_application and reason.code in NO_COMMON_PROTOCOL):
             return VersionMismatch(
-                f"The other side at {self._name} speaks no protocol in common with this one; update the older one.",
+                f"the other side at {self._name} speaks no protocol in common with this one; update the older one",
                 phase="connecting",
             )
         return self._ended_error("connecting")
@@ -429,13 +429,13 @@ class AioquicConnection(Connection):
     def _unreachable(self) -> Unreachable:
         answered = "did not complete the handshake" if self._engine.started else "did not answer"
         return Unreachable(
-            f"{self._name} {answered} in time; check the address, and that the other side listens.", phase="connecting"
+            f"{self._name} {answered} in time; check the address, and that the other side listens", phase="connecting"
         )
 
     def _ended_error(self, phase: str | None = None) -> ConnectionEnded:
         assert self.close_reason is not None
         return ConnectionEnded(
-            f"The connection with {self._name} is over: {self.close_reason}; connect again.",
+            f"the connection with {self._name} is over: {self.close_reason}; connect again",
             reason=self.close_reason,
             phase=phase,
             remote=self.close_reason.by_peer,
@@ -495,7 +495,7 @@ class _AioquicStream(Stream):
                 release()
             return
         if self._write_ended:
-            raise LocalProtocolError(f"Stream {self.stream_id} takes no more bytes; open another one.")
+            raise LocalProtocolError(f"stream {self.stream_id} takes no more bytes; open another one")
         if not isinstance(data, (bytes, bytearray)):
             data = memoryview(data).cast("B")
         if isinstance(self._engine, Engine):
@@ -548,8 +548,8 @@ class _AioquicStream(Stream):
         unconsumed = self._delivered - self._consumed
         if not 0 <= count <= unconsumed:
             raise LocalProtocolError(
-                f"Only {unconsumed} bytes of stream {self.stream_id} were delivered and not yet consumed, not {count}; "
-                "count what on_data was given."
+                f"only {unconsumed} bytes of stream {self.stream_id} were delivered and not yet consumed, not {count}; "
+                "count what on_data was given"
             )
         self._credit(count)
 
@@ -631,9 +631,9 @@ class _AioquicStream(Stream):
 
     def _is_drained(self, limit: int) -> bool:
         if self._stop_code is not None:
-            who = "The peer stopped" if self._stopped_by_peer else "This side reset"
+            who = "the peer stopped" if self._stopped_by_peer else "this side reset"
             raise StreamStopped(
-                f"{who} stream {self.stream_id} with code {self._stop_code:#x}; what was written to it is lost.",
+                f"{who} stream {self.stream_id} with code {self._stop_code:#x}; what was written to it is lost",
                 error_code=self._stop_code,
                 remote=self._stopped_by_peer,
             )

@@ -99,7 +99,7 @@ class Endpoint:
         except NotImplementedError:
             sock.close()
             raise EngineUnavailable(
-                "This event loop cannot watch a UDP socket; run Spaceblock on asyncio's selector event loop."
+                "this event loop cannot watch a UDP socket; run Spaceblock on asyncio's selector event loop"
             ) from None
         except BaseException:
             sock.close()
@@ -115,7 +115,7 @@ class Endpoint:
         """
         name = _show(address)
         if self._is_closing:
-            raise ConnectionFailed(f"The endpoint is closed, so it cannot connect to {name}; open another one.")
+            raise ConnectionFailed(f"the endpoint is closed, so it cannot connect to {name}; open another one")
         deadline = self._loop.time() + timeout
         target = await _resolve(self._sock, address, timeout)
         connection = AioquicConnection(
@@ -421,7 +421,7 @@ class Endpoint:
                 connection.fail(
                     Unreachable(
                         f"{_show(plain_address(target))} cannot be reached: {reason[:1].lower()}{reason[1:]}; "
-                        "check the address, and that the other side listens.",
+                        "check the address, and that the other side listens",
                         phase="connecting",
                         errno=code,
                     )
@@ -483,7 +483,7 @@ async def _open_socket(host: str, port: int) -> socket.socket:
     except OSError as error:
         reason = error.strerror or str(error)
         raise ConnectionFailed(
-            f"The address {_show((host, port))} cannot be used: {reason[:1].lower()}{reason[1:]}; choose another one.",
+            f"the address {_show((host, port))} cannot be used: {reason[:1].lower()}{reason[1:]}; choose another one",
             phase="listen",
             errno=error.errno,
         ) from error
@@ -498,7 +498,7 @@ async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any
         found = await asyncio.wait_for(_look_up(host, port, sock.family, flags), timeout)
     except (OSError, asyncio.TimeoutError) as error:
         raise Unreachable(
-            f"The address {_show(address)} cannot be found; check its spelling and the network.", phase="connecting"
+            f"the address {_show(address)} cannot be found; check its spelling and the network", phase="connecting"
         ) from error
     return found[0][4]
 

@@ -649,11 +649,11 @@ def version_negotiation(source_cid: bytes, destination_cid: bytes) -> bytes:
 
 def _configuration(handshake: HandshakeConfig, options: TransportOptions, is_client: bool) -> QuicConfiguration:
     if not is_client and (handshake.certificate is None or handshake.private_key is None):
-        raise LocalProtocolError("A server needs a certificate and its key; give it both.")
+        raise LocalProtocolError("a server needs a certificate and its key; give it both")
     try:
         suites = [tls.CipherSuite[name] for name in options.cipher_suites]
     except KeyError as error:
-        raise LocalProtocolError(f"TLS knows no cipher suite named {error}; check the options.") from None
+        raise LocalProtocolError(f"TLS knows no cipher suite named {error}; check the options") from None
     return QuicConfiguration(
         alpn_protocols=[ALPN],
         certificate=handshake.certificate,
@@ -713,7 +713,7 @@ def _check() -> None:
         version = getattr(aioquic, "__version__", "of an unknown version")
         raise EngineUnavailable(
             f"aioquic {version} lacks {', '.join(missing)}; install a version from 1.7.2 up to and without 1.8 "
-            "(1.3 for Python 3.10)."
+            "(1.3 for Python 3.10)"
         )
 
 

@@ -139,8 +139,8 @@ class TransportOptions:
     def __post_init__(self) -> None:
         if not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
             raise LocalProtocolError(
-                f"A datagram size of {self.datagram_size} bytes is not possible; "
-                f"choose one from {DATAGRAM_MIN} to {DATAGRAM_MAX}."
+                f"a datagram size of {self.datagram_size} bytes is not possible; "
+                f"choose one from {DATAGRAM_MIN} to {DATAGRAM_MAX}"
             )
 
     @property
