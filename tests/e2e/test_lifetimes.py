@@ -6,7 +6,6 @@ import asyncio
 import gc
 import mmap
 import os
-import subprocess
 import sys
 import tempfile
 from pathlib import Path
@@ -301,7 +300,7 @@ async def test_folders_nested_too_deep_are_refused_before_they_are_offered(tmp_p
     async with pair() as peers:
         error = await failure(peers.here.send(top / "d"))
     assert isinstance(error, (spaceblock.NameRejected, spaceblock.SourceError))
-    await asyncio.to_thread(subprocess.run, ["rm", "-r", top], check=True)
+    await (await asyncio.create_subprocess_exec("rm", "-r", top)).wait()
 
 
 async def test_an_unnamed_item_beside_a_file_of_its_usual_name(tmp_path: Path, inbox: Path) -> None:
