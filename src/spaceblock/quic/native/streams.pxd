@@ -22,8 +22,8 @@ cdef class Spans:
     cdef Span* spans  # disjoint, ascending
     cdef size_t count
     cdef size_t capacity
-    cdef int add(self, uint64_t start, uint64_t stop) except -1
-    cdef int remove(self, uint64_t start, uint64_t stop) except -1
+    cpdef int add(self, uint64_t start, uint64_t stop) except -1
+    cpdef int remove(self, uint64_t start, uint64_t stop) except -1
     cdef int _reserve(self) except -1
 
 cdef class SendStream:
@@ -36,6 +36,7 @@ cdef class SendStream:
     cdef bint fin_pending  # written and not sent, or lost
     cdef readonly bint fin_acknowledged
     cdef readonly bint stopped  # reset: nothing of it is sent any more
+    cdef public bint held  # nothing of it is sent yet: the peer does not allow so many streams
     cdef uint32_t slot  # how the engine's records call it
     cdef bint queued  # among the engine's turns
     cdef Spans _lost  # to be sent again
@@ -49,6 +50,7 @@ cdef class SendStream:
     cdef bint has_work(self, uint64_t credit) noexcept nogil
     cdef bint next_run(self, size_t room, uint64_t credit, Run* run) noexcept nogil
     cdef const uint8_t* bytes_at(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil
+    cdef void _copy(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil
     cdef void mark_sent(self, const Run* run) noexcept nogil
     cdef int on_acknowledged(self, uint64_t offset, uint64_t size, bint fin) except -1
     cdef int on_lost(self, uint64_t offset, uint64_t size, bint fin) except -1
@@ -69,10 +71,12 @@ cdef class ReceiveStream:
     cdef size_t _count
     cdef size_t _capacity
     cdef size_t _pending
-    cdef dict _early  # offset to bytes that came too early
-    cdef list _order  # its offsets, ascending
-    cdef list _keep_alive  # early bytes that the present batch refers to
+    cdef Spans _early  # what came beyond a gap
+    cdef bytes _ring  # and its bytes: the one at an offset lies at the offset modulo the ring's size, a power of two
+    cdef list _keep_alive  # smaller rings that the present batch refers to
     cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1
     cdef int _append(self, const uint8_t* data, size_t size) except -1
     cdef int _keep_early(self, uint64_t offset, const uint8_t* data, size_t size) except -1
     cdef int _take_early(self) except -1
+    cdef int _reserve(self, uint64_t size) except -1
+    cdef void _put(self, uint64_t offset, const uint8_t* data, uint64_t size) noexcept

@@ -18,6 +18,9 @@ cimport cython
 GAPS_MAX = 1_000
 """Runs of bytes kept beyond a gap: more means a peer that splits its data to cost us time."""
 
+cdef size_t _GAPS_MAX = GAPS_MAX
+cdef uint64_t _RING_MIN = 65_536
+
 
 @cython.final
 cdef class Spans:
@@ -26,7 +29,7 @@ cdef class Spans:
     def __dealloc__(self):
         free(self.spans)
 
-    cdef int add(self, uint64_t start, uint64_t stop) except -1:
+    cpdef int add(self, uint64_t start, uint64_t stop) except -1:
         """Join a range to the others."""
         cdef size_t i = 0, j
         if start >= stop:
@@ -49,7 +52,7 @@ cdef class Spans:
         self.spans[i].stop = stop
         return 0
 
-    cdef int remove(self, uint64_t start, uint64_t stop) except -1:
+    cpdef int remove(self, uint64_t start, uint64_t stop) except -1:
         """Take a range away, whatever part of it is there."""
         cdef size_t i = 0
         cdef uint64_t old_stop
@@ -155,7 +158,26 @@ cdef class SendStream:
         for start, stop in lost:
             self._lost.add(start, stop)
 
-    def lose(self, uint64_t start, uint64_t stop, bint fin):
+    def send(self, size_t room, uint64_t credit):
+        """Take what is to be sent next as ``(offset, bytes, fin)``, at most ``room`` bytes; None if there is nothing.
+
+        ``credit`` is what is left of the connection's; bytes that are sent again use none.
+        """
+        cdef Run run
+        cdef bytes data
+        if not self.has_work(credit) or not self.next_run(room, credit, &run):
+            return None
+        data = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>run.size)
+        if run.size:
+            self._copy(run.offset, run.size, <uint8_t*>PyBytes_AS_STRING(data))
+        self.mark_sent(&run)
+        return run.offset, data, run.fin
+
+    def acknowledge(self, uint64_t start, uint64_t stop, bint fin=False):
+        """The peer has these bytes."""
+        self.on_acknowledged(start, stop - start, fin)
+
+    def lose(self, uint64_t start, uint64_t stop, bint fin=False):
         """These bytes are to be sent again."""
         self.on_lost(start, stop - start, fin)
 
@@ -207,7 +229,7 @@ cdef class SendStream:
 
     cdef bint has_work(self, uint64_t credit) noexcept nogil:
         """Whether there is anything that may be sent now, with ``credit`` bytes left of the connection's."""
-        if self.stopped:
+        if self.stopped or self.held:
             return False
         if self._lost.count or (self.fin_pending and self.sent == self.written):
             return True
@@ -216,7 +238,7 @@ cdef class SendStream:
     cdef bint next_run(self, size_t room, uint64_t credit, Run* run) noexcept nogil:
         """What to send next, at most ``room`` bytes: what was lost first; False if there is nothing."""
         cdef uint64_t size
-        if self.stopped:
+        if self.stopped or self.held:
             return False
         if self._lost.count:
             run.offset = self._lost.spans[0].start
@@ -249,17 +271,21 @@ cdef class SendStream:
     cdef const uint8_t* bytes_at(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil:
         """The bytes from ``offset``: where they lie, or in ``scratch`` if they are spread over several pieces."""
         cdef size_t i = self._find(offset)
-        cdef size_t done = 0, part
-        cdef uint64_t within
         if self._pieces[i].stop - offset >= size:
             return self._pieces[i].data + (offset - self._pieces[i].start)
+        self._copy(offset, size, scratch)
+        return scratch
+
+    cdef void _copy(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil:
+        cdef size_t i = self._find(offset)
+        cdef size_t done = 0, part
+        cdef uint64_t within
         while done < size:
             within = offset + done - self._pieces[i].start
             part = <size_t>min(<uint64_t>(size - done), self._pieces[i].stop - self._pieces[i].start - within)
             memcpy(scratch + done, self._pieces[i].data + within, part)
             done += part
             i += 1
-        return scratch
 
     cdef size_t _find(self, uint64_t offset) noexcept nogil:
         cdef size_t low = self._first, high = self._first + self._count - 1, middle
@@ -326,13 +352,19 @@ cdef class ReceiveStream:
         self.limit = limit
         self.final_size = -1
         self.owner = owner
-        self._early = {}
-        self._order = []
+        self._early = Spans()
         self._keep_alive = []
 
     def __dealloc__(self):
         free(self._spans)
         free(self._sizes)
+
+    def receive_frame(self, uint64_t offset, bytes data, bint fin=False):
+        """Take in one STREAM frame and hand on what it brings in order; ValueError if it breaks a rule."""
+        cdef int result = self.receive(offset, <const uint8_t*>PyBytes_AS_STRING(data), len(data), fin)
+        if result > 1:
+            raise ValueError("a stream's final size changed" if result == 2 else "a stream with too many gaps")
+        return self.take()
 
     cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1:
         """Take in one STREAM frame; ``data`` must stay valid until :meth:`take`. Returns whether to call that.
@@ -358,8 +390,7 @@ cdef class ReceiveStream:
             return self._keep_early(offset, data, size)
         skip = self.arrived - offset
         self._append(data + skip, size - <size_t>skip)
-        while self._order and <uint64_t>self._order[0] <= self.arrived:
-            self._take_early()
+        self._take_early()
         return 1
 
     def take(self):
@@ -374,6 +405,8 @@ cdef class ReceiveStream:
         self._pending = 0
         self.has_news = False
         self._keep_alive.clear()
+        if self._early.count == 0:
+            self._ring = None
         cdef bint fin = self.final_size >= 0 and self.arrived == <uint64_t>self.final_size
         if fin:
             self.finished = True
@@ -395,8 +428,6 @@ cdef class ReceiveStream:
         self.final_size = final_size
         self.highest = <uint64_t>final_size
         self.finished = True
-        self._early.clear()
-        self._order.clear()
         return True
 
     cdef int _append(self, const uint8_t* data, size_t size) except -1:
@@ -422,26 +453,54 @@ cdef class ReceiveStream:
         return 0
 
     cdef int _keep_early(self, uint64_t offset, const uint8_t* data, size_t size) except -1:
-        from bisect import insort
-
-        cdef bytes known = self._early.get(offset)
-        if known is not None and <size_t>PyBytes_GET_SIZE(known) >= size:
+        if size == 0:
             return 0
-        if known is None:
-            if len(self._order) >= GAPS_MAX:
-                return 3
-            insort(self._order, offset)
-        self._early[offset] = PyBytes_FromStringAndSize(<const char*>data, <Py_ssize_t>size)
+        self._reserve(offset + size - (self.arrived - self._pending))
+        self._early.add(offset, offset + size)
+        if self._early.count > _GAPS_MAX:
+            return 3
+        self._put(offset, data, size)
         return 0
 
     cdef int _take_early(self) except -1:
-        cdef uint64_t offset = <uint64_t>self._order.pop(0)
-        cdef bytes data = self._early.pop(offset)
-        cdef uint64_t stop = offset + <uint64_t>PyBytes_GET_SIZE(data)
-        cdef uint64_t skip
-        if stop <= self.arrived:
-            return 0
-        skip = self.arrived - offset
-        self._keep_alive.append(data)
-        self._append(<const uint8_t*>PyBytes_AS_STRING(data) + skip, <size_t>(stop - self.arrived))
+        """What the gap kept back is in order now."""
+        cdef uint64_t stop, at
+        while self._early.count and self._early.spans[0].start <= self.arrived:
+            stop = self._early.spans[0].stop
+            self._early.remove(0, stop)
+            while self.arrived < stop:
+                at = self.arrived & <uint64_t>(PyBytes_GET_SIZE(self._ring) - 1)
+                self._append(
+                    <const uint8_t*>PyBytes_AS_STRING(self._ring) + at,
+                    <size_t>min(stop - self.arrived, <uint64_t>PyBytes_GET_SIZE(self._ring) - at),
+                )
         return 0
+
+    cdef int _reserve(self, uint64_t size) except -1:
+        """Have a ring for ``size`` bytes from the first that was not taken; the credit bounds it."""
+        cdef bytes old = self._ring
+        cdef uint64_t capacity = _RING_MIN, at, part
+        cdef size_t i
+        if old is not None and size <= <uint64_t>PyBytes_GET_SIZE(old):
+            return 0
+        while capacity < size:
+            capacity *= 2
+        self._ring = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>capacity)
+        if old is None:
+            return 0
+        self._keep_alive.append(old)
+        for i in range(self._early.count):
+            at = self._early.spans[i].start
+            while at < self._early.spans[i].stop:
+                part = <uint64_t>PyBytes_GET_SIZE(old) - (at & <uint64_t>(PyBytes_GET_SIZE(old) - 1))
+                part = min(part, self._early.spans[i].stop - at)
+                self._put(at, <const uint8_t*>PyBytes_AS_STRING(old) + (at & (PyBytes_GET_SIZE(old) - 1)), part)
+                at += part
+        return 0
+
+    cdef void _put(self, uint64_t offset, const uint8_t* data, uint64_t size) noexcept:
+        cdef uint64_t capacity = <uint64_t>PyBytes_GET_SIZE(self._ring)
+        cdef uint64_t at = offset & (capacity - 1)
+        cdef uint64_t part = min(size, capacity - at)
+        memcpy(PyBytes_AS_STRING(self._ring) + at, data, <size_t>part)
+        memcpy(PyBytes_AS_STRING(self._ring), data + part, <size_t>(size - part))
