@@ -53,7 +53,8 @@ cdef class PacketEngine:
     cdef readonly list rare  # frames for Python: (type, field, ...)
     cdef readonly list news  # receive streams with something to take
     cdef readonly list lost  # tokens of control frames that were lost
-    cdef readonly bint ack_due
+    cdef readonly list delivered  # of those that were acknowledged
+    cdef public bint ack_due
     cdef readonly uint64_t failed  # packets that did not open
     cdef readonly uint64_t opened
     cdef readonly tuple violation  # (QUIC error code, frame type, reason) once the peer broke a rule
@@ -76,6 +77,7 @@ cdef class PacketEngine:
     cdef int _settle(self) except -1
     cdef int _send_again(self, const Sent *sent) except -1
     cdef SendStream _stream_of(self, uint32_t slot)
+    cdef bint _has_work(self, SendStream stream) noexcept
     cdef int _queue(self, SendStream stream) except -1
     cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999
     cdef size_t _stream_packets(

@@ -89,6 +89,7 @@ cdef class PacketEngine:
         self.rare = []
         self.news = []
         self.lost = []
+        self.delivered = []
 
     def __dealloc__(self):
         free(self._out)
@@ -155,7 +156,10 @@ cdef class PacketEngine:
         self._queue(stream)
 
     def send_control(self, bytes frame, token=None):
-        """Send an ack-eliciting ``frame``; ``token`` comes back through ``lost`` if its packet is lost."""
+        """Send an ack-eliciting ``frame``; ``token`` comes back through ``delivered``, or ``lost`` to be sent anew.
+
+        Without a token a frame that is lost is sent again as it is.
+        """
         if PyBytes_GET_SIZE(frame) > HEAD_MAX // 2:
             raise ValueError("a frame beside stream data has at most 1024 bytes")
         self._control.append((frame, token))
@@ -431,7 +435,8 @@ cdef class PacketEngine:
             oldest = self.recovery.oldest_outstanding()
             if oldest != NULL:
                 self._send_again(oldest)
-            if not self._control and not self._turns:
+            # A turn may be over by now, for want of credit.
+            if not self._control and not any(self._has_work(stream) for stream in self._turns):
                 self._control.append((b"\x01", None))
 
     cdef int _settle(self) except -1:
@@ -444,7 +449,9 @@ cdef class PacketEngine:
                 if stream is not None:
                     stream.on_acknowledged(sent.offset, sent.length, sent.flags & FIN != 0)
             if sent.flags & HAS_CONTROL:
-                self._sent_control.pop(sent.control, None)
+                for _, token in self._sent_control.pop(sent.control, ()):
+                    if token is not None:
+                        self.delivered.append(token)
             if sent.acked:
                 self.received.forget_below(sent.acked)
             sent = sent.next
@@ -474,8 +481,11 @@ cdef class PacketEngine:
             self._last_sent = self._by_slot.get(slot)
         return self._last_sent
 
+    cdef bint _has_work(self, SendStream stream) noexcept:
+        return stream.has_work(self.max_data - self.data_sent)
+
     cdef int _queue(self, SendStream stream) except -1:
-        if not stream.queued and stream.has_work(self.max_data - self.data_sent):
+        if not stream.queued and self._has_work(stream):
             stream.queued = True
             self._turns.append(stream)
         return 0
@@ -527,6 +537,11 @@ cdef class PacketEngine:
             self._protect(self._out, total)
         return total
 
+    @property
+    def waiting(self):
+        """Control frames that wait to be sent."""
+        return len(self._control)
+
     def wants_to_send(self):
         """Whether :meth:`build` would find something, if the window allows."""
         return self.ack_due or bool(self._control) or bool(self._turns)
@@ -564,7 +579,7 @@ cdef class PacketEngine:
             self.ack_due = False
         while may_elicit and self._control:
             frame = (<tuple>self._control[0])[0]
-            if <size_t>PyBytes_GET_SIZE(frame) > room - head:
+            if <size_t>PyBytes_GET_SIZE(frame) > min(room, <size_t>(HEAD_MAX - STREAM_HEAD_MAX)) - head:
                 break
             memcpy(self._head + head, PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame))
             head += <size_t>PyBytes_GET_SIZE(frame)
