@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 from .control import MessageStream
@@ -71,6 +72,7 @@ class Outgoing(Job):
         self._sender: Sender | None = None
         self._control: MessageStream | None = None
         self._ring = Ring()
+        self._slot_given = asyncio.Event()
         self._feeds: set[Feed] = set()
         self._refused: dict[int, SpaceblockError] = {}
         self._streams: set[Stream] = set()
@@ -229,39 +231,57 @@ class Outgoing(Job):
 
     async def _carry(self, feed: Feed, stream: Stream, name: str | None) -> None:
         self._current = name
-        slots = [self._slot(), self._slot()]
-        filling = self.in_worker(lambda: feed.fill(slots[0]))
+        filling: asyncio.Future[Filled] | None = None
+        done = False
         try:
-            while True:
+            while not done:
+                slot = await self._free_slot()
+                filling = self.in_worker(partial(feed.fill, slot))
                 filled = await asyncio.shield(filling)
-                if not filled.done:
-                    slots.reverse()
-                    filling = self.in_worker(lambda: feed.fill(slots[0]))
-                self._write(stream, filled)
-                if filled.done:
-                    return
+                done = filled.done
+                self._write(stream, filled, slot)
                 await stream.drain(DATA_BACKLOG)
         finally:
-            # A pump that is stopped does not wait for the disk, but nothing may be taken from under a worker.
-            if filling.done():
-                self._put_away(filling, feed, slots)
+            # A pump that is stopped does not wait for the disk, but nothing is taken from under a worker.
+            if filling is not None and not filling.done():
+                filling.add_done_callback(partial(self._put_away, feed))
             else:
-                filling.add_done_callback(lambda filling: self._put_away(filling, feed, slots))
+                self.in_worker(feed.close)
 
-    def _put_away(self, filling: asyncio.Future[Filled], feed: Feed, slots: list[memoryview]) -> None:
-        """No worker uses ``feed`` and ``slots`` any more, nor the callers' buffers in what it filled last."""
+    async def _free_slot(self) -> memoryview:
+        while (slot := self._ring.take(self._slot_given.set)) is None:
+            self._slot_given.clear()
+            await self._slot_given.wait()
+        return slot
+
+    def _put_away(self, feed: Feed, filling: asyncio.Future[Filled]) -> None:
+        """No worker uses ``feed`` any more, nor the callers' buffers in what it filled last."""
         if not filling.cancelled() and filling.exception() is None:
             filling.result().release()
-        for slot in slots:
-            self._ring.give(slot)
         self.in_worker(feed.close)
 
-    def _write(self, stream: Stream, filled: Filled) -> None:
-        try:
-            for piece in filled.pieces:
-                stream.write(piece)
-        finally:
-            filled.release()
+    def _write(self, stream: Stream, filled: Filled, slot: memoryview) -> None:
+        """Queue what a worker filled; the slot goes round again when the engine needs none of it any more."""
+        give_back = self._ring.give
+        pieces, filled.pieces = filled.pieces, []
+        waiting = len(pieces)
+
+        def release(piece: memoryview) -> None:
+            nonlocal waiting
+            piece.release()
+            waiting -= 1
+            if not waiting:
+                give_back(slot)
+
+        if not pieces:
+            give_back(slot)
+        for index, piece in enumerate(pieces):
+            try:
+                stream.write(piece, release=partial(release, piece))
+            except BaseException:
+                for unsent in pieces[index:]:
+                    release(unsent)
+                raise
         assert self._sender is not None
         for item, size, digest in filled.sent:
             self._sender.item_sent(item, size, digest)
@@ -272,11 +292,6 @@ class Outgoing(Job):
         if filled.done:
             stream.write(b"", fin=True)
         self._act([])
-
-    def _slot(self) -> memoryview:
-        slot = self._ring.take(lambda: None)
-        assert slot is not None, "each pump uses two buffers, and the ring has more"
-        return slot
 
     def _receive(self, message: Message, payload_size: int) -> None:
         assert self._sender is not None
@@ -356,8 +371,8 @@ class Outgoing(Job):
         if self._tasks:
             await asyncio.wait(set(self._tasks))
         for stream in self._streams:
-            if not self._end.done() or self._end.exception() is not None:
-                stream.reset(ErrorCode.CANCELLED)
+            # The receiver has all of what it verified; an engine that still waits to hear so gives the memory back.
+            stream.reset(ErrorCode.CANCELLED)
         if self._control is not None:
             self._control.stop_reading()
             self._control.send([], fin=True)

@@ -326,8 +326,14 @@ async def test_a_stop_that_overtakes_the_receivers_error_does_not_hide_it(tmp_pa
         (await raw.opened()).stream.stop(ErrorCode.CANCELLED)
         (outgoing,) = peer._outgoing
         (stream,) = outgoing._streams
+
+        async def until_stopped() -> None:
+            while True:
+                await stream.drain(0)
+                await asyncio.sleep(0)
+
         with pytest.raises(StreamStopped):  # the stop has arrived, alone
-            await within(stream.drain(0))
+            await within(until_stopped())
         control.send(Error(ErrorCode.NO_SPACE, None, "", 28, "no space"), fin=True)
         error = await failure(sending)
         assert isinstance(error, spaceblock.NoSpace)
