@@ -40,6 +40,7 @@ class Listener:
         self._endpoint: Endpoint | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self._peers: set[Peer] = set()
+        self._being_judged = 0
         self._unclaimed: Mailbox[Peer] = Mailbox()
         self._offers: Mailbox[Offer] = Mailbox()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -126,13 +127,16 @@ class Listener:
 
     async def _admit(self, connection: Connection) -> None:
         """Decide about a peer before a byte of it is read; the ticket's use is durable before ``Hello``."""
+        self._being_judged += 1
         try:
-            if len(self._peers) >= self._options.limits.peers:
+            if len(self._peers) + self._being_judged > self._options.limits.peers:
                 raise LimitExceeded("the listener has as many peers as it takes: try again later")
             admitted = await asyncio.to_thread(self._book.admit, connection.peer_certificate, time.time())
         except SpaceblockError as error:
             connection.close(error_code(error), str(error))
             return
+        finally:
+            self._being_judged -= 1
         if self._closing:
             connection.close(0, "the listener is closing")
             return

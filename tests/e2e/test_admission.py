@@ -157,6 +157,26 @@ async def test_trust_in_what_is_no_peer_id_is_a_mistake_of_the_program(trust: li
     assert_helpful(error)
 
 
+async def test_many_at_once_are_no_more_than_the_limit() -> None:
+    options = spaceblock.Options(limits=spaceblock.Limits(peers=2))
+    async with spaceblock.listen("127.0.0.1", options=options) as listener:
+        leave = asyncio.Event()
+        entered = 0
+
+        async def stay(ticket: str) -> None:
+            nonlocal entered
+            async with spaceblock.connect(ticket, options=somebody()):
+                entered += 1
+                await leave.wait()
+
+        tasks = [asyncio.create_task(stay(ticket)) for ticket in listener.invite(8)]
+        await until(lambda: sum(task.done() for task in tasks) == 6)
+        await until(lambda: entered == 2)
+        leave.set()
+        outcomes = await asyncio.gather(*tasks, return_exceptions=True)
+        assert sorted(type(outcome).__name__ for outcome in outcomes) == ["LimitExceeded"] * 6 + ["NoneType"] * 2
+
+
 # Reaching a listener.
 
 

@@ -61,8 +61,7 @@ async def test_nothing_of_a_transfer_stays_on_a_connection_that_goes_on(tmp_path
             await failure(cancelled)
             del refused, cancelled, offer
         await until(lambda: not peers.there._incoming and not peers.here._outgoing)
-        await asyncio.sleep(0)
-        assert alive(*KINDS) == {"Peer": 2}
+        await until(lambda: alive(*KINDS) == {"Peer": 2})
         for peer in (peers.here, peers.there):
             streams = peer._connection._streams  # type: ignore[attr-defined]
             await until(lambda streams=streams: len(streams) == 1, "the session's alone")  # type: ignore[misc]
@@ -241,12 +240,11 @@ async def test_a_memory_map_can_be_sent_and_filled_and_closed_afterwards(tmp_pat
 
 @pytest.mark.parametrize("shape", [(), (0,), (5, 0, 2), (3, 4, 5)])
 async def test_arrays_of_any_shape_and_type_travel(shape: tuple[int, ...]) -> None:
-    for kind in (np.float64, np.int16, np.complex64, np.bool_):
-        array = np.ones(shape, kind)
-        target = np.zeros(shape, kind)
-        async with pair() as peers:
-            await deliver(peers, array, into=[target])
-        assert np.array_equal(array, target)
+    kinds = (np.float64, np.int16, np.complex64, np.bool_)
+    arrays, targets = [np.ones(shape, kind) for kind in kinds], [np.zeros(shape, kind) for kind in kinds]
+    async with pair() as peers:
+        await deliver(peers, *arrays, into=targets)
+    assert all(map(np.array_equal, arrays, targets))
 
 
 async def test_an_array_in_another_order_is_refused() -> None:

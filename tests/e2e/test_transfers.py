@@ -12,7 +12,7 @@ import pytest
 
 import spaceblock
 
-from .support import BLOCK, deliver, digest_of, file_of, pair, tree, within
+from .support import BLOCK, deliver, digest_of, file_of, needs_ipv6, pair, tree, within
 
 SIZES = [0, 1, BLOCK - 1, BLOCK, BLOCK + 1, 3 * 1024 * 1024 + 17]
 
@@ -138,6 +138,7 @@ async def test_several_transfers_run_at_once_in_both_directions(tmp_path: Path) 
     assert into == data
 
 
+@needs_ipv6
 async def test_ipv6_carries_a_transfer_too() -> None:
     target = bytearray(5)
     async with pair(host="::1") as peers:
@@ -146,6 +147,7 @@ async def test_ipv6_carries_a_transfer_too() -> None:
     assert target == b"hello"
 
 
+@needs_ipv6
 async def test_a_listener_on_all_addresses_of_ipv6_takes_ipv4_as_well() -> None:
     async with spaceblock.listen("::") as listener, spaceblock.connect(listener.ticket) as peer:
         assert peer.peer_id == listener.peer_id
