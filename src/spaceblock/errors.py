@@ -91,7 +91,8 @@ class SpaceblockError(Exception):
 
     ``code`` is a stable word for programs; ``message`` is one sentence that says what happened and what to do;
     ``remote`` is true when the other side found the fault; ``item`` is the index of the item concerned and ``name`` its
-    name; ``phase`` says what was being waited for or done; ``receipt`` lists the items that did succeed.
+    name; ``phase`` says what was being waited for or done; ``receipt`` lists the items that did succeed; ``path`` is the
+    absolute path that the message quotes, if it does.
     """
 
     code: ClassVar[str] = "error"
@@ -108,6 +109,7 @@ class SpaceblockError(Exception):
         remote: bool = False,
         errno: int | None = None,
         receipt: Receipt | None = None,
+        path: str | None = None,
     ) -> None:
         Exception.__init__(self, message)
         self.message = message
@@ -117,6 +119,15 @@ class SpaceblockError(Exception):
         self.remote = remote
         self.receipt = receipt
         self.errno = errno
+        self.path = path
+
+    def told(self) -> str:
+        """The message as the peer is told it: which folders this side has is none of its business."""
+        if self.path is None:
+            return self.message
+        from .names import printable
+
+        return self.message.replace(repr(printable(self.path)), repr(printable(os.path.basename(self.path))))
 
     def __str__(self) -> str:
         return self.message
@@ -125,7 +136,7 @@ class SpaceblockError(Exception):
         return _rebuild, (type(self), self.message, self._fields())
 
     def _fields(self) -> dict[str, Any]:
-        names = ("item", "name", "phase", "remote", "errno", "receipt")
+        names = ("item", "name", "phase", "remote", "errno", "receipt", "path")
         return {name: getattr(self, name) for name in names}
 
 
@@ -374,6 +385,9 @@ class InternalError(SpaceblockError):
     """A fault of Spaceblock itself."""
 
     code = "internal"
+
+    def told(self) -> str:
+        return "the other side failed unexpectedly: ask there what went wrong"
 
 
 def error_code(error: BaseException) -> ErrorCode:

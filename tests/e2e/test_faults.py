@@ -149,6 +149,8 @@ async def test_a_file_that_becomes_unreadable_fails_alone(inbox: Path, tmp_path:
         assert error.receipt is not None
         assert [item.path for item in error.receipt.items] == ["good", "last"]
     assert (ours.remote, theirs.remote) == (False, True)
+    assert str(tmp_path) in str(ours)
+    assert str(tmp_path) not in str(theirs), "which folders a sender has is none of a receiver's business"
     assert_helpful(ours, theirs)
     assert tree(inbox) == {"good": good.read_bytes(), "last": last.read_bytes()}
 
@@ -194,6 +196,7 @@ async def test_a_source_that_changes_while_it_is_sent_fails_and_leaves_nothing(
         assert error.receipt is not None
         assert [item.path for item in error.receipt.items] == ["other"]
     assert "send it again" in str(ours)
+    assert str(tmp_path) not in str(theirs)
     assert tree(inbox) == {"other": other.read_bytes()}
 
 
@@ -204,6 +207,8 @@ async def test_a_target_folder_that_does_not_exist(tmp_path: Path) -> None:
     source = file_of(tmp_path, "x", 10)
     async with pair() as peers:
         ours, theirs = await fail(peers, source, folder=tmp_path / "nowhere")
+    assert str(tmp_path) in str(theirs)
+    assert str(tmp_path) not in str(ours), "which folders a receiver has is none of a sender's business"
     for error in (ours, theirs):
         assert isinstance(error, spaceblock.TargetMissing)
         assert isinstance(error, FileNotFoundError)

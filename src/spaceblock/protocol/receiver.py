@@ -244,7 +244,7 @@ class Receiver:
         """This side cannot take ``item``; the others go on."""
         if self._status[item] >= Status.PLACED or self.state is not State.MOVING:
             return []
-        text = cut(str(error), TEXT_MAX)
+        text = cut(error.told(), TEXT_MAX)
         phase = cut(error.phase, PHASE_MAX)
         self._queue.append(ItemFailed(item, error_code(error), error.errno or 0, phase, text))
         return self._lose(item, error)

@@ -243,13 +243,14 @@ class Sender:
 def error_message(error: SpaceblockError) -> Error:
     """The ``Error`` message that tells the peer about ``error``."""
     return Error(
-        error_code(error), error.item, cut(error.phase, PHASE_MAX), error.errno or 0, cut(str(error), TEXT_MAX)
+        error_code(error), error.item, cut(error.phase, PHASE_MAX), error.errno or 0, cut(error.told(), TEXT_MAX)
     )
 
 
 def abort_message(item: int, error: SpaceblockError) -> ItemAbort:
     """The message that ends ``item`` inline on its data stream without ending the stream."""
-    return ItemAbort(item, error_code(error), error.errno or 0, cut(error.phase, PHASE_MAX), cut(str(error), TEXT_MAX))
+    phase, text = cut(error.phase, PHASE_MAX), cut(error.told(), TEXT_MAX)
+    return ItemAbort(item, error_code(error), error.errno or 0, phase, text)
 
 
 def remote_error(message: Error | ItemFailed | ItemAbort) -> SpaceblockError:

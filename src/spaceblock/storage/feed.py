@@ -132,7 +132,8 @@ class Feed:
                 wire.used,
             )
         except OSError as error:
-            raise source_error(error, f"cannot read {printable(source.path)!r}", name=source.name) from error
+            what = f"cannot read {printable(source.path)!r}"
+            raise source_error(error, what, name=source.name, path=source.path) from error
         for row in range(rows):
             start, stop = self._table[_ROW * row], self._table[_ROW * row + 1]
             self._hasher.update(wire.slot[start:stop])
@@ -142,6 +143,7 @@ class Feed:
             raise SourceChanged(
                 f"{printable(source.path)!r} became shorter while it was sent: send it again when nobody writes to it",
                 name=source.name,
+                path=source.path,
             )
 
     def _borrow(self, source: BufferSource, wire: _Wire) -> None:

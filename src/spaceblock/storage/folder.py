@@ -55,9 +55,10 @@ class FolderSink(Sink):
         try:
             self._root = os.open(self.path, _FOLDER)
         except OSError as error:
-            raise storage_error(error, f"cannot receive into {printable(self.path)!r}") from error
+            raise storage_error(error, f"cannot receive into {printable(self.path)!r}", path=self.path) from error
         except ValueError:
-            raise TargetMissing(f"{printable(self.path)!r} is no path on this system: choose another") from None
+            text = f"{printable(self.path)!r} is no path on this system: choose another"
+            raise TargetMissing(text, path=self.path) from None
         skip = self._look_around()
         self._check_space(sum(request.length or 0 for i, request in enumerate(requests.items) if i not in skip))
         staging_name = STAGING_PREFIX + requests.uuid.hex()
@@ -307,7 +308,9 @@ class FolderSink(Sink):
         except SpaceblockError:
             raise
         except OSError as error:
-            raise storage_error(error, f"cannot {action} {printable(name)!r}", item=item, name=name) from error
+            path = name if os.path.isabs(name) else None
+            what = f"cannot {action} {printable(name)!r}"
+            raise storage_error(error, what, item=item, name=name, path=path) from error
 
 
 def _all_named(given: Sequence[str | None], folders: Sequence[str]) -> list[str]:

@@ -56,7 +56,8 @@ class FileSource:
         try:
             fd = os.open(self.path, _READ)
         except OSError as error:
-            raise source_error(error, f"cannot open {printable(self.path)!r}", name=self.name) from error
+            what = f"cannot open {printable(self.path)!r}"
+            raise source_error(error, what, name=self.name, path=self.path) from error
         try:
             self.check(fd)
         except BaseException:
@@ -70,6 +71,7 @@ class FileSource:
             raise SourceChanged(
                 f"{printable(self.path)!r} changed after it was offered: send it again when nobody writes to it",
                 name=self.name,
+                path=self.path,
             )
 
 
