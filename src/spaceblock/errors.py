@@ -91,8 +91,8 @@ class SpaceblockError(Exception):
 
     ``code`` is a stable word for programs; ``message`` is one sentence that says what happened and what to do;
     ``remote`` is true when the other side found the fault; ``item`` is the index of the item concerned and ``name`` its
-    name; ``phase`` says what was being waited for or done; ``receipt`` lists the items that did succeed; ``path`` is the
-    absolute path that the message quotes, if it does.
+    name; ``phase`` says what was being waited for or done; ``receipt`` lists the items that did succeed; ``path`` is
+    the absolute path that the message quotes, if it does.
     """
 
     code: ClassVar[str] = "error"

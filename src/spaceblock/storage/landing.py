@@ -23,7 +23,6 @@ from ..protocol.receiver import ItemLost, Receiver, ReceiverEvent
 from .ring import Ring
 from .sinks import Sink
 
-
 _STEPS_MAX = 1_024
 """Steps that wait for a busy worker before the stream is read no further."""
 
