@@ -23,7 +23,7 @@ from ..handshake import (
 )
 from ..interface import CloseReason, TransportOptions
 from .engine import PacketEngine
-from .keys import Suite, derive
+from .keys import CONFIDENTIALITY_LIMIT, Suite, derive
 from .protection import HeaderKey, PacketKey
 from .ranges import PacketRanges
 from .rare import RareFrames
@@ -41,6 +41,12 @@ BATCHES = 16
 BATCH_SIZE = 65_507
 """Bytes of one GSO batch at most: the payload of a UDP datagram over IPv4."""
 
+WAITING_MAX = 4_096
+"""Control frames that wait for the peer to acknowledge others: more means that it only asks, to cost us memory."""
+
+REASON_MAX = 512
+"""Bytes of the reason that a CONNECTION_CLOSE gives."""
+
 Transmit = Callable[[Any, int, Any], bool]
 
 
@@ -55,6 +61,9 @@ class NativeEngine:
     version_mismatch = False
     started = True
 
+    has_more = False
+    """Sending stopped only to give others their turn."""
+
     def __init__(self, state: HandOver, options: TransportOptions, transmit: Transmit) -> None:
         self.peer_certificate: x509.Certificate | None = state.peer_certificate
         self.is_client = state.is_client
@@ -63,6 +72,7 @@ class NativeEngine:
         self.timed_out = False
         self.host_cid = state.local_ids[0].cid
         self._options = options
+        self._packets_max = CONFIDENTIALITY_LIMIT[_SUITES[state.suite]] - _PACKETS_SPARE
         self._transmit = transmit
         self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
@@ -80,6 +90,7 @@ class NativeEngine:
         self._windows = {True: state.max_stream_data_uni, False: state.max_stream_data_bidi_remote}
         self._peer_window_for_theirs = state.max_stream_data_bidi_local
         self._waiting: deque[tuple[int, list[Callable[[], None]]]] = deque()
+        self._resets: dict[int, bytes] = {}  # by stream: RESET_STREAM frames without an acknowledgement
         self._theirs_used = {False: state.streams_bidi_used, True: state.streams_uni_used}
         self._theirs_allowed = {False: state.local_max_streams_bidi[0], True: state.local_max_streams_uni[0]}
         self._theirs_told = {False: state.local_max_streams_bidi[1], True: state.local_max_streams_uni[1]}
@@ -132,6 +143,7 @@ class NativeEngine:
         if not unidirectional:
             self.packets.add_receive_stream(ReceiveStream(stream_id, self._options.control_window))
         if stream_id // 4 >= self._allowed[unidirectional]:
+            stream.held = True
             self._waiting.append((stream_id, []))
         return stream_id
 
@@ -140,18 +152,16 @@ class NativeEngine:
     ) -> None:
         stream = self.packets.send_streams[stream_id]
         stream.write(bytes(data) if release is None else data, end_stream, release)
-        if not self._is_waiting(stream_id):
-            self.packets.wake(stream)
+        self.packets.wake(stream)
 
     def abandon_sending(self, stream_id: int, code: int) -> None:
         stream = self.packets.send_streams.get(stream_id)
-        if stream is None or stream.stopped:
+        if stream is None or stream.stopped or stream.finished:
             return
-        final_size = stream.sent
+        fields = encode_uint_var(stream_id) + encode_uint_var(code) + encode_uint_var(stream.sent)
         stream.give_up()
-        frame = b"\x04" + encode_uint_var(stream_id) + encode_uint_var(code) + encode_uint_var(final_size)
-        self._when_allowed(stream_id, lambda: self.packets.send_control(frame))
-        self._forget_sender(stream)
+        self._resets[stream_id] = b"\x04" + fields
+        self._when_allowed(stream_id, lambda: self._send_reset(stream_id))
 
     def abandon_receiving(self, stream_id: int, code: int) -> None:
         stream = self.packets.receive_streams.get(stream_id)
@@ -172,6 +182,7 @@ class NativeEngine:
                 act()
             stream = self.packets.send_streams.get(stream_id)
             if stream is not None:
+                stream.held = False
                 self.packets.wake(stream)
         self._waiting = still
 
@@ -232,6 +243,10 @@ class NativeEngine:
                 if self._close_reason is None and packets.violation is None:
                     self._rare.handle(frame, now)
             packets.rare.clear()
+            if packets.waiting > WAITING_MAX:
+                packets.violate(_PROTOCOL_VIOLATION, 0, "more to answer than is acknowledged")
+        if packets.delivered:
+            self._take_delivered()
         if packets.lost:
             self._tell_again()
         if packets.violation is not None:
@@ -242,6 +257,7 @@ class NativeEngine:
         """Send what is due; what closes the connection is returned, to be sent and kept by the caller."""
         if self._close_reason is not None:
             return self._last_words(now)
+        self.has_more = False
         packets = self.packets
         batch = packets.batch
         if self._unsent and not self._transmit(batch[: self._unsent], packets.datagram_size, self._peer_address):
@@ -249,6 +265,9 @@ class NativeEngine:
         self._unsent = 0
         microseconds = int(now * MICROSECONDS)
         for _ in range(BATCHES):
+            if packets.recovery.next_number() >= self._packets_max:
+                self.close(_AEAD_LIMIT_REACHED, 0, "a key has sealed as many packets as it may (RFC 9001, section 6.6)")
+                return self._last_words(now)
             size = packets.build(microseconds)
             if not size:
                 return []
@@ -258,14 +277,8 @@ class NativeEngine:
             if not self._transmit(batch[:size], packets.datagram_size, self._peer_address):
                 self._unsent = size
                 return []
+        self.has_more = True
         return []
-
-    @property
-    def has_more(self) -> bool:
-        """Whether sending stopped only to give others their turn."""
-        if self._close_reason is not None or self._unsent:
-            return False
-        return bool(self.packets.wants_to_send()) and self.packets.recovery.bytes_in_flight < self._window()
 
     def get_timer(self) -> float | None:
         if self.terminated:
@@ -302,7 +315,7 @@ class NativeEngine:
         if self._close_reason is not None:
             return
         self._close_reason = CloseReason(error_code, reason_phrase, is_application=frame_type is None)
-        reason = reason_phrase.encode()
+        reason = reason_phrase.encode()[:REASON_MAX].decode("utf-8", "ignore").encode()
         if frame_type is None:
             frame = b"\x1d" + encode_uint_var(error_code)
         else:
@@ -343,15 +356,20 @@ class NativeEngine:
 
     def peer_stopped(self, stream_id: int, code: int) -> None:
         """STOP_SENDING (section 19.5): the answer is a reset with the same code."""
-        if stream_id not in self.packets.send_streams:
-            if self._is_ours(stream_id):
-                if stream_id >= self._next_id[bool(stream_id & 2)]:
-                    self.packets.violate(_STREAM_STATE_ERROR, 0x05, "a stream that does not exist")
-                return
-            if stream_id & 2 or self._accept(stream_id) is None:
-                return
-        self._events.append(StopSendingReceived(error_code=code, stream_id=stream_id))
-        self.abandon_sending(stream_id, code)
+        if self._find_sender(stream_id, 0x05) is not None:
+            self._events.append(StopSendingReceived(error_code=code, stream_id=stream_id))
+            self.abandon_sending(stream_id, code)
+
+    def peer_allows(self, stream_id: int, limit: int) -> None:
+        """MAX_STREAM_DATA (section 19.10) for a stream that was not known, or is not any more."""
+        stream = self._find_sender(stream_id, 0x11)
+        if stream is not None:
+            stream.limit = max(limit, stream.limit)
+
+    def peer_blocked(self, stream_id: int) -> None:
+        """STREAM_DATA_BLOCKED (section 19.13): it opens a stream, as any other frame of its sender does."""
+        if stream_id not in self.packets.receive_streams:
+            self._accept(stream_id)
 
     def issue_route(self, cid: bytes) -> None:
         """Packets may come for another connection ID."""
@@ -381,6 +399,20 @@ class NativeEngine:
             self._add_theirs(lower * 4 + (stream_id & 3))
         self._theirs_used[unidirectional] = number + 1
         return self.packets.receive_streams[stream_id]
+
+    def _find_sender(self, stream_id: int, kind: int) -> SendStream | None:
+        """The stream that a frame for its sender names, if it is not forgotten."""
+        known = self.packets.send_streams
+        if stream_id in known:
+            return known[stream_id]
+        if self._is_ours(stream_id):
+            if stream_id >= self._next_id[bool(stream_id & 2)]:
+                self.packets.violate(_STREAM_STATE_ERROR, kind, "a stream that does not exist")
+        elif stream_id & 2:
+            self.packets.violate(_STREAM_STATE_ERROR, kind, "a stream on which this side does not send")
+        else:
+            self._accept(stream_id)
+        return known.get(stream_id)
 
     def _add_theirs(self, stream_id: int) -> None:
         window = self._options.stream_window if stream_id & 2 else self._options.control_window
@@ -432,16 +464,26 @@ class NativeEngine:
                 self._tell_connection_limit()
             elif what == "streams":
                 self._send_stream_count(which)
+            elif what == "reset":
+                self._send_reset(which)
             else:
                 stream = self.packets.receive_streams.get(which)
                 if stream is not None and not stream.finished:
                     self._tell_stream_limit(stream)
 
+    def _take_delivered(self) -> None:
+        """A sender that was reset is done when the peer knows."""
+        for what, which in self.packets.delivered:
+            if what == "reset" and self._resets.pop(which, None) is not None:
+                self._forget_sender(self.packets.send_streams[which])
+        self.packets.delivered.clear()
+
+    def _send_reset(self, stream_id: int) -> None:
+        if stream_id in self._resets:
+            self.packets.send_control(self._resets[stream_id], ("reset", stream_id))
+
     def _is_ours(self, stream_id: int) -> bool:
         return (stream_id & 1 == 0) is self.is_client
-
-    def _is_waiting(self, stream_id: int) -> bool:
-        return any(waiting == stream_id for waiting, _ in self._waiting)
 
     def _when_allowed(self, stream_id: int, act: Callable[[], None]) -> None:
         for waiting, acts in self._waiting:
@@ -449,9 +491,6 @@ class NativeEngine:
                 acts.append(act)
                 return
         act()
-
-    def _window(self) -> int:
-        return int(self.packets.recovery.congestion.window)
 
     def _give_up_streams(self) -> None:
         for stream in self.packets.send_streams.values():
@@ -485,17 +524,21 @@ class NativeEngine:
                     sending.fin_written,
                     sending.fin_pending,
                 )
+                sender.held = sending.waits_for_limit
                 packets.add_send_stream(sender)
                 if sending.waits_for_limit:
                     self._waiting.append((known.stream_id, []))
+            self._count_finished(known.stream_id)
         for packet in state.sent:
             self._adopt_packet(packet)
         packets.recovery.start_at(state.next_packet_number)
         for frame in state.unsent_frames:
             packets.send_control(frame)
+        for stream_id, is_sending, code in state.abandoned:
+            abandon = self.abandon_sending if is_sending else self.abandon_receiving
+            abandon(stream_id, code)
         for sender in packets.send_streams.values():
-            if not self._is_waiting(sender.stream_id):
-                packets.wake(sender)
+            packets.wake(sender)
 
     def _adopt_packet(self, packet: SentPacket) -> None:
         """One record holds one piece of a stream; further ones are simply sent again."""
@@ -529,8 +572,10 @@ def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None
     received = PacketRanges()
     arrived = int(state.largest_received_time * MICROSECONDS)
     for start, stop in state.received:
-        for number in range(start, stop):
-            received.add(number, arrived)
+        received.add_span(start, stop, arrived)
+    if state.received:
+        # Of what lies below, nobody knows any more whether it was received.
+        received.forget_below(state.received[0][0])
     if state.rtt is not None:
         smoothed, variation, minimum, latest = (int(value * MICROSECONDS) for value in state.rtt)
         recovery.seed_rtt(latest, smoothed, variation, minimum, arrived)
@@ -546,14 +591,20 @@ def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None
     )
     engine.set_peer_cid(state.peer_id.cid)
     engine.set_local_cids([local.cid for local in state.local_ids])
+    engine.ack_due = state.ack_due
     engine.set_credit(state.max_data, state.data_sent, state.local_max_data, state.data_received)
     return engine
 
 
+_PACKETS_SPARE = 1_000
+"""Packets kept back from a key's limit: those of one batch, the probes, and the close."""
+
+_AEAD_LIMIT_REACHED = 0x0F
 _FLOW_CONTROL_ERROR = 0x03
 _STREAM_LIMIT_ERROR = 0x04
 _STREAM_STATE_ERROR = 0x05
 _FINAL_SIZE_ERROR = 0x06
+_PROTOCOL_VIOLATION = 0x0A
 
 _SUITES = {
     "AES_128_GCM_SHA256": Suite.AES_128_GCM,
