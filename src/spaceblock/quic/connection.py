@@ -348,9 +348,9 @@ class AioquicConnection(Connection):
         engine = self._engine
         if engine.terminated:
             return
+        datagrams = engine.datagrams_to_send(self._loop.time())
         if not isinstance(engine, Engine) and engine.has_more:
             self._loop.call_soon(self._scheduled_service)
-        datagrams = engine.datagrams_to_send(self._loop.time())
         if datagrams:
             self._carrier.send(datagrams)
             if engine.closing:

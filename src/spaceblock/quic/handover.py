@@ -99,6 +99,8 @@ class HandOver:
     sent: list[SentPacket]
     unsent_frames: list[bytes]
     received: list[Span]
+    """Ascending, the largest number among them; what lies below the first is not to be accepted any more."""
+    ack_due: bool
     largest_received_time: float
 
     local_ids: list[ConnectionId]
@@ -136,3 +138,5 @@ class HandOver:
     held_bidi: int
     held_uni: int
     streams: list[StreamState]
+    abandoned: list[tuple[int, bool, int]]
+    """Streams that wait for the peer's limit and were given up: ID, whether it is our direction, error code."""

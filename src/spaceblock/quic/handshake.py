@@ -132,7 +132,7 @@ class Engine(QuicConnection):
         self._held = {True: 0, False: 0}  # ended streams not yet consumed: unidirectional, bidirectional
         self._streams_allowed = {True: options.max_streams_uni, False: options.max_streams_bidi}
         self._ended_counted = 0
-        self._held_back: dict[int, list[Callable[[], None]]] = {}  # by stream: frames that must wait for its limit
+        self._held_back: dict[int, list[partial[None]]] = {}  # by stream: frames that must wait for its limit
 
         self._local_max_streams_uni = Limit(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", options.max_streams_uni)
         self._local_max_streams_bidi = Limit(
@@ -296,9 +296,10 @@ class Engine(QuicConnection):
             send_secret=send_secret,
             receive_secret=receive_secret,
             next_packet_number=self._packet_number,
-            sent=[self._sent_packet(packet) for packet in space.sent_packets.values()],
+            sent=[self._sent_packet(packet) for packet in space.sent_packets.values() if packet.is_ack_eliciting],
             unsent_frames=self._unsent_frames(),
-            received=[(span.start, span.stop) for span in space.ack_queue],
+            received=_received(space),
+            ack_due=space.ack_at is not None,
             largest_received_time=space.largest_received_time or 0.0,
             local_ids=[_connection_id(known) for known in self._host_cids],
             peer_id=_connection_id(self._peer_cid),
@@ -329,6 +330,11 @@ class Engine(QuicConnection):
             streams=[
                 StreamState(stream_id, _receiving(stream), _sending(stream))
                 for stream_id, stream in self._streams.items()
+            ],
+            abandoned=[
+                (stream_id, isinstance(getattr(act.func, "__self__", None), QuicStreamSender), act.args[0])
+                for stream_id, acts in self._held_back.items()
+                for act in acts
             ],
         )
         self.abort()
@@ -543,6 +549,12 @@ def _sending(stream: QuicStream) -> SendingState | None:
         limit=stream.max_stream_data_remote,
         waits_for_limit=stream.is_blocked,
     )
+
+
+def _received(space: QuicPacketSpace) -> list[tuple[int, int]]:
+    largest = space.largest_received_packet
+    spans = [(span.start, span.stop) for span in space.ack_queue]
+    return spans or ([(largest, largest + 1)] if largest >= 0 else [])
 
 
 def _connection_id(known: QuicConnectionId) -> ConnectionId:

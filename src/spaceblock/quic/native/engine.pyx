@@ -3,7 +3,7 @@
 
 Rules: packet numbers are given out where packets are sealed, and nowhere else. Received packets are opened where they
 lie, and nothing of them is believed before their tag was checked. STREAM, ACK and credit frames are handled here; all
-others are put into ``rare`` for Python. No clock and no socket: ``now`` is an argument, in microseconds, and batches are
+others are put into ``rare`` for Python. No clock and no socket: ``now`` is an argument in microseconds, and batches are
 memory. Errors of the peer are put into ``violation`` and end the processing of everything (RFC 9000, section 11).
 """
 

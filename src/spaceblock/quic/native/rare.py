@@ -48,11 +48,15 @@ class RareFrames:
             engine.peer_reset(*fields)
         elif kind == 0x05:  # STOP_SENDING, 19.5
             engine.peer_stopped(*fields)
-        elif kind in (0x12, 0x13):  # MAX_STREAMS, 19.11
+        elif kind == 0x11:  # MAX_STREAM_DATA, 19.10
+            engine.peer_allows(*fields)
+        elif kind in (0x12, 0x13, 0x16, 0x17):  # MAX_STREAMS, STREAMS_BLOCKED: 19.11, 19.14
             if fields[0] > STREAMS_MAX:
                 self._violate(_FRAME_ENCODING_ERROR, kind, "more streams than can be numbered")
-            else:
+            elif kind <= 0x13:
                 engine.allow_streams(kind == 0x13, fields[0])
+        elif kind == 0x15:  # STREAM_DATA_BLOCKED, 19.13
+            engine.peer_blocked(fields[0])
         elif kind == 0x18:  # NEW_CONNECTION_ID, 19.15
             self._take_id(fields[0], fields[1], fields[2][1:-16], fields[2][-16:])
         elif kind == 0x19:  # RETIRE_CONNECTION_ID, 19.16
