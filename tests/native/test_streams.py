@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import random
+from collections.abc import Callable
+from itertools import pairwise
 
 import pytest
 from hypothesis import given, settings
@@ -30,7 +32,7 @@ def test_spans_against_a_set(steps: list[tuple[bool, int, int]]) -> None:
             model -= set(range(start, stop))
         listed = list(spans)
         assert {spot for one in listed for spot in range(*one)} == model
-        assert all(one[1] < other[0] for one, other in zip(listed, listed[1:], strict=False))
+        assert all(one[1] < other[0] for one, other in pairwise(listed))
 
 
 def test_many_spans() -> None:
@@ -45,7 +47,7 @@ def test_many_spans() -> None:
 # ---- Sending ----
 
 
-def sender(*writes: bytes, fin: bool = False, limit: int = ALL) -> SendStream:
+def sender(*writes: bytes | bytearray, fin: bool = False, limit: int = ALL) -> SendStream:
     stream = SendStream(0, limit)
     for data in writes:
         stream.write(data)
@@ -135,9 +137,13 @@ def test_a_stream_that_the_peer_does_not_allow_yet_sends_nothing() -> None:
 def test_a_buffer_is_held_until_it_is_acknowledged_and_released_once() -> None:
     stream = SendStream(0, ALL)
     released: list[int] = []
+
+    def releaser(which: int) -> Callable[[], None]:
+        return lambda: released.append(which)
+
     buffers = [bytearray(bytes([i]) * 10) for i in range(3)]
     for i, buffer in enumerate(buffers):
-        stream.write(buffer, i == 2, release=lambda i=i: released.append(i))
+        stream.write(buffer, i == 2, release=releaser(i))
     with pytest.raises(BufferError):
         buffers[0].append(0)
     stream.send(100, ALL)

@@ -1,0 +1,199 @@
+"""Two packet engines and a link between them that loses, repeats and delays packets, in virtual time."""
+
+from __future__ import annotations
+
+import heapq
+import random
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+from spaceblock.quic.native.engine import PacketEngine
+from spaceblock.quic.native.keys import Keys, Suite, derive
+from spaceblock.quic.native.protection import HeaderKey, PacketKey
+from spaceblock.quic.native.ranges import PacketRanges
+from spaceblock.quic.native.recovery import NEVER, Recovery
+from spaceblock.quic.native.streams import ReceiveStream, SendStream
+
+MS = 1_000
+TAG = 16
+WINDOW = 1 << 20
+SIZE = 1_200
+SUITE = Suite.AES_128_GCM
+
+
+def keys(name: bytes) -> Keys:
+    return derive(SUITE, name.ljust(SUITE.secret_size, b"-"))
+
+
+@dataclass
+class Link:
+    """``faults`` says how likely each datagram is lost, sent twice, or held up for some of ``latency``."""
+
+    seed: int = 0
+    latency: int = 10 * MS
+    loss: float = 0
+    duplication: float = 0
+    reordering: float = 0
+    drop: Callable[[bytes], bool] = lambda datagram: False
+    queue: list[tuple[int, int, Any, bytes]] = field(default_factory=list)
+    sent: int = 0
+
+    def __post_init__(self) -> None:
+        self._random = random.Random(self.seed)
+
+    def send(self, to: Any, datagram: bytes, now: int) -> None:
+        self.sent += 1
+        if self.drop(datagram) or self._random.random() < self.loss:
+            return
+        for _ in range(1 + (self._random.random() < self.duplication)):
+            at = now + self.latency
+            if self._random.random() < self.reordering:
+                at += self._random.randrange(2 * self.latency)
+            heapq.heappush(self.queue, (at, len(self.queue) + self.sent * 1_000, to, datagram))
+
+
+class Side:
+    """One engine, and a reader that consumes everything unless told not to."""
+
+    def __init__(self, name: bytes, peer: bytes, size: int, window: int) -> None:
+        ours, theirs = keys(name), keys(peer)
+        self.cid, self.peer_cid = name.ljust(8, b"="), peer.ljust(8, b"=")
+        self.engine = PacketEngine(
+            Recovery(bytes(16), datagram_size=size),
+            PacketRanges(),
+            PacketKey(SUITE, ours.key, ours.iv),
+            HeaderKey(SUITE, ours.header),
+            PacketKey(SUITE, theirs.key, theirs.iv),
+            HeaderKey(SUITE, theirs.header),
+            size,
+            self.accept,
+        )
+        self.engine.set_peer_cid(self.peer_cid)
+        self.engine.set_local_cids([self.cid])
+        self.engine.set_credit(window, 0, window, 0)
+        self.window = window
+        self.consumes = True
+        self.received: dict[int, bytes] = {}
+        self.ended: set[int] = set()
+        self.rare: list[tuple[Any, ...]] = []
+        self.opened: list[int] = []
+
+    def accept(self, stream_id: int) -> ReceiveStream | None:
+        self.opened.append(stream_id)
+        if stream_id >= 400:
+            self.engine.violate(0x04, 0x08, "more streams than this side allowed")
+            return None
+        stream = ReceiveStream(stream_id, self.window)
+        self.engine.add_receive_stream(stream)
+        return stream
+
+    def open(self, stream_id: int) -> SendStream:
+        stream = SendStream(stream_id, self.window)
+        self.engine.add_send_stream(stream)
+        return stream
+
+    def write(self, stream: SendStream, data: bytes, fin: bool = False) -> None:
+        stream.write(data, fin)
+        self.engine.wake(stream)
+
+    def receive(self, datagram: bytes, now: int, segment: int = 0) -> int:
+        buffer = bytearray(datagram)  # must live until everything is taken
+        count = self.engine.receive(buffer, segment or len(datagram), now)
+        for stream in self.engine.news:
+            data, fin = stream.take()
+            self.received[stream.stream_id] = self.received.get(stream.stream_id, b"") + data
+            if fin:
+                self.ended.add(stream.stream_id)
+            if self.consumes:
+                self.grant(stream)
+        self.engine.news.clear()
+        self.rare += self.engine.rare
+        self.engine.rare.clear()
+        return count
+
+    def grant(self, stream: ReceiveStream) -> None:
+        """Let the peer send a window beyond what arrived."""
+        stream.limit = stream.arrived + self.window
+        self.engine.local_max_data = self.engine.data_received + self.window
+        self.engine.send_control(b"\x11" + varint(stream.stream_id) + varint(stream.limit))
+        self.engine.send_control(b"\x10" + varint(self.engine.local_max_data))
+
+    def build(self, now: int) -> list[bytes]:
+        """What is to be sent now, as datagrams."""
+        datagrams = []
+        while size := self.engine.build(now):
+            batch = bytes(self.engine.batch[:size])
+            step = self.engine.datagram_size
+            datagrams += [batch[at : at + step] for at in range(0, size, step)]
+        return datagrams
+
+
+class Pair:
+    """Two sides and the link; ``run()`` lets time pass until nothing is left to do."""
+
+    def __init__(self, link: Link | None = None, size: int = SIZE, window: int = WINDOW) -> None:
+        self.link = link or Link()
+        self.a = Side(b"a", b"b", size, window)
+        self.b = Side(b"b", b"a", size, window)
+        self.now = 1_000_000
+        self.after: Callable[[], None] = lambda: None
+
+    def run(self, steps: int = 200_000) -> None:
+        """Until nothing is under way; fails if that does not come to an end."""
+        for _ in range(steps):
+            for side in (self.a, self.b):
+                for datagram in side.build(self.now):
+                    self.link.send(self.b if side is self.a else self.a, datagram, self.now)
+            self.after()
+            at = min(self.due(side) for side in (self.a, self.b))
+            if self.link.queue:
+                at = min(at, self.link.queue[0][0])
+            if at == NEVER:
+                return
+            self.now = max(self.now, at)
+            while self.link.queue and self.link.queue[0][0] <= self.now:
+                _, _, side, datagram = heapq.heappop(self.link.queue)
+                side.receive(datagram, self.now)
+            for side in (self.a, self.b):
+                if side.engine.recovery.timeout() <= self.now:
+                    side.engine.on_timer(self.now)
+        raise AssertionError(f"still busy after {steps} steps")
+
+    def due(self, side: Side) -> int:
+        at = side.engine.recovery.timeout()
+        return min(at, side.engine.recovery.send_time()) if side.engine.wants_to_send() else at
+
+    def seal(self, payload: bytes, pn: int, pn_size: int = 4, first: int = 0x40, sender: bytes = b"a") -> bytes:
+        """A packet from one to the other with any payload, as a hostile peer would make it."""
+        ours = keys(sender)
+        to = self.a if sender == b"b" else self.b
+        header = bytearray([first | (pn_size - 1)]) + to.cid + (pn % 256**pn_size).to_bytes(pn_size, "big")
+        sealed = PacketKey(SUITE, ours.key, ours.iv).seal_packet(pn, bytes(header), payload)
+        mask = HeaderKey(SUITE, ours.header).mask((bytes(header) + sealed)[13:29])
+        header[0] ^= mask[0] & 0x1F
+        for i in range(pn_size):
+            header[9 + i] ^= mask[1 + i]
+        return bytes(header) + sealed
+
+
+def unseal(datagram: bytes, sender: bytes) -> tuple[int, bytes]:
+    """Number and payload of a packet with a connection ID of 8 bytes and a number of 4."""
+    theirs = keys(sender)
+    mask = HeaderKey(SUITE, theirs.header).mask(datagram[13:29])
+    header = bytearray(datagram[:13])
+    header[0] ^= mask[0] & 0x1F
+    for i in range(4):
+        header[9 + i] ^= mask[1 + i]
+    pn = int.from_bytes(header[9:13], "big")
+    payload = PacketKey(SUITE, theirs.key, theirs.iv).open_packet(pn, bytes(header), datagram[13:])
+    assert payload is not None
+    return pn, payload
+
+
+def varint(value: int) -> bytes:
+    """RFC 9000, section 16."""
+    for size, prefix in ((1, 0), (2, 1), (4, 2), (8, 3)):
+        if value < 1 << (8 * size - 2):
+            return (value | prefix << (8 * size - 2)).to_bytes(size, "big")
+    raise ValueError(f"{value} has no such form")
