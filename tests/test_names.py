@@ -9,9 +9,10 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spaceblock.display import printable
 from spaceblock.errors import NameRejected
 from spaceblock.messages import NameUnit, System
-from spaceblock.names import DEPTH_MAX, STAGING_PREFIX, NameRules, alternative, check_names, local_rules, printable
+from spaceblock.names import DEPTH_MAX, STAGING_PREFIX, NameRules, alternative, check_names, local_rules
 
 POSIX = NameRules(System.POSIX, 255, NameUnit.BYTES, 4_000)
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)

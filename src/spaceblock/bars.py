@@ -14,8 +14,8 @@ from contextlib import contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING
 
+from .display import printable
 from .events import Phase, Progress
-from .names import printable
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

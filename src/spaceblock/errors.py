@@ -51,6 +51,8 @@ import os
 from enum import IntEnum
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from .display import printable
+
 if TYPE_CHECKING:
     from .events import Receipt
 
@@ -125,8 +127,6 @@ class SpaceblockError(Exception):
         """The message as the peer is told it: which folders this side has is none of its business."""
         if self.path is None:
             return self.message
-        from .names import printable
-
         return self.message.replace(repr(printable(self.path)), repr(printable(os.path.basename(self.path))))
 
     def __str__(self) -> str:

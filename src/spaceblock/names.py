@@ -12,6 +12,7 @@ import unicodedata
 from collections.abc import Iterable
 from dataclasses import dataclass
 
+from .display import printable
 from .errors import NameRejected
 from .messages import NameUnit, System
 
@@ -126,12 +127,6 @@ def check_names(rules: NameRules, files: Iterable[str], folders: Iterable[str]) 
         taken[place] = name
 
 
-def printable(name: str) -> str:
-    """``name`` with everything escaped that a terminal would act on or that would mislead a reader: control characters,
-    line separators, bidirectional marks, unpaired surrogates, invisible formatting."""
-    return "".join(ch if _is_plain(ch) else ch.encode("unicode_escape").decode("ascii") for ch in name)
-
-
 def alternative(name: str, number: int) -> str:
     """The ``number``-th other name for a file whose name is taken: ``a/b.tar.gz`` becomes ``a/b (1).tar.gz``.
 
@@ -151,10 +146,6 @@ def _clash(inner: str, file: str) -> NameRejected:
         "rename one of them on the sending side and send again",
         name=file,
     )
-
-
-def _is_plain(ch: str) -> bool:
-    return unicodedata.category(ch) not in _HIDDEN_CATEGORIES
 
 
 def _length(part: str, unit: NameUnit) -> int:
@@ -178,7 +169,6 @@ def _windows_problem(part: str) -> str | None:
 
 _PART_MAX = 255
 _SUFFIX = re.compile(r"(\.tar)?\.[^. ]{1,16}\Z")
-_HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
 _UNIT_WORDS = {NameUnit.BYTES: "bytes", NameUnit.UTF16: "UTF-16 units", NameUnit.CODE_POINTS: "characters"}
 _WINDOWS_DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"]

@@ -9,6 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 from time import monotonic
 from typing import Any, TypeVar
 
+from .display import printable
 from .errors import (
     ConnectionLost,
     ErrorCode,
@@ -21,7 +22,6 @@ from .errors import (
 )
 from .events import Phase, Progress, Receipt
 from .limits import DATA_STREAMS, HEARTBEAT
-from .names import printable
 from .quic.interface import CloseReason, ConnectionEnded
 
 _T = TypeVar("_T")

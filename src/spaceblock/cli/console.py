@@ -17,9 +17,9 @@ from contextlib import closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..bars import Row, open_display, size_text, title_of
+from ..display import printable
 from ..errors import SpaceblockError
 from ..events import Progress, Receipt, ReceiptItem
-from ..names import printable
 
 if TYPE_CHECKING:
     from ..incoming import Offer

@@ -9,10 +9,10 @@ import sys
 from collections.abc import AsyncIterator
 
 from ..api import connect, listen
+from ..display import printable
 from ..errors import ConnectionLost, SpaceblockError, TransferRefused, storage_error
 from ..incoming import Offer
 from ..interrupts import COMMAND_SIGNALS, run
-from ..names import printable
 from ..options import Conflict
 from .choices import Choices
 from .console import Console, open_console

@@ -10,10 +10,10 @@ from collections.abc import Sequence
 import click
 
 from ..api import connect, listen
+from ..display import printable
 from ..errors import ConnectionLost, SpaceblockError, source_error
 from ..events import Receipt
 from ..interrupts import COMMAND_SIGNALS, run
-from ..names import printable
 from ..peer import Peer
 from .choices import Choices
 from .console import open_console

@@ -21,6 +21,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ..blocks import SpaceblockRequests
+from ..display import printable
 from ..errors import (
     IntegrityError,
     RemoteProtocolError,
@@ -48,7 +49,6 @@ from ..messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from ..names import printable
 
 
 class SenderState(Enum):

@@ -17,9 +17,9 @@ from dataclasses import dataclass, field
 from blake3 import blake3
 
 from ..core import HEADER_ROOM, fill_blocks, frame_blocks
+from ..display import printable
 from ..errors import SourceChanged, SpaceblockError, source_error
 from ..messages import ItemEnd
-from ..names import printable
 from ..protocol.sender import abort_message
 from .sources import BufferSource, FileSource, Source, source_length
 

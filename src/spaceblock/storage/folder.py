@@ -17,9 +17,10 @@ from itertools import groupby
 
 from ..blocks import SpaceblockRequests
 from ..core import write_all
+from ..display import printable
 from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
 from ..manifest import EntryKind, Manifest
-from ..names import STAGING_PREFIX, alternative, check_names, local_rules, printable
+from ..names import STAGING_PREFIX, alternative, check_names, local_rules
 from ..options import Conflict, Durability
 from .sinks import Sink
 

@@ -17,9 +17,10 @@ from dataclasses import dataclass
 from typing import Any
 
 from ..blocks import BlockSize, Partial, SpaceblockRequest, SpaceblockRequests
+from ..display import printable
 from ..errors import BufferUnfit, LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
 from ..manifest import Entry, EntryKind, Manifest
-from ..names import local_rules, printable
+from ..names import local_rules
 
 logger = logging.getLogger("spaceblock")
 
