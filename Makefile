@@ -29,12 +29,12 @@ bench: .venv/built .venv/test
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-group-by=group \
 		--benchmark-sort=name --benchmark-columns=min,median,rounds --benchmark-disable-gc -p no:cacheprovider
 
-# The core alone, compiled with the checks; the interpreter is a stock one, so the runtime is loaded before it.
+# The tests of what is compiled, with the checks compiled in; the interpreter is a stock one, so the runtime is loaded before it.
 sanitize: .venv/built .venv/instrument
 	SPACEBLOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
-		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py tests/test_deframer.py
+		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py tests/test_deframer.py tests/native
 
 coverage: .venv/built .venv/instrument
 	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib
