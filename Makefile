@@ -7,7 +7,7 @@ SANITIZED := build/sanitize
 TRACED := build/trace
 CYTHON := src/_fastblock.pyx $(wildcard src/spaceblock/quic/native/*.pyx src/spaceblock/quic/native/*.pxd)
 
-.PHONY: build demo test lint bench sanitize coverage clean
+.PHONY: build demo test test-native lint bench sanitize coverage clean
 
 build: .venv/built
 
@@ -16,6 +16,10 @@ demo: .venv/built
 
 test: .venv/built .venv/test
 	$(BIN)/python -m pytest
+
+# The tests over real sockets once more, on the native engine; it has to be built, which takes libcrypto's headers.
+test-native: .venv/built .venv/test
+	SPACEBLOCK_ENGINE=native $(BIN)/python -m pytest tests/e2e tests/examples
 
 lint: .venv/built .venv/lint
 	$(BIN)/ruff check .
