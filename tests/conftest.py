@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
+from importlib.util import find_spec
 from typing import TYPE_CHECKING
 
 import pytest
@@ -15,6 +17,11 @@ if TYPE_CHECKING:
 
 settings.register_profile("spaceblock", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spaceblock")
+
+if find_spec("spaceblock.quic.native.engine") is None:
+    collect_ignore_glob = ["native/*"]  # without libcrypto's headers there is no native engine
+elif sys.version_info < (3, 11):
+    collect_ignore = ["native/test_handover.py", "native/test_rare.py"]  # they need an aioquic that needs Python 3.11
 
 CORES = ["python"] if os.environ.get("SPACEBLOCK_NO_EXTENSION") == "1" else ["python", "cython"]
 

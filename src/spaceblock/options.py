@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from importlib.util import find_spec
@@ -69,6 +70,8 @@ class Options:
         engine = self.engine or os.environ.get("SPACEBLOCK_ENGINE") or "aioquic"
         if engine == "aioquic":
             return "aioquic"
+        if engine == "native" and sys.version_info < (3, 11):
+            raise EngineUnavailable("the native engine needs Python 3.11 or newer: choose 'aioquic'")
         if engine == "native" and find_spec("spaceblock.quic.native.engine") is not None:
             return "native"
         raise EngineUnavailable(

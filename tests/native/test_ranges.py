@@ -382,6 +382,7 @@ almost_frames = st.lists(numbers, min_size=0, max_size=14).map(
 )
 
 
+@pytest.mark.skipif(OLD_SERIES, reason="aioquic 1.3 reads ranges below zero")
 @given(st.one_of(almost_frames, st.binary(max_size=60).map(lambda data: b"\x02" + data)))
 @settings(max_examples=1000)
 def test_anything_reads_as_aioquic_reads_it(data: bytes) -> None:
