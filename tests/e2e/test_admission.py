@@ -158,14 +158,15 @@ async def test_trust_in_what_is_no_peer_id_is_a_mistake_of_the_program(trust: li
 
 
 async def test_many_at_once_are_no_more_than_the_limit() -> None:
-    options = spaceblock.Options(limits=spaceblock.Limits(peers=2))
+    patient = spaceblock.Timeouts(connect=60.0)  # eight handshakes at once, on a machine that may be busy
+    options = spaceblock.Options(limits=spaceblock.Limits(peers=2), timeouts=patient)
     async with spaceblock.listen("127.0.0.1", options=options) as listener:
         leave = asyncio.Event()
         entered = 0
 
         async def stay(ticket: str) -> None:
             nonlocal entered
-            async with spaceblock.connect(ticket, options=somebody()):
+            async with spaceblock.connect(ticket, options=replace(somebody(), timeouts=patient)):
                 entered += 1
                 await leave.wait()
 
