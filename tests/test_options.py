@@ -10,6 +10,8 @@ from spaceblock.core import HEADER_ROOM, MESSAGE_DATA_MAX
 from spaceblock.errors import EngineUnavailable, LocalProtocolError
 from spaceblock.limits import (
     DATA_STREAMS,
+    DATAGRAM_MAX,
+    DATAGRAM_MIN,
     HEARTBEAT,
     MESSAGE_PAYLOAD_MAX,
     PHASE_MAX,
@@ -19,7 +21,7 @@ from spaceblock.limits import (
     Limits,
     Timeouts,
 )
-from spaceblock.options import DATAGRAM_MAX, DATAGRAM_MIN, Options, Reports
+from spaceblock.options import Options, Reports
 
 
 def test_the_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:

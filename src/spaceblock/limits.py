@@ -17,6 +17,12 @@ TEXT_MAX = 1_024
 PHASE_MAX = 64
 """UTF-8 bytes of a phase's name on the wire."""
 
+DATAGRAM_MIN = 1_200
+"""The smallest datagram that every QUIC path carries (RFC 9000, section 14)."""
+
+DATAGRAM_MAX = 65_507
+"""The largest payload of a UDP datagram over IPv4."""
+
 SLOT_SIZE = 1_048_576 + 65_536
 """One buffer of a ring: the largest ``Block`` message with its header, and room for small ones beside it."""
 

@@ -10,7 +10,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from .errors import EngineUnavailable, LocalProtocolError
-from .limits import HEARTBEAT, Limits, Timeouts
+from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, Limits, Timeouts
 
 if TYPE_CHECKING:
     from .identity import Identity
@@ -18,12 +18,6 @@ if TYPE_CHECKING:
 Engine = Literal["native", "aioquic"]
 Conflict = Literal["rename", "skip", "overwrite", "error"]
 Durability = Literal["fsync", "none"]
-
-DATAGRAM_MIN = 1_200
-"""The smallest datagram that every QUIC path carries (RFC 9000, section 14)."""
-
-DATAGRAM_MAX = 65_507
-"""The largest payload of a UDP datagram over IPv4."""
 
 
 @dataclass(frozen=True, slots=True)

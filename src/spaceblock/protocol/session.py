@@ -10,11 +10,10 @@ from ..core import decode_uint_var
 from ..errors import RemoteProtocolError, VersionMismatch
 from ..messages import VERSION, Feature, Hello, Message, StreamType
 from ..names import NameRules, local_rules
+from ..wire import UUID_SIZE
 
 FEATURES = Feature.NONE
 """No optional feature is announced: resume, repair, status query, fetching and renaming are reserved."""
-
-UUID_SIZE = 16
 
 
 def local_hello(software: str) -> Hello:

@@ -18,9 +18,10 @@ from collections.abc import Callable
 from typing import Any
 
 from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, Unreachable
+from ..limits import DATAGRAM_MIN
 from .connection import AioquicConnection, plain_address
 from .handshake import CID_SIZE, VERSION, RetryTokens, client_engine, initial_token, server_engine, version_negotiation
-from .interface import DATAGRAM_MIN, Address, Connection, HandshakeConfig, TransportOptions
+from .interface import Address, Connection, HandshakeConfig, TransportOptions
 
 RECEIVE_BATCH = 64
 """Datagrams taken in before the connections work and other tasks of the loop get their turn."""

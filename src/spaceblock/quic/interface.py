@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionLost, LocalProtocolError, SpaceblockError
+from ..limits import DATAGRAM_MAX, DATAGRAM_MIN
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -21,12 +22,6 @@ if TYPE_CHECKING:
 
 ALPN = "spaceblock/2"
 """The application protocol that both sides must name in the TLS handshake (RFC 9001, section 8.1)."""
-
-DATAGRAM_MIN = 1_200
-"""UDP payload that every QUIC path carries (RFC 9000, section 14)."""
-
-DATAGRAM_MAX = 65_507
-"""UDP payload that one IPv4 packet can hold."""
 
 Address = tuple[str, int]
 """A host, as a numeric address, and a port; an IPv4 peer of an IPv6 socket is shown as IPv4."""
