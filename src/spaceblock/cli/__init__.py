@@ -1,8 +1,9 @@
-"""The command line: ``spaceblock receive``, ``spaceblock send`` and ``spaceblock id``.
+"""The command line: ``spaceblock receive``, ``send``, ``bench`` and ``id``.
 
 1. click reads the words and nothing else happens inside of it: a command returns what is to be run.
 2. What a command needs is imported when it runs, so that help and completion stay quick.
-3. Standard output carries tickets, JSON and the peer ID; everything for people goes to standard error.
+3. Standard output carries tickets, JSON, the peer ID and what was measured; everything else for people goes to
+   standard error.
 4. Every end has an exit code: that of the error's class, 2 for wrong usage, 128 + the signal's number.
 """
 
@@ -183,6 +184,29 @@ def send(paths: tuple[str, ...], **choices: Any) -> _Job:
         from .send import send
 
         return send(Choices(**choices), paths)
+
+    return job
+
+
+@spaceblock.command(epilog=_EPILOG)
+@click.option("--size", default="1GiB", metavar="SIZE", help="Bytes to move, such as 64MiB; 1GiB if not given.")
+@click.option("--datagram", type=int, metavar="N", help="Bytes of a datagram, 1200 to 65507; 1452 if not given.")
+@click.option(
+    "--engine", type=click.Choice(["native", "aioquic"]), help="The QUIC engine; if not given, what send would use."
+)
+@click.option("--json", is_flag=True, help="Print one JSON object a line on standard output.")
+def bench(size: str, datagram: int | None, engine: Any, json: bool) -> _Job:
+    """Measure how fast this computer sends to itself.
+
+    Two processes move SIZE bytes over loopback, first from memory to memory, then from file to file in a temporary
+    folder (in memory where there is room). Both hash what passes, and the receiver's bytes are hashed once more
+    afterwards. A line for each tells megabytes a second and the processor time of both sides for each GiB.
+    """
+
+    def job() -> int:
+        from .bench.command import bench
+
+        return bench(size, datagram, engine, json=json)
 
     return job
 

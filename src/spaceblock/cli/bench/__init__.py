@@ -1,0 +1,1 @@
+"""``spaceblock bench``, and what it shares with the project's other benchmarks: two processes that are measured."""
