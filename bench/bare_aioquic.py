@@ -27,7 +27,8 @@ from aioquic.quic.packet import pull_quic_header
 from aioquic.tls import CipherSuite
 from blake3 import blake3
 
-from processes import MIB, Meter, content, cpu, run_pair, size_of
+from processes import run_script, size_of
+from spaceblock.cli.bench.measure import MIB, Meter, content, touched
 from spaceblock.identity import Identity
 from spaceblock.limits import DATA_BACKLOG
 from spaceblock.quic.endpoint import SOCKET_BUFFER
@@ -260,7 +261,8 @@ def configuration(*, is_client: bool) -> QuicConfiguration:
 
 
 async def receive(size: int, batch: int) -> None:
-    side = Receiver(bytearray(size))
+    target = touched(size)
+    side = Receiver(target)
     print("{}:{}".format(*await open_side(side, batch)), flush=True)
     meter = Meter()
     await side.established
@@ -269,6 +271,7 @@ async def receive(size: int, batch: int) -> None:
     report = meter.stop(digest.hex())
     await side.terminated
     side.release()
+    report["landed"] = blake3(target).hexdigest()
     print(json.dumps(report))
 
 
@@ -300,10 +303,10 @@ def main() -> None:
         asyncio.run(send(arguments.size, arguments.batch, arguments.to))
     else:
         shared = ["--size", str(arguments.size), "--batch", str(arguments.batch)]
-        receiver, sender = run_pair(SCRIPT, ["receive", *shared], ["send", *shared])
-        summary: dict[str, Any] = {"size": arguments.size, "receiver": receiver, "sender": sender}
-        summary["cpu"] = cpu((receiver, sender))
-        summary["megabytes_per_second"] = arguments.size / sender["seconds"] / 1e6
+        pair = run_script(SCRIPT, ["receive", *shared], ["send", *shared])
+        summary: dict[str, Any] = {"size": arguments.size, "receiver": pair.receiver, "sender": pair.sender}
+        summary["cpu"] = pair.cpu
+        summary["megabytes_per_second"] = arguments.size / pair.sender["seconds"] / 1e6
         print(json.dumps(summary))
 
 

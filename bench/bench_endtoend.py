@@ -19,16 +19,15 @@ from typing import TYPE_CHECKING, TypeVar
 import pytest
 
 import bare_aioquic
-import ours
-from processes import MIB, Report, content, cpu, print_table, run_pair, scratch_folder, size_of, warm_pages
+from processes import print_table, run_script, size_of
 from spaceblock import Identity, Options, Peer, connect, listen
+from spaceblock.cli.bench.measure import MIB, content
+from spaceblock.cli.bench.pair import Pair, check, move, scratch_folder, warm_pages, write_source
 
 if TYPE_CHECKING:
     from pytest_benchmark.fixture import BenchmarkFixture
 
 _T = TypeVar("_T")
-
-Pair = tuple[Report, Report]
 
 BASELINES = {"bare": "bare aioquic", "batched": "bare aioquic, reading in batches"}
 KINDS = {**BASELINES, "buffer": "spaceblock, buffer to buffer", "file": "spaceblock, file to file"}
@@ -36,21 +35,17 @@ KINDS = {**BASELINES, "buffer": "spaceblock, buffer to buffer", "file": "spacebl
 
 def run_kind(kind: str, size: int, folder: Path) -> Pair:
     """One transfer of ``size`` bytes between two processes."""
-    sized = ["--size", str(size)]
     if kind in BASELINES:
-        sized += ["--batch", "64" if kind == "batched" else "0"]
-        return run_pair(bare_aioquic.SCRIPT, ["receive", *sized], ["send", *sized])
-    reports = ["--interval", "0.25"]
-    if kind == "buffer":
-        return run_pair(ours.SCRIPT, ["receive", *sized, *reports], ["send", *sized])
-    target, source = folder / "target", folder / "source"
-    return run_pair(ours.SCRIPT, ["receive", "--folder", str(target), *reports], ["send", "--file", str(source)])
+        words = ["--size", str(size), "--batch", "64" if kind == "batched" else "0"]
+        return run_script(bare_aioquic.SCRIPT, ["receive", *words], ["send", *words])
+    pair = move("memory" if kind == "buffer" else "file", size, folder)
+    check(pair)
+    return pair
 
 
 def measure(kinds: list[str], size: int, rounds: int, folder: Path) -> dict[str, list[Pair]]:
     """Run all kinds in turn, ``rounds`` times."""
-    (folder / "target").mkdir()
-    (folder / "source").write_bytes(content(size))
+    write_source(folder, size)
     results: dict[str, list[Pair]] = {kind: [] for kind in kinds}
     for _ in range(rounds):
         for kind in kinds:
@@ -61,7 +56,7 @@ def measure(kinds: list[str], size: int, rounds: int, folder: Path) -> dict[str,
 
 def ratios(results: dict[str, list[Pair]], kind: str, baseline: str) -> list[float]:
     """For each round, the CPU seconds of ``kind`` in those of ``baseline``; sorted."""
-    return sorted(cpu(ours) / cpu(theirs) for ours, theirs in zip(results[kind], results[baseline], strict=True))
+    return sorted(ours.cpu / theirs.cpu for ours, theirs in zip(results[kind], results[baseline], strict=True))
 
 
 def main() -> None:
@@ -80,9 +75,13 @@ def main() -> None:
         return
     rows = []
     for kind, pairs in results.items():
-        seconds, speeds = [cpu(pair) for pair in pairs], [arguments.size / pair[1]["seconds"] / 1e6 for pair in pairs]
+        seconds, speeds = (
+            [pair.cpu for pair in pairs],
+            [arguments.size / pair.sender["seconds"] / 1e6 for pair in pairs],
+        )
         row = [KINDS[kind], f"{median(speeds):.1f}", f"{median(seconds):.2f}"]
-        row += [f"{median(pair[0]['cpu'] for pair in pairs):.2f}", f"{median(pair[1]['cpu'] for pair in pairs):.2f}"]
+        row += [f"{median(pair.receiver['cpu'] for pair in pairs):.2f}"]
+        row += [f"{median(pair.sender['cpu'] for pair in pairs):.2f}"]
         for baseline in baselines:
             found = ratios(results, kind, baseline)
             row.append(f"{median(found):.3f} ({found[0]:.3f} - {found[-1]:.3f})" if kind != baseline else "1")

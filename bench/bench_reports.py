@@ -13,14 +13,15 @@ from statistics import median
 from typing import NamedTuple
 
 import ours
-from processes import MIB, Report, cpu, print_table, run_pair, size_of
+from processes import print_table, run_script, size_of
+from spaceblock.cli.bench.measure import MIB, Report
 
 WAYS: dict[str, list[str]] = {
-    "never": [],
+    "never": ["--silent"],
     "4 a second": ["--interval", "0.25"],
-    "every 64 blocks": ["--blocks", "64"],
-    "every 8 blocks": ["--blocks", "8"],
-    "every block": ["--blocks", "1"],
+    "every 64 blocks": ["--silent", "--blocks", "64"],
+    "every 8 blocks": ["--silent", "--blocks", "8"],
+    "every block": ["--silent", "--blocks", "1"],
 }
 
 
@@ -63,9 +64,9 @@ def main() -> None:
     found: dict[str, list[tuple[float, float, Gap]]] = {way: [] for way in WAYS}
     for _ in range(arguments.rounds):
         for way, reports in WAYS.items():
-            receiver, sender = run_pair(ours.SCRIPT, ["receive", *size, *looks, *reports], ["send", *size, *looks])
-            speed = arguments.size / sender["seconds"] / 1e6
-            found[way].append((speed, cpu((receiver, sender)), gap_of(receiver, sender)))
+            pair = run_script(ours.SCRIPT, ["receive", *size, *looks, *reports], ["send", *size, *looks])
+            speed = arguments.size / pair.sender["seconds"] / 1e6
+            found[way].append((speed, pair.cpu, gap_of(*pair)))
     if arguments.json:
         print(json.dumps({"size": arguments.size, "runs": found}))
         return

@@ -1,90 +1,89 @@
-"""One side of a Spaceblock transfer in a process of its own, measured; the other benchmarks run it twice."""
+"""One side of a Spaceblock transfer that is looked at more closely than ``spaceblock bench`` does."""
 
 from __future__ import annotations
 
 import argparse
 import asyncio
-import json
+import sys
 import time
 from pathlib import Path
 
-from processes import MemoryWatch, Meter, content, size_of
-from spaceblock import Identity, Options, Receipt, Reports, Transfer, connect, listen
+from processes import MemoryWatch
+from spaceblock import Identity, Options, Receipt, Reports, Transfer
+from spaceblock.cli.bench.measure import Report
+from spaceblock.cli.bench.side import Side, add_options, run_side, work
+from spaceblock.limits import HEARTBEAT
 
 SCRIPT = Path(__file__)
 
 
-async def receive(arguments: argparse.Namespace) -> None:
-    reports = Reports(arguments.interval, arguments.blocks)
-    target = None if arguments.folder else [bytearray(arguments.size)]
-    async with listen("127.0.0.1", options=Options(identity=Identity.ephemeral(), reports=reports)) as listener:
-        print(listener.ticket, flush=True)
-        side = _Side(arguments)
-        async for peer in listener.peers():
-            side.start()
-            async for offer in peer.offers():
-                side.finish(await side.watch(offer.accept(arguments.folder, into=target, on_conflict="overwrite")))
-                return
+class WatchedSide(Side):
+    """What is measured beside the transfer, and what disturbs it."""
 
-
-async def send(arguments: argparse.Namespace) -> None:
-    source = arguments.file or content(arguments.size)
-    async with connect(arguments.to, options=Options(identity=Identity.ephemeral())) as peer:
-        side = _Side(arguments)
-        side.start()
-        side.finish(await side.watch(peer.send(source)))
-
-
-class _Side:
-    """What is measured beside the transfer."""
-
-    def __init__(self, arguments: argparse.Namespace) -> None:
-        self._meter = Meter()
+    def __init__(self, options: Options, arguments: argparse.Namespace) -> None:
+        super().__init__(options)
         self._interval: float | None = arguments.sample
-        self._memory: MemoryWatch | None = None
         self._with_memory: bool = arguments.memory
+        self._busy: float | None = arguments.busy
+        self._memory: MemoryWatch | None = None
         self._samples: list[tuple[int, int]] = []
 
-    def start(self) -> None:
-        """The handshake is complete."""
+    def begin(self) -> None:
         if self._with_memory:
             self._memory = MemoryWatch()
-        self._meter.start()
+        super().begin()
 
-    async def watch(self, transfer: Transfer) -> Receipt:
-        """Await the transfer, looking at its figures all the while if that was asked for."""
+    async def follow(self, transfer: Transfer) -> Receipt:
+        disturbance = None if self._busy is None else asyncio.create_task(keep_busy(self._busy))
         if self._interval is not None:
             while not transfer.done:
                 self._samples.append((time.monotonic_ns(), transfer.progress.bytes_done))
                 await asyncio.sleep(self._interval)
             self._samples.append((time.monotonic_ns(), transfer.progress.bytes_done))
-        return await transfer
+        try:
+            return await super().follow(transfer)
+        finally:
+            if disturbance is not None:
+                disturbance.cancel()
 
-    def finish(self, receipt: Receipt) -> None:
-        """Print the report."""
-        report = self._meter.stop(receipt.items[0].digest)
+    def end(self, receipt: Receipt) -> Report:
+        report = super().end(receipt)
         if self._memory is not None:
             self._memory.stop()
             report["rss_before"], report["rss_peak"] = self._memory.before, self._memory.peak
         if self._samples:
             report["samples"] = self._samples
-        print(json.dumps(report), flush=True)
+        return report
 
 
-def main() -> None:
+async def keep_busy(milliseconds: float) -> None:
+    """Compute in Python for so long, leave the loop to others for as long, and again."""
+    seconds = milliseconds / 1e3
+    while True:
+        stop = time.monotonic() + seconds
+        while time.monotonic() < stop:
+            sum(range(100))
+        await asyncio.sleep(seconds)
+
+
+def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("role", choices=["receive", "send"])
-    parser.add_argument("--size", type=size_of, default=0, help="bytes of the buffer on either side")
-    parser.add_argument("--to", help="the ticket, for the role send")
-    parser.add_argument("--file", help="what to send instead of a buffer")
-    parser.add_argument("--folder", help="where to receive into instead of a buffer")
-    parser.add_argument("--interval", type=float, help="seconds between the receiver's reports; none without it")
+    add_options(parser)
+    parser.add_argument("--interval", type=float, default=HEARTBEAT, help="seconds between the receiver's reports")
     parser.add_argument("--blocks", type=int, help="blocks between the receiver's reports; none without it")
+    parser.add_argument("--silent", action="store_true", help="no reports by time")
     parser.add_argument("--sample", type=float, help="seconds between looks at this side's progress")
     parser.add_argument("--memory", action="store_true", help="watch this process's anonymous memory")
+    parser.add_argument("--busy", type=float, metavar="MS", help="compute so long on the event loop, rest as long")
     arguments = parser.parse_args()
-    asyncio.run(receive(arguments) if arguments.role == "receive" else send(arguments))
+    options = Options(
+        identity=Identity.ephemeral(),
+        datagram_size=arguments.datagram,
+        engine=arguments.engine,
+        reports=Reports(None if arguments.silent else arguments.interval, arguments.blocks),
+    )
+    return run_side(work(WatchedSide(options, arguments), arguments))
 
 
 if __name__ == "__main__":
-    main()
+    sys.exit(main())

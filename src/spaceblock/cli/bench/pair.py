@@ -23,11 +23,15 @@ from .measure import GIB, MIB, Report, content
 Kind = Literal["memory", "file"]
 KINDS: tuple[Kind, ...] = ("memory", "file")
 
-SIDE = (sys.executable, "-m", "spaceblock.cli.bench.side")
-"""The command of a side of a Spaceblock transfer; a role and options follow."""
+SIDE = (sys.executable, *(["-P"] if sys.version_info >= (3, 11) else []), "-m", "spaceblock.cli.bench.side")
+"""The command of a side of a Spaceblock transfer, which a role and options follow; nothing that lies in the current
+folder is mistaken for a module."""
 
 _TMPFS = "/dev/shm"
 _ZEROS = bytes(MIB)
+
+_PATIENCE = 30.0
+"""Seconds that a side is given to say why the other one failed."""
 
 
 class Pair(NamedTuple):
@@ -96,7 +100,12 @@ def run_pair(
             if not word or word.startswith("{"):
                 raise _error_in(word, "receiving", receiving.wait())
             with _started([*sender, "--to", word], reading, environment) as sending:
-                sent = _report(sending, "sending", timeout)
+                try:
+                    sent = _report(sending, "sending", timeout)
+                except SpaceblockError as error:
+                    if error.remote:  # then the receiver knows better
+                        _report(receiving, "receiving", _PATIENCE)
+                    raise
                 return Pair(_report(receiving, "receiving", timeout), sent)
     finally:
         os.close(reading)
@@ -165,7 +174,7 @@ def _started(
         stdin=stdin,
         stdout=subprocess.PIPE,
         text=True,
-        env={**os.environ, "PYTHONSAFEPATH": "1", **(environment or {})},
+        env={**os.environ, **(environment or {})},
         start_new_session=True,
     )
     try:
@@ -196,7 +205,7 @@ def _error_in(line: str, side: str, status: int) -> SpaceblockError:
         return InternalError(f"the {side} side ended early with status {status}: see above what it wrote")
     error = json.loads(line)["error"]
     kinds = {kind.code: kind for kind in _kinds(SpaceblockError)}
-    return kinds.get(error["code"], InternalError)(error["message"])
+    return kinds.get(error["code"], InternalError)(error["message"], remote=error.get("remote", False))
 
 
 def _kinds(kind: type[SpaceblockError]) -> Iterator[type[SpaceblockError]]:

@@ -1,7 +1,7 @@
 """One side of a measured transfer, in a process of its own: ``python -m spaceblock.cli.bench.side`` is run twice.
 
 The receiver prints its ticket. Both end with one line of JSON on standard output: a
-:class:`~spaceblock.cli.bench.measure.Report`, or ``{"error": {"code": ..., "message": ...}}``.
+:class:`~spaceblock.cli.bench.measure.Report`, or ``{"error": {"code": ..., "message": ..., "remote": ...}}``.
 """
 
 from __future__ import annotations
@@ -103,7 +103,8 @@ def run_side(job: Coroutine[Any, Any, Report]) -> int:
     try:
         report = asyncio.run(job)
     except SpaceblockError as error:
-        print(json.dumps({"error": {"code": error.code, "message": error.message}}), flush=True)
+        told = {"code": error.code, "message": error.message, "remote": error.remote}
+        print(json.dumps({"error": told}), flush=True)
         return error.exit_code
     print(json.dumps(report), flush=True)
     return 0
