@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import errno
 import logging
 import mmap
 import os
@@ -24,9 +25,9 @@ from spaceblock.errors import (
 )
 from spaceblock.manifest import EntryKind
 from spaceblock.names import DEPTH_MAX
+from spaceblock.storage.files import FileSource
 from spaceblock.storage.sources import (
     BufferSource,
-    FileSource,
     Item,
     Prepared,
     hold_buffers,
@@ -257,11 +258,12 @@ def test_an_unchanged_file_opens(tmp_path: Path) -> None:
         os.close(fd)
 
 
-def test_a_file_that_vanished_is_missing(tmp_path: Path) -> None:
+def test_a_file_that_vanished_has_changed(tmp_path: Path) -> None:
     source = offered_file(tmp_path / "a")
     (tmp_path / "a").unlink()
-    with pytest.raises(SourceMissing, match="cannot open"):
+    with pytest.raises(SourceChanged, match="moved away or deleted") as caught:
         source.open()
+    assert caught.value.errno == errno.ENOENT
 
 
 @pytest.mark.parametrize("change", ["grown", "shrunk", "replaced", "touched", "a folder", "a link", "a pipe"])
@@ -288,7 +290,7 @@ def test_a_file_that_changed_after_the_offer_is_not_sent(tmp_path: Path, change:
             path.symlink_to("/etc/passwd")
         else:
             os.mkfifo(path)
-    with pytest.raises(SourceChanged, match="changed after it was offered"):
+    with pytest.raises(SourceChanged, match="after it was offered: send it again"):
         source.open()
     assert open_descriptors() == before
 

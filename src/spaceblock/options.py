@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 Engine = Literal["native", "aioquic"]
 Conflict = Literal["rename", "skip", "overwrite", "error"]
 Durability = Literal["fsync", "none"]
+Links = Literal["skip", "copy"]
 
 
 @dataclass(frozen=True, slots=True)

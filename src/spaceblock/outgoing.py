@@ -34,7 +34,7 @@ from .protocol.sender import (
 from .quic.interface import Connection, Stream, StreamStopped
 from .storage.feed import Feed, Filled
 from .storage.ring import Ring
-from .storage.sources import BufferSource, Item, Prepared, Source, prepare, release_buffers, source_length
+from .storage.sources import Held, Prepared, Source, prepare, release_buffers, source_length, stop_reading
 from .transfer import Job, either, spawn, typed_error
 
 _PHASES = {
@@ -60,7 +60,7 @@ class Outgoing(Job):
         self,
         connection: Connection,
         peer_id: str,
-        held: Sequence[Item | BufferSource],
+        held: Sequence[Held],
         timeouts: Timeouts,
     ) -> None:
         super().__init__(timeouts.idle)
@@ -98,7 +98,8 @@ class Outgoing(Job):
             self._sender = Sender(self._prepared.requests, self._prepared.manifest)
             await self._offer(self._sender)
             wanted = await self._wait_for_answer()
-            self._total = sum(source_length(self._prepared.sources[item]) for item in wanted)
+            lengths = [source_length(self._prepared.sources[item]) for item in wanted]
+            self._total = None if None in lengths else sum(length or 0 for length in lengths)
             self.enter(Phase.MOVING)
             await self._move(wanted)
             completed = await self._end
@@ -320,7 +321,7 @@ class Outgoing(Job):
                 for feed in self._feeds:
                     feed.refuse(event.item, event.error)
             elif isinstance(event, Completed):
-                self._told = replace(self._told, received=self._total or 0)
+                self._told = replace(self._told, received=sum(outcome.size for outcome in event.outcomes))
                 verdict: asyncio.Future[Any] = self._verdict if self._end.done() else self._end
                 if not verdict.done():
                     verdict.set_result(event)
@@ -339,6 +340,7 @@ class Outgoing(Job):
 
     def _break(self, error: SpaceblockError) -> None:
         """Stop moving data and let :meth:`run` end with ``error``."""
+        stop_reading(self._held)
         for stream in self._streams:
             stream.reset(error_code(error))
         if not self._end.done():
@@ -366,6 +368,7 @@ class Outgoing(Job):
         return self._verdict.result() if self._verdict.done() else None
 
     async def _clean_up(self) -> None:
+        stop_reading(self._held)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -404,12 +407,12 @@ class Outgoing(Job):
 
 
 def lanes_of(wanted: Sequence[int], sources: Sequence[Source]) -> Iterator[list[int]]:
-    """The items of each data stream: a large one alone, small ones together in their order."""
+    """The items of each data stream: a large one, or one of unknown size, alone; small ones together in their order."""
     lane: list[int] = []
     size = 0
     for item in wanted:
         length = source_length(sources[item])
-        if length > SMALL_ITEM:
+        if length is None or length > SMALL_ITEM:
             yield [item]
             continue
         lane.append(item)

@@ -61,7 +61,7 @@ async def test_one_missing_source_among_others_fails_the_whole_before_anything_i
 @pytest.mark.parametrize("thing", [3, None, object(), ["list"]])
 async def test_what_is_neither_path_nor_buffer_is_refused_at_once(thing: object) -> None:
     async with pair() as peers:
-        with pytest.raises(spaceblock.LocalProtocolError, match="give a path, a buffer or"):
+        with pytest.raises(spaceblock.LocalProtocolError, match="give a path, a buffer, a binary file"):
             peers.here.send(thing)
 
 
@@ -134,7 +134,7 @@ async def test_a_folder_that_may_not_be_read_is_never_offered() -> None:
     assert_helpful(error)
 
 
-async def test_a_file_that_becomes_unreadable_fails_alone(inbox: Path, tmp_path: Path) -> None:
+async def test_a_file_that_vanishes_after_it_was_offered_fails_alone(inbox: Path, tmp_path: Path) -> None:
     good = file_of(tmp_path, "good", 1000)
     gone = file_of(tmp_path, "gone", 1000)
     last = file_of(tmp_path, "last", 1000)
@@ -144,8 +144,8 @@ async def test_a_file_that_becomes_unreadable_fails_alone(inbox: Path, tmp_path:
         gone.unlink()
         ours, theirs = await failures(sending, offer.accept(inbox))
     for error in (ours, theirs):
-        assert isinstance(error, spaceblock.SourceMissing)
-        assert (error.item, error.errno) == (1, errno.ENOENT)
+        assert isinstance(error, spaceblock.SourceChanged)
+        assert (error.item, error.errno, error.phase) == (1, errno.ENOENT, "transferring")
         assert error.receipt is not None
         assert [item.path for item in error.receipt.items] == ["good", "last"]
     assert (ours.remote, theirs.remote) == (False, True)

@@ -1,27 +1,35 @@
 """The sending path of the bytes: from files and callers' buffers to the hasher and to pieces of one data stream.
 
 A :class:`Feed` works in a worker thread, one call at a time, and touches neither the event loop nor the protocol's
-state: each call fills one buffer of the ring and reports what was finished with it. A file's bytes are read behind
-their block headers, straight into the ring, and hashed there; a caller's buffer is hashed and sent where it lies, with
-only the headers in the ring.
+state: each call fills one buffer of the ring and reports what was finished with it. The bytes of a file or a pipe are
+read behind their block headers, straight into the ring, and hashed there; a caller's buffer is hashed and sent where it
+lies, with only the headers in the ring. The holes of a sparse file are neither read nor sent.
 """
 
 from __future__ import annotations
 
+import errno
 import os
 from array import array
 from collections import deque
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from functools import partial
+from typing import TypeVar
 
 from blake3 import blake3
 
-from ..core import HEADER_ROOM, fill_blocks, frame_blocks
+from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks
 from ..display import printable
 from ..errors import SourceChanged, SpaceblockError, source_error
-from ..messages import ItemEnd
+from ..events import Phase
+from ..messages import Hole, ItemEnd
 from ..protocol.sender import abort_message
-from .sources import BufferSource, FileSource, Source, source_length
+from .files import FileSource
+from .readers import read_error
+from .sources import BufferSource, Source, StreamSource
+
+_T = TypeVar("_T")
 
 _TABLE_ROWS = 64
 _ROW = 4
@@ -32,6 +40,11 @@ _TAIL_ROOM = 2_048
 
 _ROOM_MIN = HEADER_ROOM + 4_096
 """Free bytes of a buffer below which it counts as full: shorter blocks cost more than they carry."""
+
+_HOLES_MAX = 64 * 1_048_576
+"""Bytes of holes that one call hashes; they need no room, and a call must not take seconds."""
+
+_ZEROS = bytes(1_048_576)
 
 
 @dataclass(slots=True)
@@ -64,32 +77,44 @@ class Feed:
         self._table = array("Q", bytes(8 * _ROW * _TABLE_ROWS))
         self._item = -1
         self._fd = -1
-        self._offset = self._start = self._stop = 0
+        self._offset = self._start = 0
+        self._stop: int | None = 0
+        self._is_over = False
+        self._data_stop = 0
+        self._holes = 0
         self._hasher = blake3()
+        self._head = bytearray(HEADER_ROOM)
 
     def refuse(self, item: int, error: SpaceblockError) -> None:
         """The receiver cannot take ``item``: end it at the next opportunity."""
         self._refused[item] = error
+        source = self._sources[item]
+        if isinstance(source, StreamSource):
+            source.reader.stop()
 
     def fill(self, slot: memoryview) -> Filled:
-        """Put as much of the lane as fits into ``slot``, or as pieces of callers' buffers beside it."""
+        """Put as much of the lane as fits into ``slot``, or as pieces of callers' buffers beside it.
+
+        This waits for bytes that are still to come, but never for more once it has some.
+        """
         filled = Filled()
         wire = _Wire(slot, filled.pieces)
-        while wire.room >= _ROOM_MIN:
+        self._holes = 0
+        while wire.room >= _ROOM_MIN and self._holes < _HOLES_MAX:
             if self._item < 0 and not self._lane:
                 filled.done = True
                 break
             try:
                 if self._item < 0:
                     self._open(self._lane.popleft())
-                self._advance(wire)
-                if self._offset == self._stop:
+                elif not self._is_over:
+                    self._advance(wire)
+                if self._is_over:
                     filled.sent.append(self._finish(wire))
             except SpaceblockError as error:
-                error.item = self._item
-                filled.aborted.append((self._item, error))
-                wire.append(abort_message(self._item, error).encode())
-                self._leave()
+                self._give_up(self._refused.get(self._item, error), wire, filled)
+            if self._must_wait and wire.used:
+                break
         wire.cut()
         return filled
 
@@ -103,23 +128,36 @@ class Feed:
         self._item = item
         self._hasher = blake3()
         self._start = self._offset = source.request.start
-        self._stop = self._start + source_length(source)
+        self._stop = source.request.stop
+        self._is_over = self._offset == self._stop
         self._check_refused()
         if isinstance(source, FileSource):
             self._fd = source.open()
+            self._data_stop = self._offset if source.is_sparse else source.identity.size
+        elif isinstance(source, StreamSource):
+            self._ask(source, lambda: source.reader.begin(self._start))
 
     def _advance(self, wire: _Wire) -> None:
         self._check_refused()
         source = self._sources[self._item]
-        if self._offset == self._stop:
-            return
         if isinstance(source, BufferSource):
             self._borrow(source, wire)
-        else:
+        elif isinstance(source, StreamSource):
+            self._pour(source, wire)
+        elif self._offset < self._data_stop or not self._skip_hole(source, wire):
             self._read(source, wire)
+        self._is_over = self._is_over or self._offset == self._stop
+
+    @property
+    def _must_wait(self) -> bool:
+        """Whether what is sent next may be long in coming, so that nothing is to be held back for it."""
+        source = self._sources[self._item] if self._item >= 0 else None
+        return isinstance(source, StreamSource) and not source.reader.is_ready()
 
     def _read(self, source: FileSource, wire: _Wire) -> None:
+        assert self._stop is not None
         end = wire.used + wire.room
+        source.check(self._fd)
         try:
             rows, used, offset, short = fill_blocks(
                 self._fd,
@@ -127,26 +165,86 @@ class Feed:
                 self._table,
                 self._item,
                 self._offset,
-                self._stop,
+                min(self._stop, self._data_stop),
                 self._block_size,
                 wire.used,
             )
         except OSError as error:
-            what = f"cannot read {printable(source.path)!r}"
-            raise source_error(error, what, name=source.name, path=source.path) from error
+            raise source.error(error, "read") from error
         for row in range(rows):
             start, stop = self._table[_ROW * row], self._table[_ROW * row + 1]
             self._hasher.update(wire.slot[start:stop])
         wire.used = used
         self._offset = offset
         if short:
-            raise SourceChanged(
-                f"{printable(source.path)!r} became shorter while it was sent: send it again when nobody writes to it",
-                name=source.name,
-                path=source.path,
-            )
+            raise source.changed("became shorter")
+
+    def _skip_hole(self, source: FileSource, wire: _Wire) -> bool:
+        """Send the hole at the present offset, if there is one, as a message; and learn how far the data behind it
+        reach."""
+        assert self._stop is not None
+        source.check(self._fd)
+        try:
+            data = _seek(self._fd, self._offset, os.SEEK_DATA, self._stop)
+            if data <= self._offset:
+                self._data_stop = _seek(self._fd, self._offset, os.SEEK_HOLE, self._stop)
+                return False
+        except OSError as error:
+            raise source.error(error, "read") from error
+        while self._offset < data and wire.room >= _ROOM_MIN and self._holes < _HOLES_MAX:
+            length = min(data - self._offset, self._block_size - self._offset % self._block_size)
+            for start in range(0, length, len(_ZEROS)):
+                self._hasher.update(_ZEROS[: length - start])
+            wire.append(Hole(self._item, self._offset, length).encode())
+            self._offset += length
+            self._holes += length
+        return True
+
+    def _pour(self, source: StreamSource, wire: _Wire) -> None:
+        """One block's worth of what comes next, or less: what is there is not held back."""
+        room = min(wire.room - HEADER_ROOM, self._block_size - self._offset % self._block_size, MESSAGE_DATA_MAX)
+        if self._stop is not None:
+            room = min(room, self._stop - self._offset)
+        start = wire.used + len(self._header(room))
+        got = 0
+        while got < room and (got == 0 or source.reader.is_ready()):
+            count = self._ask(source, partial(source.reader.read_into, wire.slot[start + got : start + room]))
+            if not count:
+                self._is_over = True
+                break
+            got += count
+        if got:
+            with wire.slot[start : start + got] as data:
+                self._hasher.update(data)
+            header = self._header(got)
+            if wire.used + len(header) < start:  # few bytes came, whose header is shorter than was planned for
+                few = bytes(wire.slot[start : start + got])
+                wire.append(header + few)
+            else:
+                wire.append(header)
+                wire.used += got
+            self._offset += got
+        if self._is_over and self._stop is not None:
+            raise _changed(source, "ended before")
+
+    def _header(self, length: int) -> bytes:
+        start, stop = self._offset, self._offset + length
+        _, used, _ = frame_blocks(self._head, self._table, self._item, start, stop, self._block_size)
+        return bytes(self._head[:used])
+
+    def _ask(self, source: StreamSource, question: Callable[[], _T]) -> _T:
+        """What the caller's object answers; whatever it raises is an error of this source."""
+        try:
+            return question()
+        except OSError as error:
+            if isinstance(error, SpaceblockError):
+                raise
+            raise source_error(error, f"cannot read {_name(source)}", name=source.name) from error
+        except Exception as error:
+            raise read_error(error, f"reading {_name(source)}") from error
 
     def _borrow(self, source: BufferSource, wire: _Wire) -> None:
+        assert self._stop is not None
         stop = min(self._stop, self._offset + wire.room)
         with wire.slot[wire.used :] as out:
             rows, _, self._offset = frame_blocks(out, self._table, self._item, self._offset, stop, self._block_size)
@@ -163,10 +261,23 @@ class Feed:
         source = self._sources[self._item]
         if isinstance(source, FileSource):
             source.check(self._fd)
-        item, size = self._item, self._stop - self._start
+            if not source.identity.size and os.pread(self._fd, 1, 0):
+                raise source.changed("has more bytes than its size says")
+        elif isinstance(source, StreamSource) and self._stop is not None:
+            with memoryview(bytearray(1)) as room:
+                if self._ask(source, lambda: source.reader.read_into(room)):
+                    raise _changed(source, "goes on behind")
+        item, size = self._item, self._offset - self._start
         wire.append(ItemEnd(item, size).encode())
         self._leave()
         return item, size, self._hasher.digest()
+
+    def _give_up(self, error: SpaceblockError, wire: _Wire, filled: Filled) -> None:
+        error.item = self._item
+        error.phase = error.phase or str(Phase.MOVING)
+        filled.aborted.append((self._item, error))
+        wire.append(abort_message(self._item, error).encode())
+        self._leave()
 
     def _leave(self) -> None:
         self._item = -1
@@ -210,3 +321,24 @@ class _Wire:
         if self.used > self._run:
             self._pieces.append(self.slot[self._run : self.used])
             self._run = self.used
+
+
+def _seek(fd: int, offset: int, whence: int, stop: int) -> int:
+    """Where the next data (or the next hole) begins, at most ``stop``; where files have no holes, all is data."""
+    try:
+        return min(os.lseek(fd, offset, whence), stop)
+    except OSError as error:
+        if error.errno == errno.ENXIO:  # nothing but a hole is left
+            return stop
+        if error.errno == errno.EINVAL:
+            return offset if whence == os.SEEK_DATA else stop
+        raise
+
+
+def _name(source: StreamSource) -> str:
+    return "a pipe or program" if source.name is None else repr(printable(source.name))
+
+
+def _changed(source: StreamSource, how: str) -> SourceChanged:
+    text = f"{_name(source)} {how} the size it had when it was offered: send it again when nobody writes to it"
+    return SourceChanged(text, name=source.name)

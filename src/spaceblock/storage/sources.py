@@ -1,39 +1,33 @@
-"""What is sent: paths and buffers turned into a list of items with their sizes, before anything is offered.
+"""What is sent: paths, buffers, file objects and iterators turned into items, before anything is offered.
 
-Rules: everything that can be found wrong without reading the data is found here. A folder becomes its files; symbolic
-links and special files in it are left out and named in the log. The identity of each file is kept, so that a change
-while it waits or is read is noticed.
+Rules: everything that can be found wrong without reading the data is found here. What the caller might change or close
+is held from the call on. Where only the end will tell the size, the item says so, and that it cannot be read again.
 """
 
 from __future__ import annotations
 
-import errno
-import logging
+import io
 import os
 import stat
 import uuid
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from ..blocks import BlockSize, Partial, SpaceblockRequest, SpaceblockRequests
-from ..display import printable
-from ..errors import BufferUnfit, LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
+from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
+from ..core import MESSAGE_DATA_MAX
+from ..errors import BufferUnfit, LocalProtocolError, source_error
 from ..manifest import Entry, EntryKind, Manifest
 from ..names import local_rules
-
-logger = logging.getLogger("spaceblock")
-
-_PREPARING = "preparing"
-
-# Without O_NONBLOCK, opening what has become a named pipe meanwhile would wait for its writer.
-_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+from ..options import Links
+from .files import PREPARING, FileSource, expand, open_file, request_of
+from .readers import Reader, has_descriptor, is_open_for_reading, read_error, reader_of
 
 
 @dataclass(frozen=True, slots=True)
 class Item:
-    """One thing to send, with choices: ``source`` is a path or any C-contiguous buffer, ``name`` the name to offer it
-    under ('/' between folders; None: a path keeps its own and a buffer has none), ``range`` the half-open part of it in
+    """One thing to send, with choices: ``source`` is all that :meth:`Peer.send` takes, ``name`` the name to offer it
+    under ('/' between folders; None: a path keeps its own and all else has none), ``range`` the half-open part of it in
     bytes that travels (None: all).
 
     The source has no narrower type because before Python 3.12 no type holds for the buffers of other libraries."""
@@ -44,39 +38,6 @@ class Item:
 
 
 @dataclass(frozen=True, slots=True)
-class FileSource:
-    """A file to read; ``identity`` is what it looked like when it was offered."""
-
-    path: str
-    name: str
-    request: SpaceblockRequest
-    identity: tuple[int, int, int, int]
-
-    def open(self) -> int:
-        """A descriptor for reading; raises :class:`SourceError`, :class:`SourceChanged` among them."""
-        try:
-            fd = os.open(self.path, _READ)
-        except OSError as error:
-            what = f"cannot open {printable(self.path)!r}"
-            raise source_error(error, what, name=self.name, path=self.path) from error
-        try:
-            self.check(fd)
-        except BaseException:
-            os.close(fd)
-            raise
-        return fd
-
-    def check(self, fd: int) -> None:
-        """Raise :class:`SourceChanged` unless the open file is still what was offered."""
-        if _identity(os.fstat(fd)) != self.identity:
-            raise SourceChanged(
-                f"{printable(self.path)!r} changed after it was offered: send it again when nobody writes to it",
-                name=self.name,
-                path=self.path,
-            )
-
-
-@dataclass(frozen=True, slots=True)
 class BufferSource:
     """A caller's buffer, held until the transfer ends."""
 
@@ -84,15 +45,32 @@ class BufferSource:
     name: str | None
     request: SpaceblockRequest
 
+    def close(self) -> None:
+        """Give the buffer back."""
+        self.view.release()
 
-Source = FileSource | BufferSource
+
+@dataclass(frozen=True, slots=True)
+class StreamSource:
+    """What is read from front to back: a pipe, a file object or an asynchronous iterator."""
+
+    reader: Reader
+    name: str | None
+    request: SpaceblockRequest
+
+    def close(self) -> None:
+        """Give back what the reader holds."""
+        self.reader.close()
 
 
-def source_length(source: Source) -> int:
-    """Bytes of ``source`` that travel."""
-    length = source.request.length
-    assert length is not None, "files and buffers know their sizes"
-    return length
+Source = FileSource | BufferSource | StreamSource
+Held = Item | FileSource | BufferSource | StreamSource
+"""What was given to send: a path still to be looked at, or what is held already."""
+
+
+def source_length(source: Source) -> int | None:
+    """Bytes of ``source`` that travel, None where only the end will tell."""
+    return source.request.length
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,146 +82,135 @@ class Prepared:
     sources: tuple[Source, ...]
 
     def release(self) -> None:
-        """Give the callers' buffers back."""
+        """Give the caller's things back."""
         for source in self.sources:
-            if isinstance(source, BufferSource):
-                source.view.release()
+            source.close()
 
 
-def hold_buffers(things: Sequence[object]) -> list[Item | BufferSource]:
-    """Take hold of every buffer among ``things`` at once, so that none can be resized before the transfer starts."""
-    held: list[Item | BufferSource] = []
+def hold_buffers(things: Sequence[object]) -> list[Held]:
+    """Take hold of everything but paths at once, so that no buffer can be resized and no file closed before the
+    transfer starts."""
+    held: list[Held] = []
     try:
         for thing in things:
-            item = thing if isinstance(thing, Item) else Item(thing)
-            if isinstance(item.source, (str, os.PathLike)):
-                held.append(item)
-            else:
-                view = _flat_view(item.source)
-                try:
-                    held.append(BufferSource(view, item.name, _request(item, len(view))))
-                except BaseException:
-                    view.release()
-                    raise
+            held.append(_hold(thing if isinstance(thing, Item) else Item(thing)))
     except BaseException:
         release_buffers(held)
         raise
     return held
 
 
-def release_buffers(held: Sequence[Item | BufferSource]) -> None:
-    """Undo :func:`hold_buffers`."""
+def stop_reading(held: Sequence[Held]) -> None:
+    """Nobody wants the bytes any more: end what waits for them in another thread."""
     for thing in held:
-        if isinstance(thing, BufferSource):
-            thing.view.release()
+        if isinstance(thing, StreamSource):
+            thing.reader.stop()
 
 
-def prepare(held: Sequence[Item | BufferSource]) -> Prepared:
+def release_buffers(held: Sequence[Held]) -> None:
+    """Undo :func:`hold_buffers`; this may wait for an iterator's own cleaning up."""
+    for thing in held:
+        if not isinstance(thing, Item):
+            thing.close()
+
+
+def prepare(held: Sequence[Held], links: Links = "skip") -> Prepared:
     """Look at every source; raises :class:`SourceError`, :class:`NameRejected`, or :class:`LocalProtocolError` for two
     of one name, before anything is offered.
 
     This walks folders and so belongs in a worker thread.
     """
     sources: list[Source] = []
-    folders: list[str] = []
+    entries: list[Entry] = []
     for thing in held:
-        if isinstance(thing, BufferSource):
-            sources.append(thing)
-        else:
-            for found in _expand(thing):
-                if isinstance(found, str):
-                    folders.append(found)
+        if isinstance(thing, Item):
+            for found in expand(os.fspath(thing.source), thing.name, thing.range, links):
+                if isinstance(found, Entry):
+                    entries.append(found)
                 else:
                     sources.append(found)
+        else:
+            sources.append(_measured(thing) if isinstance(thing, StreamSource) else thing)
+    entries += [_entry(source, item) for item, source in enumerate(sources) if source.name is not None]
     rules = local_rules()
-    for name in [*folders, *(source.name for source in sources if source.name is not None)]:
-        rules.check(name)
+    for entry in entries:
+        rules.check(entry.name)
     items = tuple(source.request for source in sources)
-    largest = max((source.request.size or 0 for source in sources), default=0)
-    requests = SpaceblockRequests(uuid.uuid4().bytes, BlockSize.for_size(largest), items)
-    return Prepared(requests, _manifest(folders, sources), tuple(sources))
+    requests = SpaceblockRequests(uuid.uuid4().bytes, _block_size(items), items)
+    manifest = Manifest(tuple(entries), len(sources)) if entries else None
+    return Prepared(requests, manifest, tuple(sources))
 
 
-def _manifest(folders: Sequence[str], sources: Sequence[Source]) -> Manifest | None:
-    entries = [Entry(EntryKind.FOLDER, name) for name in folders]
-    entries += [
-        Entry(EntryKind.FILE, source.name, item=index)
-        for index, source in enumerate(sources)
-        if source.name is not None
-    ]
-    return Manifest(tuple(entries), len(sources)) if entries else None
+def _hold(item: Item) -> Held:
+    source = item.source
+    if isinstance(source, (str, os.PathLike)):
+        return item
+    if type(source) is io.BytesIO:
+        return _hold_bytes(item, source)
+    view = _flat_view(source)
+    if view is not None:
+        return _hold_view(view, item.name, item.range)
+    if has_descriptor(source) and is_open_for_reading(source) and stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+        return open_file(source, item.name, item.range)
+    reader = reader_of(source)
+    if reader is None:
+        raise LocalProtocolError(
+            f"cannot send a {type(source).__name__}: give a path, a buffer, a binary file, an asynchronous iterator "
+            "of bytes, or a spaceblock.Item"
+        )
+    if item.range is not None:
+        reader.close()
+        raise LocalProtocolError("a range can only be asked of a path, a buffer or an open file: leave it out")
+    return StreamSource(reader, item.name, SpaceblockRequest(None, rereadable=False))
 
 
-def _expand(item: Item) -> Iterator[FileSource | str]:
-    """The files of ``item``, and the name of each folder before what is in it."""
-    path = os.path.abspath(os.fspath(item.source))
-    name = os.path.basename(path) if item.name is None else item.name
+def _hold_bytes(item: Item, file: io.BytesIO) -> BufferSource:
+    position = file.tell()
+    view = file.getbuffer()
+    part = item.range or ((min(position, len(view)), len(view)) if position else None)
+    return _hold_view(view, item.name, part)
+
+
+def _hold_view(view: memoryview, name: str | None, part: tuple[int, int] | None) -> BufferSource:
     try:
-        status = os.stat(path)
-    except OSError as error:
-        raise _source_error(error, path) from error
-    except ValueError:
-        raise SourceError(f"{printable(path)!r} is no path on this system: check it", phase=_PREPARING) from None
-    if stat.S_ISDIR(status.st_mode):
-        if item.range is not None:
-            raise LocalProtocolError(f"{printable(path)!r} is a folder: a range can only be asked of a file or buffer")
-        yield from _walk(path, name)
-    elif stat.S_ISREG(status.st_mode):
-        yield _file(path, name, status, item)
-    else:
-        raise SourceError(f"{printable(path)!r} is neither a file nor a folder: send a regular file", phase=_PREPARING)
-
-
-def _walk(path: str, name: str) -> Iterator[FileSource | str]:
-    yield local_rules().check(name)
-    try:
-        with os.scandir(path) as entries:
-            found = sorted(entries, key=lambda entry: entry.name)
-        for entry in found:
-            inner = f"{name}/{entry.name}"
-            if entry.is_dir(follow_symlinks=False):
-                yield from _walk(entry.path, inner)
-            elif entry.is_file(follow_symlinks=False):
-                yield _file(entry.path, inner, entry.stat(follow_symlinks=False), None)
-            else:
-                logger.warning("left out %s: it is a link or a special file", printable(entry.path))
-    except SpaceblockError:
+        return BufferSource(view, name, request_of(len(view), part))
+    except BaseException:
+        view.release()
         raise
+
+
+def _measured(source: StreamSource) -> StreamSource:
+    """``source`` with its size, where it can be found without reading it."""
+    try:
+        found = source.reader.measure()
     except OSError as error:
-        raise _source_error(error, path) from error
+        raise source_error(error, "cannot find the size of a file object", name=source.name, phase=PREPARING) from error
+    except Exception as error:
+        raise read_error(error, "a file object") from error
+    if found is None:
+        return source
+    start, stop = found
+    return StreamSource(source.reader, source.name, request_of(stop, (start, stop) if start else None))
 
 
-def _file(path: str, name: str, status: os.stat_result, item: Item | None) -> FileSource:
-    if not os.access(path, os.R_OK):
-        raise _source_error(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
-    size = status.st_size
-    return FileSource(path, name, SpaceblockRequest(size) if item is None else _request(item, size), _identity(status))
+def _entry(source: Source, item: int) -> Entry:
+    assert source.name is not None
+    if isinstance(source, FileSource) and source.mode is not None:
+        return Entry(EntryKind.FILE, source.name, item, source.mode, source.identity.modified_ns)
+    return Entry(EntryKind.FILE, source.name, item)
 
 
-def _source_error(error: OSError, path: str) -> SourceError:
-    return source_error(error, f"cannot send {printable(path)!r}", name=path, phase=_PREPARING)
+def _block_size(items: Sequence[SpaceblockRequest]) -> int:
+    """By the largest item; one of unknown size, which cannot be repaired anyway, asks for few messages instead."""
+    known = BlockSize.for_size(max((item.size or 0 for item in items), default=0))
+    return max(known, MESSAGE_DATA_MAX) if any(item.size is None for item in items) else known
 
 
-def _identity(status: os.stat_result) -> tuple[int, int, int, int]:
-    return status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns
-
-
-def _request(item: Item, size: int) -> SpaceblockRequest:
-    if item.range is None:
-        return SpaceblockRequest(size)
-    start, stop = item.range
-    if not 0 <= start <= stop <= size:
-        raise LocalProtocolError(f"the range {start} to {stop} leaves the source's {size} bytes: choose one within")
-    return SpaceblockRequest(size, Partial(start, stop))
-
-
-def _flat_view(source: object) -> memoryview:
+def _flat_view(source: object) -> memoryview | None:
     try:
         view = memoryview(source)  # type: ignore[arg-type]
     except TypeError:
-        raise LocalProtocolError(
-            f"cannot send a {type(source).__name__}: give a path, a buffer or a spaceblock.Item"
-        ) from None
+        return None
     except ValueError as error:
         raise BufferUnfit(f"cannot send this {type(source).__name__}: {error}; send its bytes instead") from error
     return flat(view)

@@ -1,0 +1,217 @@
+"""Files and folders to send: what each looked like when it was offered, so that no change goes unnoticed.
+
+A folder becomes its files, its folders, empty ones too, and its symbolic links if that was asked for; special files
+are left out and named in the log, and so is a link that leads out of the folder. A file with several names is sent
+under each.
+"""
+
+from __future__ import annotations
+
+import errno
+import logging
+import os
+import stat
+from collections.abc import Iterator
+from dataclasses import dataclass, field, replace
+from typing import Any
+
+from ..blocks import Partial, SpaceblockRequest
+from ..display import printable
+from ..errors import LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
+from ..events import Phase
+from ..manifest import Entry, EntryKind
+from ..names import local_rules
+from ..options import Links
+from .metadata import leads_out
+
+logger = logging.getLogger("spaceblock")
+
+PREPARING = str(Phase.PREPARING)
+
+_MODE = 0o777
+"""The bits of a file's mode that are offered: those that make a program another user's stay here."""
+
+# Without O_NONBLOCK, opening what has become a named pipe meanwhile would wait for its writer.
+_READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Identity:
+    """What tells a file from what it was before or from another: rewriting and deleting change ``changed_ns``, which no
+    program can set back."""
+
+    device: int
+    inode: int
+    size: int
+    modified_ns: int
+    changed_ns: int
+
+    @classmethod
+    def of(cls, status: os.stat_result) -> Identity:
+        return cls(status.st_dev, status.st_ino, status.st_size, status.st_mtime_ns, status.st_ctime_ns)
+
+
+@dataclass(frozen=True, slots=True)
+class FileSource:
+    """A file to read by position; ``identity`` is what it looked like when it was offered."""
+
+    path: str
+    name: str | None
+    request: SpaceblockRequest
+    identity: Identity
+    mode: int | None = None
+    is_sparse: bool = False
+    """Whether it takes less of its disk than it has bytes."""
+
+    held: int = field(default=-1, compare=False)
+    """A descriptor to read from instead of opening ``path``, for a caller's open file."""
+
+    def open(self) -> int:
+        """A descriptor for reading; raises :class:`SourceError`, :class:`SourceChanged` among them."""
+        try:
+            fd = os.open(self.path, _READ) if self.held < 0 else os.dup(self.held)
+        except OSError as error:
+            raise self._vanished(error) if error.errno in _GONE else self.error(error, "open") from error
+        try:
+            self.check(fd)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def check(self, fd: int) -> None:
+        """Raise :class:`SourceChanged` unless the open file is still what was offered."""
+        status = os.fstat(fd)
+        now = Identity.of(status)
+        if now != self.identity:
+            raise self.changed("was deleted or replaced" if not status.st_nlink else _difference(self.identity, now))
+
+    def changed(self, how: str) -> SourceChanged:
+        """The error for a file that is not any more what was offered."""
+        text = f"{printable(self.path)!r} {how} after it was offered: send it again when nobody writes to it"
+        return SourceChanged(text, name=self.name, path=self.path)
+
+    def error(self, error: OSError, action: str) -> SourceError:
+        """What the system says, as an error of this source."""
+        return source_error(error, f"cannot {action} {printable(self.path)!r}", name=self.name, path=self.path)
+
+    def _vanished(self, error: OSError) -> SourceChanged:
+        changed = self.changed("was moved away or deleted")
+        changed.errno = error.errno
+        return changed
+
+    def close(self) -> None:
+        """Give the caller's open file back; harmless for all others."""
+        if self.held >= 0:
+            os.close(self.held)
+
+
+def expand(path: str, name: str | None, part: tuple[int, int] | None, links: Links) -> Iterator[FileSource | Entry]:
+    """The files below ``path``, and the entry of each folder before what is in it.
+
+    Raises :class:`SourceError`, :class:`NameRejected`, and :class:`LocalProtocolError` for a ``part`` of a folder.
+    """
+    path = os.path.abspath(path)
+    if name is None:
+        name = os.path.basename(path)
+    try:
+        status = os.stat(path)
+    except OSError as error:
+        raise _cannot_send(error, path) from error
+    except ValueError:
+        raise SourceError(f"{printable(path)!r} is no path on this system: check it", phase=PREPARING) from None
+    if stat.S_ISDIR(status.st_mode):
+        if part is not None:
+            raise LocalProtocolError(f"{printable(path)!r} is a folder: a range can only be asked of a file or buffer")
+        yield from _walk(path, name, status, links)
+    elif stat.S_ISREG(status.st_mode):
+        yield _file(path, name, status, part)
+    else:
+        raise SourceError(f"{printable(path)!r} is neither a file nor a folder: send a regular file", phase=PREPARING)
+
+
+def open_file(file: Any, name: str | None, part: tuple[int, int] | None) -> FileSource:
+    """A caller's open plain file, from where it stands to its end, unless ``part`` says otherwise; it is read by
+    position, which leaves the caller's where it is."""
+    if file.writable():
+        file.flush()
+    position = file.tell()
+    held = os.dup(file.fileno())
+    try:
+        status = os.fstat(held)
+        if part is None and position:
+            part = (min(position, status.st_size), status.st_size)
+        path = os.path.abspath(os.fsdecode(file.name)) if isinstance(file.name, (str, bytes)) else "the open file"
+        source = FileSource(path, name, request_of(status.st_size, part), Identity.of(status))
+        return replace(source, is_sparse=_is_sparse(status), held=held)
+    except BaseException:
+        os.close(held)
+        raise
+
+
+def request_of(size: int, part: tuple[int, int] | None) -> SpaceblockRequest:
+    """The request for ``part`` of ``size`` bytes; raises :class:`LocalProtocolError` for a part that leaves them."""
+    if part is None:
+        return SpaceblockRequest(size)
+    start, stop = part
+    if not 0 <= start <= stop <= size:
+        raise LocalProtocolError(f"the range {start} to {stop} leaves the source's {size} bytes: choose one within")
+    return SpaceblockRequest(size, Partial(start, stop))
+
+
+def _walk(path: str, name: str, status: os.stat_result, links: Links, depth: int = 0) -> Iterator[FileSource | Entry]:
+    local_rules().check(name)
+    yield Entry(EntryKind.FOLDER, name, mode=status.st_mode & _MODE, mtime_ns=status.st_mtime_ns)
+    try:
+        with os.scandir(path) as entries:
+            found = sorted(entries, key=lambda entry: entry.name)
+        for entry in found:
+            inner = f"{name}/{entry.name}"
+            if entry.is_dir(follow_symlinks=False):
+                yield from _walk(entry.path, inner, entry.stat(follow_symlinks=False), links, depth + 1)
+            elif entry.is_file(follow_symlinks=False):
+                yield _file(entry.path, inner, entry.stat(follow_symlinks=False), None)
+            elif entry.is_symlink() and links == "copy":
+                yield from _link(entry, inner, depth)
+            else:
+                kind = "link" if entry.is_symlink() else "special file"
+                logger.warning("left out %s: it is a %s", printable(entry.path), kind)
+    except SpaceblockError:
+        raise
+    except OSError as error:
+        raise _cannot_send(error, path) from error
+
+
+def _link(entry: os.DirEntry[str], name: str, depth: int) -> Iterator[Entry]:
+    """The entry of a link, unless it leads out of the folder that is sent, ``depth`` folders above it."""
+    target = os.readlink(entry.path)
+    if leads_out(target, depth):
+        logger.warning("left out %s: it is a link that leads out of what is sent", printable(entry.path))
+    else:
+        yield Entry(EntryKind.LINK, name, target=target, mtime_ns=entry.stat(follow_symlinks=False).st_mtime_ns)
+
+
+def _file(path: str, name: str, status: os.stat_result, part: tuple[int, int] | None) -> FileSource:
+    if not os.access(path, os.R_OK):
+        raise _cannot_send(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
+    request = request_of(status.st_size, part)
+    return FileSource(path, name, request, Identity.of(status), status.st_mode & _MODE, _is_sparse(status))
+
+
+def _is_sparse(status: os.stat_result) -> bool:
+    return hasattr(os, "SEEK_DATA") and status.st_blocks * 512 < status.st_size
+
+
+def _cannot_send(error: OSError, path: str) -> SourceError:
+    return source_error(error, f"cannot send {printable(path)!r}", name=path, phase=PREPARING)
+
+
+def _difference(before: Identity, now: Identity) -> str:
+    if (before.device, before.inode) != (now.device, now.inode):
+        return "was replaced"
+    if now.size != before.size:
+        return "grew" if now.size > before.size else "became shorter"
+    return "was changed"
+
+
+_GONE = frozenset({errno.ENOENT, errno.ENOTDIR, errno.ESTALE})
