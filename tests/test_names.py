@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import ntpath
+import os
+import posixpath
+import shutil
 import tracemalloc
 import unicodedata
+from pathlib import PureWindowsPath
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaceblock.display import printable
+from spaceblock.display import printable, shortened, shown
 from spaceblock.errors import NameRejected
+from spaceblock.manifest import Entry, EntryKind
 from spaceblock.messages import NameUnit, System
-from spaceblock.names import DEPTH_MAX, STAGING_PREFIX, NameRules, alternative, check_names, local_rules
+from spaceblock.names import (
+    DEPTH_MAX,
+    STAGING_PREFIX,
+    NameRules,
+    alternative,
+    find_problems,
+    local_rules,
+    refusal,
+)
 
 POSIX = NameRules(System.POSIX, 255, NameUnit.BYTES, 4_000)
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)
@@ -190,18 +204,64 @@ def test_this_program_follows_the_rules_of_its_own_system() -> None:
     assert rules.name_limit == 255
 
 
+# Nothing outside the folder, however the name was made.
+
+PIECES = st.sampled_from(
+    ["..", ".", "/", "\\", "C:", "a", "\0", "//", "\\\\?\\", ":x", " ", "\ud800", "~", "con", "\u2215", "\uff0e\uff0e"]
+)
+ANY_NAME = st.lists(PIECES, max_size=9).map("".join) | st.text(alphabet=st.characters(), max_size=20)
+
+
+@given(ANY_NAME)
+def test_no_accepted_name_leads_outside_the_folder(name: str) -> None:
+    if POSIX.fault(name) is None:
+        joined = posixpath.join("/root/folder", name)
+        assert posixpath.normpath(joined) == joined
+        assert joined.startswith("/root/folder/")
+    if WINDOWS.fault(name) is None:
+        path = PureWindowsPath(name)
+        assert not path.drive
+        assert not path.root
+        assert not path.is_reserved()
+        assert ntpath.normpath(ntpath.join("D:\\folder", name)) == ntpath.join("D:\\folder", *name.split("/"))
+
+
+@given(ANY_NAME)
+def test_the_file_system_itself_puts_no_accepted_name_elsewhere(
+    tmp_path_factory: pytest.TempPathFactory, name: str
+) -> None:
+    if POSIX.fault(name) is not None:
+        return
+    folder = tmp_path_factory.mktemp("folder")
+    os.makedirs(os.path.dirname(os.path.join(folder, name)), exist_ok=True)
+    with open(os.path.join(folder, name), "xb"):
+        pass
+    (found,) = (path for path in folder.rglob("*") if path.is_file())
+    assert found.relative_to(folder).as_posix() == name
+    shutil.rmtree(folder)
+
+
 # Names that clash.
 
 
+def entries_of(files: list[str], folders: list[str]) -> list[Entry]:
+    """A manifest's entries, folders first."""
+    named = [Entry(EntryKind.FOLDER, name) for name in folders]
+    return named + [Entry(EntryKind.FILE, name, item) for item, name in enumerate(files)]
+
+
+def accept(rules: NameRules, files: list[str], folders: list[str]) -> None:
+    assert find_problems(rules, entries_of(files, folders)) == []
+
+
 def refused(rules: NameRules, files: list[str], folders: list[str] | None = None) -> NameRejected:
-    with pytest.raises(NameRejected) as caught:
-        check_names(rules, files, folders or [])
-    return caught.value
+    entries = entries_of(files, folders or [])
+    return refusal(entries, find_problems(rules, entries))
 
 
 @every_system
 def test_files_and_folders_that_do_not_clash_are_accepted(rules: NameRules) -> None:
-    check_names(rules, ["a/x", "a/y", "b/x", "x", "ab"], ["a", "a/empty", "b", "a"])
+    accept(rules, ["a/x", "a/y", "b/x", "x", "ab"], ["a", "a/empty", "b", "a"])
 
 
 @every_system
@@ -251,13 +311,13 @@ def test_where_case_and_composition_do_not_count_names_that_differ_in_them_clash
     rules: NameRules, one: str, other: str
 ) -> None:
     assert "the same file" in refused(rules, [one, other]).message
-    check_names(POSIX, [one, other], [])
+    accept(POSIX, [one, other], [])
 
 
 @pytest.mark.parametrize("rules", [WINDOWS, APPLE], ids=["windows", "apple"])
 def test_a_file_and_a_folder_clash_in_another_case_too(rules: NameRules) -> None:
     assert "also the folder" in refused(rules, ["Data", "data/x"]).message
-    check_names(rules, ["Data/x", "data/y"], ["DATA"])
+    accept(rules, ["Data/x", "data/y"], ["DATA"])
 
 
 @given(st.text(max_size=8))
@@ -272,7 +332,7 @@ def test_deep_names_take_no_more_memory_than_their_length() -> None:
     names = ["/".join(f"{number:x}-{'x' * 50}" for _ in range(DEPTH_MAX)) for number in range(200)]
     tracemalloc.start()
     try:
-        check_names(POSIX, names, [])
+        accept(POSIX, names, [])
         peak = tracemalloc.get_traced_memory()[1]
     finally:
         tracemalloc.stop()
@@ -300,12 +360,12 @@ def test_deep_names_take_no_more_memory_than_their_length() -> None:
     ],
 )
 def test_another_name_keeps_folder_and_suffix(name: str, other: str) -> None:
-    assert alternative(name, 1) == other
+    assert alternative(name, 1, POSIX) == other
 
 
 @pytest.mark.parametrize("stem", ["x" * 251, "é" * 125 + "x", "😀" * 62 + "xyz", "a." + "b" * 249])
 def test_another_name_is_cut_between_characters_to_fit(stem: str) -> None:
-    name = alternative(f"folder/{stem}.bin", 9_999)
+    name = alternative(f"folder/{stem}.bin", 9_999, POSIX)
     assert len(name.removeprefix("folder/").encode()) <= 255
     assert name.endswith(" (9999).bin")
     assert POSIX.problem(name) is None
@@ -314,11 +374,11 @@ def test_another_name_is_cut_between_characters_to_fit(stem: str) -> None:
 @given(st.text(alphabet=st.sampled_from("a.é😀 \u0301"), min_size=1, max_size=255), st.integers(1, 10_000))
 def test_any_other_name_fits_and_differs(last: str, number: int) -> None:
     last = last.encode()[:255].decode(errors="ignore")
-    other = alternative(last, number)
+    other = alternative(last, number, POSIX)
     assert len(other.encode()) <= 255
     assert other != last
     assert f" ({number})" in other
-    assert alternative(f"folder/{last}", number) == f"folder/{other}"
+    assert alternative(f"folder/{last}", number, POSIX) == f"folder/{other}"
 
 
 # Names as a person sees them.
@@ -339,6 +399,10 @@ def test_any_other_name_fits_and_differs(last: str, number: int) -> None:
         ("a\u2028b\u2029", "a\\u2028b\\u2029"),
         ("\ud800", "\\ud800"),
         ("\U000e0041", "\\U000e0041"),
+        ("\u0301a", "\\u0301a"),
+        ("e\u0301", "e\u0301"),
+        ("Z" + "\u0301" * 6, "Z" + "\u0301" * 4 + "\\u0301" * 2),
+        ("a\u3164\u2800b", "a\\u3164\\u2800b"),
     ],
 )
 def test_what_a_terminal_would_act_on_is_shown_escaped(name: str, shown: str) -> None:
@@ -350,9 +414,15 @@ def test_what_a_terminal_would_act_on_is_shown_escaped(name: str, shown: str) ->
     | st.text(alphabet=st.sampled_from("\x1b\x9b\u202e\ud800a"), max_size=9)
 )
 def test_nothing_that_misleads_is_ever_shown(name: str) -> None:
-    shown = printable(name)
-    shown.encode()
+    text = printable(name)
+    text.encode()
     hidden = {"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"}
-    assert not any(unicodedata.category(ch) in hidden for ch in shown)
-    assert not any(unicodedata.bidirectional(ch) in {"LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI"} for ch in shown)
-    assert printable(shown) == shown
+    assert not any(unicodedata.category(ch) in hidden for ch in text)
+    assert not any(unicodedata.bidirectional(ch) in {"LRO", "RLO", "LRE", "RLE", "PDF", "LRI", "RLI"} for ch in text)
+    assert printable(text) == text
+
+
+def test_a_very_long_name_is_shown_without_its_middle() -> None:
+    assert shown("x.txt") == "'x.txt'"
+    assert shown("\x1b" + "x" * 500 + ".txt", 20) == repr("\\x1bxxxxxx…xxxxx.txt")
+    assert len(shortened("x" * 500, 20)) == 20

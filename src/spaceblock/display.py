@@ -4,15 +4,41 @@ from __future__ import annotations
 
 import unicodedata
 
+SHOWN_MAX = 200
+"""Characters of a name in a sentence; a longer one loses its middle."""
+
 
 def printable(text: str) -> str:
     """``text`` with everything escaped that a terminal would act on or that would mislead a reader: control characters,
-    line separators, bidirectional marks, unpaired surrogates, invisible formatting."""
-    return "".join(ch if _is_plain(ch) else ch.encode("unicode_escape").decode("ascii") for ch in text)
+    line separators, bidirectional marks, unpaired surrogates, invisible letters and formatting, marks that would pile
+    up on their neighbours."""
+    shown = []
+    marks = _MARKS_MAX  # at the start there is nothing for a mark to belong to
+    for ch in text:
+        category = unicodedata.category(ch)
+        marks = marks + 1 if category in _MARKS else 0
+        plain = category not in _HIDDEN_CATEGORIES and ch not in _INVISIBLE and marks <= _MARKS_MAX
+        shown.append(ch if plain else ch.encode("unicode_escape").decode("ascii"))
+    return "".join(shown)
 
 
-def _is_plain(ch: str) -> bool:
-    return unicodedata.category(ch) not in _HIDDEN_CATEGORIES
+def shown(name: str, limit: int = SHOWN_MAX) -> str:
+    """``name`` in quotes, printable, and with its middle left out where it is longer than ``limit`` characters."""
+    return repr(shortened(printable(name), limit))
+
+
+def shortened(text: str, limit: int) -> str:
+    """``text`` with at most ``limit`` characters, of which the first and the last stay."""
+    if len(text) <= limit:
+        return text
+    half = (limit - 1) // 2
+    return f"{text[: limit - 1 - half]}…{text[-half:]}"
 
 
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})
+_MARKS = frozenset({"Mn", "Me"})
+_MARKS_MAX = 4
+"""Marks on one letter: as many as the languages that have the most of them use."""
+
+_INVISIBLE = frozenset("\u034f\u115f\u1160\u17b4\u17b5\u2800\u3164\uffa0")
+"""Letters and marks that are drawn as nothing: fillers, the blank of Braille, the grapheme joiner."""

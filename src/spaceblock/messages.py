@@ -140,6 +140,8 @@ class NameRule(IntEnum):
     COLLISION = 6
     EXISTS = 7
     NOT_RELATIVE = 8
+    TOO_DEEP = 9
+    FILE_AND_FOLDER = 10
 
 
 class ReceiverState(IntEnum):

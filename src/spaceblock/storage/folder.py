@@ -20,7 +20,7 @@ from ..core import write_all
 from ..display import printable
 from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
 from ..manifest import EntryKind, Manifest
-from ..names import STAGING_PREFIX, alternative, check_names, local_rules
+from ..names import STAGING_PREFIX, alternative, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
 from .sinks import Sink
 
@@ -141,7 +141,10 @@ class FolderSink(Sink):
                     name=entry.name,
                 )
         names = _all_named(given, self._folders)
-        check_names(local_rules(), names, self._folders)
+        entries = manifest.entries if manifest is not None else ()
+        problems = find_problems(local_rules(), entries)
+        if problems:
+            raise refusal(entries, problems)
         self._names = names
         self._starts = [request.start for request in requests.items]
 
@@ -194,7 +197,7 @@ class FolderSink(Sink):
     def _place(self, item: int, folder: int) -> str:
         wanted = self._names[item]
         for number in range(_ALTERNATIVES_MAX):
-            name = wanted if number == 0 else alternative(wanted, number)
+            name = wanted if number == 0 else alternative(wanted, number, local_rules())
             if self._try_place(item, folder, name.rpartition("/")[2]):
                 with self._lock:
                     self._staged.discard(item)
