@@ -18,6 +18,7 @@ PUBLIC = {
     "values": [
         *["Full", "Item", "OfferItem", "Partial", "Phase", "Progress", "Range", "Receipt", "ReceiptItem"],
         *["Identity", "Limits", "Options", "Reports", "Timeouts"],
+        "DISCARD",
     ],
     "errors": [
         *["AdmissionRefused", "BufferUnfit", "CertificateMissing", "ConnectionFailed", "ConnectionLost"],

@@ -28,7 +28,7 @@ from spaceblock.messages import Done, Hole, ItemAbort, ItemDigest, ItemEnd, Outc
 from spaceblock.protocol.receiver import State
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.ring import Ring
-from spaceblock.storage.sinks import BufferSink, Sink
+from spaceblock.storage.sinks import IntoSink, Sink
 from support import BLOCK, Host, manifest_of, open_descriptors, pattern, requests_of
 
 
@@ -118,7 +118,7 @@ def test_any_pieces_of_a_stream_make_the_same_items(tmp_path: Path, step: int, i
     contents = [pattern(3_000, 1), b"", pattern(1, 2), pattern(2_999, 3)]
     buffers = [bytearray(len(data)) for data in contents]
     sizes = [len(data) for data in contents]
-    host = folder_host(tmp_path, *sizes) if into == "folder" else hosted(BufferSink(buffers), requests_of(*sizes))
+    host = folder_host(tmp_path, *sizes) if into == "folder" else hosted(IntoSink(buffers), requests_of(*sizes))
     stream = b"".join(whole_item(item, data, piece=700) for item, data in enumerate(contents))
     landing = host.landing()
     for start in range(0, len(stream), step):
@@ -148,7 +148,7 @@ def test_any_pieces_of_a_stream_make_the_same_items(tmp_path: Path, step: int, i
 def test_any_items_in_any_blocks_and_any_pieces(sizes: list[int], piece: int, steps: list[int], hurried: bool) -> None:
     contents = [pattern(size, seed) for seed, size in enumerate(sizes)]
     buffers = [bytearray(size) for size in sizes]
-    host = hosted(BufferSink(buffers), requests_of(*sizes))
+    host = hosted(IntoSink(buffers), requests_of(*sizes))
     stream = b"".join(whole_item(item, data, piece) for item, data in enumerate(contents))
     landing = host.landing()
     position = turn = 0
@@ -202,7 +202,7 @@ def test_two_streams_carry_two_items_at_once(tmp_path: Path) -> None:
 def test_a_hole_is_zeros_that_did_not_travel(tmp_path: Path, into: str) -> None:
     data = pattern(100) + bytes(BLOCK - 100) + bytes(BLOCK) + b"end"
     buffer = bytearray(b"\xff" * len(data))
-    sink = FolderSink(tmp_path) if into == "folder" else BufferSink([buffer])
+    sink = FolderSink(tmp_path) if into == "folder" else IntoSink([buffer])
     host = hosted(sink, requests_of(len(data)), manifest_of("a"))
     landing = host.landing()
     landing.receive_data(block(0, 0, data[:100]), False)
@@ -280,7 +280,7 @@ def test_a_stream_that_is_reset_while_it_waits_does_not_hold_up_the_next(tmp_pat
 def test_a_buffer_of_the_caller_needs_no_ring() -> None:
     data = pattern(BLOCK)
     buffer = bytearray(BLOCK)
-    host = hosted(BufferSink([buffer]), requests_of(BLOCK), ring=Ring(0))
+    host = hosted(IntoSink([buffer]), requests_of(BLOCK), ring=Ring(0))
     landing = host.landing()
     landing.receive_data(whole_item(0, data), True)
     host.receive(digest_of(0, data))
@@ -393,7 +393,7 @@ def test_a_stream_that_ends_within_an_item_fails_it(tmp_path: Path, how: str) ->
 
 def test_a_reset_within_a_block_lets_go_of_the_callers_buffer() -> None:
     buffer = bytearray(5)
-    host = hosted(BufferSink([buffer]), requests_of(5))
+    host = hosted(IntoSink([buffer]), requests_of(5))
     landing = host.landing()
     landing.receive_data(block(0, 0, b"12345")[:-2], False)
     landing.receive_reset()
@@ -492,7 +492,7 @@ def test_closing_while_a_worker_writes_waits_for_nothing_and_loses_nothing(tmp_p
     data = pattern(6 * BLOCK)
     buffer = bytearray(len(data))
     gated = GatedSink(tmp_path)
-    sink: Sink = gated if into == "folder" else BufferSink([buffer])
+    sink: Sink = gated if into == "folder" else IntoSink([buffer])
     host = hosted(sink, requests_of(len(data)), manifest_of("a"), Ring(2, 2 * BLOCK))
     landing = host.landing()
     stream = whole_item(0, data)

@@ -1,19 +1,30 @@
-"""Receiving into callers' buffers: one for each item, filled in place."""
+"""Receiving into what callers give, one for each item: buffers, filled in place, file objects, pipes, or nothing."""
 
 from __future__ import annotations
 
 import array
+import errno
+import io
+import os
+import pty
+import socket
+import tempfile
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
+from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
+from spaceblock import DISCARD
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
-from spaceblock.errors import BufferUnfit
-from spaceblock.storage.sinks import BufferSink
-from support import BLOCK, UUID, manifest_of, requests_of
+from spaceblock.errors import BufferUnfit, NoSpace, StorageError, TransferCancelled
+from spaceblock.storage.sinks import IntoSink
+from support import BLOCK, UUID, manifest_of, pattern, requests_of
 
 
-def fill(sink: BufferSink, item: int, offset: int, data: bytes) -> None:
+def fill(sink: IntoSink, item: int, offset: int, data: bytes) -> None:
     """Put bytes where a transfer would."""
     memory = sink.memory(item, offset, len(data))
     assert memory is not None
@@ -23,7 +34,7 @@ def fill(sink: BufferSink, item: int, offset: int, data: bytes) -> None:
 
 def test_bytes_land_in_the_buffer_itself() -> None:
     first, second = bytearray(5), bytearray(3)
-    sink = BufferSink([first, second])
+    sink = IntoSink([first, second])
     assert sink.prepare(requests_of(5, 3), None) == set()
     for item in (0, 1):
         sink.begin(item)
@@ -40,14 +51,14 @@ def test_bytes_land_in_the_buffer_itself() -> None:
 
 
 def test_names_do_not_matter_to_a_buffer() -> None:
-    sink = BufferSink([bytearray(1)])
+    sink = IntoSink([bytearray(1)])
     assert sink.prepare(requests_of(1), manifest_of("../whatever")) == set()
     sink.close()
 
 
 def test_byte_zero_of_a_buffer_is_the_start_of_the_range() -> None:
     buffer = bytearray(4)
-    sink = BufferSink([buffer])
+    sink = IntoSink([buffer])
     sink.prepare(SpaceblockRequests(UUID, BLOCK, (SpaceblockRequest(100, Partial(96, 100)),)), None)
     fill(sink, 0, 98, b"cd")
     fill(sink, 0, 96, b"ab")
@@ -59,7 +70,7 @@ def test_byte_zero_of_a_buffer_is_the_start_of_the_range() -> None:
     "buffer", [array.array("i", [0, 0]), np.zeros(2, "float32"), np.zeros((2, 2), ">i2"), memoryview(bytearray(8))]
 )
 def test_any_writable_contiguous_buffer_will_do(buffer: bytearray) -> None:
-    sink = BufferSink([buffer])
+    sink = IntoSink([buffer])
     sink.prepare(requests_of(8), None)
     fill(sink, 0, 0, b"12345678")
     sink.close()
@@ -67,22 +78,22 @@ def test_any_writable_contiguous_buffer_will_do(buffer: bytearray) -> None:
 
 
 def test_an_empty_buffer_takes_an_empty_item() -> None:
-    sink = BufferSink([bytearray(), np.zeros((0, 3))])
+    sink = IntoSink([bytearray(), np.zeros((0, 3))])
     assert sink.prepare(requests_of(0, 0), None) == set()
     sink.close()
 
 
 @pytest.mark.parametrize("count", [0, 1, 3])
 def test_there_is_one_buffer_for_each_item(count: int) -> None:
-    sink = BufferSink([bytearray(5) for _ in range(count)])
-    with pytest.raises(BufferUnfit, match=f"{count} buffers were given for 2 items"):
+    sink = IntoSink([bytearray(5) for _ in range(count)])
+    with pytest.raises(BufferUnfit, match=f"into has {count} targets for 2 items"):
         sink.prepare(requests_of(5, 5), None)
     sink.close()
 
 
 @pytest.mark.parametrize("size", [0, 4, 6])
 def test_a_buffer_is_exactly_as_long_as_its_item(size: int) -> None:
-    sink = BufferSink([bytearray(5), bytearray(size)])
+    sink = IntoSink([bytearray(5), bytearray(size)])
     with pytest.raises(BufferUnfit, match=f"the buffer for item 1 has {size} bytes and the item 5") as caught:
         sink.prepare(requests_of(5, 5), None)
     assert caught.value.item == 1
@@ -91,8 +102,8 @@ def test_a_buffer_is_exactly_as_long_as_its_item(size: int) -> None:
 
 
 def test_an_item_of_unknown_size_does_not_fit_any_buffer() -> None:
-    sink = BufferSink([bytearray(5)])
-    with pytest.raises(BufferUnfit, match="not known yet: receive it into a folder"):
+    sink = IntoSink([bytearray(5)])
+    with pytest.raises(BufferUnfit, match="not known yet: receive it into a folder or file"):
         sink.prepare(requests_of(None), None)
     sink.close()
 
@@ -119,13 +130,13 @@ def read_only_array() -> bytes:
 def test_a_buffer_that_cannot_be_filled_is_refused_and_the_others_are_released(buffer: object, reason: str) -> None:
     good = bytearray(5)
     with pytest.raises(BufferUnfit, match=reason):
-        BufferSink([good, buffer])
+        IntoSink([good, buffer])
     good.append(1)
 
 
 def test_buffers_are_held_until_the_sink_is_closed() -> None:
     buffer = bytearray(5)
-    sink = BufferSink([buffer])
+    sink = IntoSink([buffer])
     with pytest.raises(BufferError):
         buffer.append(1)
     sink.close()
@@ -135,8 +146,213 @@ def test_buffers_are_held_until_the_sink_is_closed() -> None:
 
 def test_dropping_an_item_leaves_its_buffer_alone() -> None:
     buffer = bytearray(b"abc")
-    sink = BufferSink([buffer])
+    sink = IntoSink([buffer])
     sink.prepare(requests_of(3), None)
     sink.discard(0)
     sink.close()
     assert buffer == b"abc"
+
+
+# Files, pipes and nothing.
+
+
+def take(sink: IntoSink, *pieces: bytes | int, item: int = 0) -> None:
+    """Have the sink take a whole item: bytes, and holes by their length."""
+    offset = 0
+    sink.begin(item)
+    for piece in pieces:
+        if isinstance(piece, int):
+            sink.hole(item, offset, piece)
+            offset += piece
+        else:
+            assert sink.memory(item, offset, len(piece)) is None
+            sink.write(item, offset, memoryview(piece))
+            offset += len(piece)
+    sink.finish(item)
+
+
+def sink_of(*things: object, size: int | None = None) -> IntoSink:
+    sink = IntoSink(things)
+    sink.prepare(requests_of(*[size] * len(things)), None)
+    return sink
+
+
+def test_a_file_is_written_to_from_where_it_stands_and_stays_open(tmp_path: Path) -> None:
+    with open(tmp_path / "a", "wb") as file:
+        file.write(b"before ")
+        sink = sink_of(file)
+        take(sink, b"hello", b" you")
+        sink.close()
+        assert (tmp_path / "a").read_bytes() == b"before hello you", "it is flushed"
+        file.write(b" after")
+    assert (tmp_path / "a").read_bytes() == b"before hello you after"
+
+
+def test_a_file_without_a_buffer_takes_what_it_takes_at_a_time(tmp_path: Path) -> None:
+    class Slow(io.RawIOBase):
+        def __init__(self) -> None:
+            self.taken = b""
+
+        def writable(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> int:
+            self.taken += bytes(data[:3])
+            return min(3, len(data))
+
+    slow = Slow()
+    sink = sink_of(slow)
+    take(sink, b"hello you")
+    sink.close()
+    assert slow.taken == b"hello you"
+
+
+@pytest.mark.parametrize("make", [io.BytesIO, tempfile.SpooledTemporaryFile, tempfile.NamedTemporaryFile])
+def test_any_binary_file_object_will_do(make: Any) -> None:
+    with make() as file:
+        sink = sink_of(file)
+        take(sink, b"hello", 3, b"you")
+        sink.close()
+        file.seek(0)
+        assert file.read() == b"hello\0\0\0you"
+
+
+def test_a_hole_in_a_new_file_takes_no_space(tmp_path: Path) -> None:
+    with open(tmp_path / "a", "wb") as file:
+        sink = sink_of(file)
+        take(sink, b"start", 50_000_000, b"middle", 50_000_000)
+        sink.close()
+    status = (tmp_path / "a").stat()
+    assert status.st_size == 100_000_011
+    assert status.st_blocks * 512 < 1_000_000
+    with open(tmp_path / "a", "rb") as file:
+        file.seek(49_999_999)
+        assert file.read(20) == bytes(6) + b"middle" + bytes(8)
+
+
+def test_a_hole_replaces_what_was_in_a_file_before(tmp_path: Path) -> None:
+    (tmp_path / "a").write_bytes(b"x" * 20)
+    with open(tmp_path / "a", "r+b") as file:
+        sink = sink_of(file)
+        take(sink, b"ab", 5, b"cd", 3)
+        sink.close()
+    assert (tmp_path / "a").read_bytes() == b"ab" + bytes(5) + b"cd" + bytes(3) + b"x" * 8
+
+
+def test_a_hole_in_a_buffer_is_zeros() -> None:
+    buffer = bytearray(b"x" * 3_000_000)
+    sink = IntoSink([buffer])
+    sink.prepare(SpaceblockRequests(UUID, BLOCK, (SpaceblockRequest(4_000_000, Partial(10, 3_000_010)),)), None)
+    sink.hole(0, 11, 2_999_998)
+    sink.close()
+    assert buffer == b"x" + bytes(2_999_998) + b"x"
+
+
+def test_a_pipe_takes_more_than_it_holds_while_somebody_reads() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb") as out, os.fdopen(writing, "wb") as pipe:
+        sink = sink_of(pipe)
+        pipe.close()  # the sink has a descriptor of its own
+        with ThreadPoolExecutor() as workers:
+            read = workers.submit(out.read)
+            take(sink, pattern(3_000_000), 100_000, b"end")
+            sink.close()
+            assert read.result(60) == pattern(3_000_000) + bytes(100_000) + b"end"
+    assert sink.is_program
+
+
+def test_a_pipe_still_waits_for_all_other_programs_that_have_it() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(reading, "rb"), os.fdopen(writing, "wb") as pipe:
+        sink = sink_of(pipe)
+        assert os.get_blocking(writing)
+        sink.close()
+
+
+@pytest.mark.parametrize("kind", ["pipe", "socket", "terminal"])
+def test_a_write_that_waits_for_its_reader_can_be_called_off(kind: str) -> None:
+    with ExitStack() as files:
+        if kind == "pipe":
+            ours, theirs = os.pipe()
+        elif kind == "socket":
+            ours, theirs = (end.detach() for end in socket.socketpair())
+        else:
+            ours, theirs = pty.openpty()
+        files.enter_context(os.fdopen(ours, "rb", buffering=0))
+        sink = sink_of(files.enter_context(os.fdopen(theirs, "wb", buffering=0)))
+        with ThreadPoolExecutor() as workers:
+            waiting = workers.submit(take, sink, bytes(5_000_000))
+            sink.stop()
+            with pytest.raises(TransferCancelled):
+                waiting.result(60)
+        with pytest.raises(TransferCancelled):
+            sink.write(0, 0, memoryview(b"more"))
+        sink.close()
+        sink.stop()
+
+
+def test_a_pipe_that_nobody_reads_any_more_is_a_storage_error() -> None:
+    reading, writing = os.pipe()
+    with os.fdopen(writing, "wb") as pipe:
+        sink = sink_of(pipe)
+        os.close(reading)
+        with pytest.raises(StorageError, match="keep the program that reads it running") as caught:
+            take(sink, b"x")
+        assert (caught.value.errno, caught.value.item, caught.value.phase) == (errno.EPIPE, 0, "transferring")
+        sink.close()
+
+
+@pytest.mark.parametrize("buffering", [0, 1_000_000])
+def test_a_full_device_is_a_lack_of_space(buffering: int) -> None:
+    with open("/dev/full", "wb", buffering=buffering) as full:
+        sink = sink_of(full)
+        with pytest.raises(NoSpace, match="no space left") as caught:
+            take(sink, b"x")
+        assert (caught.value.errno, caught.value.item, caught.value.phase) == (errno.ENOSPC, 0, "transferring")
+        sink.close()
+
+
+def test_a_terminal_that_is_gone_fails_with_the_systems_reason() -> None:
+    ours, theirs = pty.openpty()
+    with os.fdopen(theirs, "wb", buffering=0) as terminal:
+        sink = sink_of(terminal)
+        os.close(ours)
+        with pytest.raises(StorageError) as caught:
+            take(sink, b"x")
+        assert caught.value.errno == errno.EIO
+        sink.close()
+
+
+def test_whatever_a_file_object_raises_is_a_storage_error() -> None:
+    class Broken(io.BytesIO):
+        def write(self, data: object) -> int:
+            raise ZeroDivisionError
+
+    sink = sink_of(Broken())
+    with pytest.raises(StorageError, match=r"into\[0\] raised ZeroDivisionError") as caught:
+        take(sink, b"x")
+    assert isinstance(caught.value.__cause__, ZeroDivisionError)
+
+
+@pytest.mark.parametrize(
+    ("thing", "reason"),
+    [
+        (io.StringIO(), "is a text file"),
+        (open(os.devnull, "rb"), "not open for writing"),  # noqa: SIM115
+        (DISCARD.value, "neither a buffer nor a file"),
+        (Path("a"), "neither a buffer nor a file"),
+    ],
+    ids=["text", "reading", "a word", "a path"],
+)
+def test_what_cannot_be_written_to_is_refused_before_data_moves(thing: object, reason: str) -> None:
+    with pytest.raises(BufferUnfit, match=reason):
+        IntoSink([thing])
+
+
+def test_discard_takes_everything_and_keeps_nothing() -> None:
+    sink = sink_of(DISCARD, DISCARD, size=None)
+    take(sink, pattern(100), 2**60)
+    assert sink.place([0]) == [""]
+    assert repr(DISCARD) == "spaceblock.DISCARD"
+    assert not sink.is_program
+    sink.close()

@@ -52,7 +52,7 @@ from .errors import (
 )
 from .events import OfferItem, Phase, Progress, Receipt, ReceiptItem
 from .limits import Limits, Timeouts
-from .options import Options, Reports
+from .options import DISCARD, Options, Reports
 
 if TYPE_CHECKING:
     from . import sync
@@ -67,6 +67,7 @@ if TYPE_CHECKING:
 __version__ = "0.1.0"
 
 __all__ = [
+    "DISCARD",
     "AdmissionRefused",
     "BufferUnfit",
     "CertificateMissing",

@@ -41,7 +41,7 @@ from .protocol.sender import first_error
 from .quic.interface import Stream
 from .storage.landing import Landing
 from .storage.ring import Ring
-from .storage.sinks import BufferSink, Sink
+from .storage.sinks import IntoSink, Sink
 from .transfer import Job, Transfer, either, typed_error
 
 if TYPE_CHECKING:
@@ -76,10 +76,13 @@ class Offer:
         on_conflict: Conflict = "rename",
         durability: Durability = "fsync",
     ) -> Transfer:
-        """Receive everything, into ``folder`` or into writable buffers; returns the started :class:`Transfer`.
+        """Receive everything, into ``folder`` or into what ``into`` gives; returns the started :class:`Transfer`.
 
-        ``into`` has one writable C-contiguous buffer for each item, as long as the item's range; byte 0 is the range's
-        start, and what a failed transfer leaves there is undefined. ``on_conflict`` says what to do where a name is
+        ``into`` has one target for each item. A writable C-contiguous buffer is as long as the item's range, and filled
+        in place. A binary file object, a pipe or standard output's ``buffer`` among them, is written to from where it
+        stands, with nothing spooled; it is flushed at the end and not closed. ``spaceblock.DISCARD`` takes everything
+        and keeps nothing. Byte 0 of a target is the range's start, and what a failed transfer leaves in one is
+        undefined. ``on_conflict`` says what to do where a name is
         taken: ``"rename"`` to a free one, ``"skip"`` the item, ``"overwrite"`` it atomically, or raise an ``"error"``.
         With ``durability="fsync"`` a verified file survives a loss of power.
 
@@ -96,7 +99,7 @@ class Offer:
 
         def make_sink() -> Sink:
             if into is not None:
-                return BufferSink(into)
+                return IntoSink(into)
             from .storage.folder import FolderSink
 
             assert folder is not None
@@ -130,7 +133,7 @@ class Incoming(Job):
         self.uuid = b""
         self.receiver = Receiver(limits)
         self.ring = Ring()
-        self.sink: Sink = BufferSink([])
+        self.sink: Sink = IntoSink([])
         self.answered = False
         self._timeouts = timeouts
         self._reports = reports
@@ -228,6 +231,7 @@ class Incoming(Job):
         return {
             Phase.PREPARING: limits.verify,
             Phase.USER: limits.offer,
+            Phase.SINK: limits.sink,
             Phase.DISK: limits.sink,
             Phase.VERIFYING: limits.verify,
             Phase.CLOSING: limits.close + limits.idle,
@@ -375,7 +379,7 @@ class Incoming(Job):
         if self.receiver.state is not State.MOVING or self.phase is Phase.DONE:
             return self.phase
         if any(landing.waits_for_disk for landing in self._landings.values()):
-            return Phase.DISK
+            return Phase.SINK if self.sink.is_program else Phase.DISK
         if not self.receiver.expects_data():
             return Phase.VERIFYING
         return Phase.MOVING
@@ -406,6 +410,7 @@ class Incoming(Job):
 
     def _break(self, error: SpaceblockError) -> None:
         """Stop taking data and let :meth:`run` end with ``error``."""
+        self.sink.stop()
         for stream, landing in self._landings.items():
             landing.close()
             stream.stop(error_code(error))
@@ -421,6 +426,7 @@ class Incoming(Job):
         self._landings.clear()
         self._control.stop_reading()
         self._control.send([], fin=True)
+        self.sink.stop()
         await self.when_workers_idle(lambda: self.sink.close(), self._timeouts.close)
         self.ring = Ring()
 
@@ -456,6 +462,7 @@ class Incoming(Job):
 
 _REPORTED = {
     Phase.USER: ReceiverState.USER,
+    Phase.SINK: ReceiverState.SINK,
     Phase.DISK: ReceiverState.DISK,
     Phase.VERIFYING: ReceiverState.VERIFYING,
 }

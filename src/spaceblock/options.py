@@ -6,6 +6,7 @@ import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from enum import Enum
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -19,6 +20,18 @@ Engine = Literal["native", "aioquic"]
 Conflict = Literal["rename", "skip", "overwrite", "error"]
 Durability = Literal["fsync", "none"]
 Links = Literal["skip", "copy"]
+
+
+class Discard(Enum):
+    """A place for bytes that nobody wants to keep: they are received, hashed and compared like all others."""
+
+    DISCARD = "discard"
+
+    def __repr__(self) -> str:
+        return "spaceblock.DISCARD"
+
+
+DISCARD = Discard.DISCARD
 
 
 @dataclass(frozen=True, slots=True)

@@ -696,7 +696,7 @@ async def test_items_without_bytes_do_not_pile_up_behind_a_slow_receiver(monkeyp
     count = 10_000
     items = (SpaceblockRequest(0),) * count
     async with spaceblock.listen("127.0.0.1") as listener, client_of(listener) as raw:
-        with Gate(monkeypatch, sinks.BufferSink, "begin") as gate:
+        with Gate(monkeypatch, sinks.IntoSink, "begin") as gate:
             offer = raw.offer(*items)
             receiving = (await within(anext(aiter(listener)))).accept(into=[bytearray()] * count)
             while not (await offer.control.read(AnswerPage)).last:

@@ -85,6 +85,10 @@ class FolderSink(Sink):
         with self._errors("write", self._names[item], item):
             write_all(self._open[item], data, offset - self._starts[item])
 
+    def hole(self, item: int, offset: int, length: int) -> None:
+        with self._errors("write", self._names[item], item):
+            os.ftruncate(self._open[item], offset - self._starts[item] + length)
+
     def finish(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item)

@@ -315,14 +315,8 @@ class Landing:
 
 def _fill_hole(sink: Sink, hasher: blake3, step: _Step) -> None:
     for start in range(0, step.length, len(_ZEROS)):
-        zeros = _ZEROS[: min(len(_ZEROS), step.length - start)]
-        hasher.update(zeros)
-        memory = sink.memory(step.item, step.offset + start, len(zeros))
-        if memory is None:
-            sink.write(step.item, step.offset + start, zeros)
-        else:
-            with memory:
-                memory[:] = zeros
+        hasher.update(_ZEROS[: step.length - start])
+    sink.hole(step.item, step.offset, step.length)
 
 
 _ZEROS = memoryview(bytes(65_536))

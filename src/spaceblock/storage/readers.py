@@ -248,7 +248,7 @@ def reader_of(thing: Any) -> Reader | None:
 def has_descriptor(file: Any) -> bool:
     """Whether the bytes of ``file`` are those of its descriptor: not so for, say, a compressed file."""
     try:
-        raw = file.raw if type(file) in (io.BufferedReader, io.BufferedRandom) else file
+        raw = file.raw if type(file) in _BUFFERED else file
     except ValueError:  # detached
         return False
     return type(raw) is io.FileIO
@@ -264,6 +264,9 @@ def read_error(error: Exception, what: str) -> SpaceblockError:
     if isinstance(error, SpaceblockError):
         return error
     return SourceError(f"{what} raised {type(error).__name__}: see there what went wrong")
+
+
+_BUFFERED = (io.BufferedReader, io.BufferedWriter, io.BufferedRandom)
 
 
 def _answers(file: Any, question: str, otherwise: bool = False) -> bool:

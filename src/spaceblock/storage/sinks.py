@@ -1,4 +1,4 @@
-"""What is received into: callers' buffers in place, or a folder (see :mod:`.folder`).
+"""What is received into: what the caller gives for each item (see :mod:`.targets`), or a folder (see :mod:`.folder`).
 
 A sink works in worker threads, one call per item at a time, and never on the event loop. Offsets are item-absolute;
 byte 0 of a sink's item is the start of the requested range.
@@ -7,19 +7,43 @@ byte 0 of a sink's item is the start of the requested range.
 from __future__ import annotations
 
 import abc
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 
 from ..blocks import SpaceblockRequests
 from ..errors import BufferUnfit, SpaceblockError
 from ..manifest import Manifest
-from .sources import flat
+from ..names import NameRules, Problem, local_rules
+from .targets import Target, target_of
 
 
 class Sink(abc.ABC):
     """Where the items of one transfer go."""
 
-    durable: bool
+    durable = False
     """Whether what is placed survives a loss of power."""
+
+    resumable = False
+    """Whether what is left of an item that broke off can be the beginning of another attempt."""
+
+    is_program = False
+    """Whether somebody else's program decides how fast bytes are taken, and not a disk."""
+
+    limits: NameRules = local_rules()
+    """What this sink accepts as a name, known once :meth:`name_problems` was called."""
+
+    comparable: frozenset[int] = frozenset()
+    """Of the items that :meth:`prepare` says to skip, those that may be here already, byte for byte."""
+
+    def name_problems(self, requests: SpaceblockRequests, manifest: Manifest | None) -> list[Problem]:
+        """The entries that cannot have their names here, by index; may be called again with other names.
+
+        Raises :class:`StorageError`.
+        """
+        return []
+
+    def digest(self, item: int) -> Iterator[bytes | None]:
+        """Hash what is here already of a comparable item: yields None after each portion, and at last the digest."""
+        raise AssertionError("only what is comparable is hashed")
 
     @abc.abstractmethod
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
@@ -44,6 +68,10 @@ class Sink(abc.ABC):
         """Store bytes; raises :class:`StorageError`."""
 
     @abc.abstractmethod
+    def hole(self, item: int, offset: int, length: int) -> None:
+        """Store ``length`` zero bytes, without using space for them where that can be; raises :class:`StorageError`."""
+
+    @abc.abstractmethod
     def finish(self, item: int) -> None:
         """All bytes of the item came: make them durable if that was asked for; raises :class:`StorageError`."""
 
@@ -56,54 +84,52 @@ class Sink(abc.ABC):
     def discard(self, item: int) -> None:
         """Drop what there is of an item that will not be completed."""
 
+    def stop(self) -> None:
+        """Nobody wants the bytes any more: end a write that waits for a program. Any thread may call this."""
+        return
+
     @abc.abstractmethod
     def close(self) -> None:
         """Release everything and remove what is unfinished; safe to call twice."""
 
 
-class BufferSink(Sink):
-    """Callers' writable buffers, filled in place: one for each item, exactly as long as the item's range."""
+class IntoSink(Sink):
+    """One target for each item: a writable buffer, filled in place, a binary file object, or ``DISCARD``."""
 
-    durable = False
-
-    def __init__(self, buffers: Sequence[object]) -> None:
-        self._views: list[memoryview] = []
+    def __init__(self, things: Sequence[object]) -> None:
+        self._targets: list[Target] = []
         self._starts: list[int] = []
         try:
-            for index, buffer in enumerate(buffers):
-                self._views.append(_writable(buffer, index))
+            for index, thing in enumerate(things):
+                self._targets.append(target_of(thing, index))
         except BaseException:
             self.close()
             raise
+        self.is_program = any(target.is_program for target in self._targets)
 
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
-        if len(self._views) != len(requests.items):
-            raise BufferUnfit(
-                f"{len(self._views)} buffers were given for {len(requests.items)} items: give one for each"
-            )
-        for index, (view, request) in enumerate(zip(self._views, requests.items, strict=True)):
-            if request.length is None:
-                raise BufferUnfit(f"the size of item {index} is not known yet: receive it into a folder", item=index)
-            if len(view) != request.length:
-                raise BufferUnfit(
-                    f"the buffer for item {index} has {len(view)} bytes and the item {request.length}: make them equal",
-                    item=index,
-                )
+        count, items = len(self._targets), len(requests.items)
+        if count != items:
+            raise BufferUnfit(f"into has {count} targets for {items} items: give one for each")
+        for target, request in zip(self._targets, requests.items, strict=True):
+            target.check(request)
             self._starts.append(request.start)
         return set()
 
     def memory(self, item: int, offset: int, length: int) -> memoryview | None:
-        start = offset - self._starts[item]
-        return self._views[item][start : start + length]
+        return self._targets[item].memory(offset - self._starts[item], length)
 
     def begin(self, item: int) -> None:
         return
 
     def write(self, item: int, offset: int, data: memoryview) -> None:
-        raise AssertionError("bytes for a buffer are received in place")
+        self._targets[item].write(data)
+
+    def hole(self, item: int, offset: int, length: int) -> None:
+        self._targets[item].hole(offset - self._starts[item], length)
 
     def finish(self, item: int) -> None:
-        return
+        self._targets[item].finish()
 
     def place(self, items: Sequence[int]) -> list[str | SpaceblockError]:
         return [""] * len(items)
@@ -111,22 +137,10 @@ class BufferSink(Sink):
     def discard(self, item: int) -> None:
         return
 
+    def stop(self) -> None:
+        for target in self._targets:
+            target.stop()
+
     def close(self) -> None:
-        for view in self._views:
-            view.release()
-
-
-def _writable(buffer: object, index: int) -> memoryview:
-    try:
-        view = memoryview(buffer)  # type: ignore[arg-type]
-    except TypeError:
-        raise BufferUnfit(
-            f"into[{index}] is a {type(buffer).__name__}, which is not a buffer: give a bytearray or an array",
-            item=index,
-        ) from None
-    except ValueError as error:
-        raise BufferUnfit(f"cannot fill into[{index}]: {error}; give a bytearray or an array", item=index) from error
-    if view.readonly:
-        view.release()
-        raise BufferUnfit(f"the buffer for item {index} is read-only: give a bytearray or a writable array", item=index)
-    return flat(view)
+        for target in self._targets:
+            target.close()

@@ -1,0 +1,261 @@
+"""What one item is received into, other than a folder: a buffer in place, a file object, a pipe, or nothing.
+
+A target gets its item's bytes in their order, from worker threads one at a time; only ``stop`` may be called by
+another. Byte 0 of a target is the start of the requested range. Nothing is spooled: what a program does not take yet is
+not received yet.
+"""
+
+from __future__ import annotations
+
+import abc
+import io
+import os
+import select
+import stat
+import sys
+from contextlib import suppress
+from typing import Any
+
+from ..blocks import SpaceblockRequest
+from ..errors import BufferUnfit, StorageError, storage_error
+from ..events import Phase
+from ..options import DISCARD
+from .readers import has_descriptor
+from .sources import flat
+from .waiting import CAN_WAIT, Patience, widen
+
+_ZEROS = memoryview(bytes(1_048_576))
+
+_SURE = 4_096
+"""Bytes that a pipe which is ready takes without waiting (POSIX's PIPE_BUF on Linux; others take at least 512)."""
+
+_ANEW = os.O_WRONLY | getattr(os, "O_NONBLOCK", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NOCTTY", 0)
+
+
+class Target(abc.ABC):
+    """Where one item goes; ``index`` is its place in the caller's list."""
+
+    is_program = False
+    """Whether somebody else's program or object decides how fast bytes are taken."""
+
+    def __init__(self, index: int) -> None:
+        self.index = index
+
+    def check(self, request: SpaceblockRequest) -> None:
+        """Raise :class:`BufferUnfit` if the item cannot go here."""
+        return
+
+    def memory(self, offset: int, length: int) -> memoryview | None:
+        """The memory where these bytes belong, or None if they are to be passed to :meth:`write`."""
+        return None
+
+    @abc.abstractmethod
+    def write(self, data: memoryview) -> None:
+        """Take the next bytes; raises :class:`StorageError`, and :class:`TransferCancelled` after :meth:`stop`."""
+
+    def hole(self, offset: int, length: int) -> None:
+        """Take the next bytes, which are all zero."""
+        for start in range(0, length, len(_ZEROS)):
+            self.write(_ZEROS[: length - start])
+
+    def finish(self) -> None:
+        """All bytes came; raises :class:`StorageError`."""
+        return
+
+    def stop(self) -> None:
+        """Nobody wants the item any more: end a write that waits, as far as it can be ended."""
+        return
+
+    def close(self) -> None:
+        """Give back what is held of the caller's; safe to call twice."""
+        return
+
+
+class BufferTarget(Target):
+    """A caller's writable buffer, filled in place, exactly as long as the item's range."""
+
+    def __init__(self, index: int, view: memoryview) -> None:
+        super().__init__(index)
+        self._view = view
+
+    def check(self, request: SpaceblockRequest) -> None:
+        item = self.index
+        if request.length is None:
+            raise BufferUnfit(f"the size of item {item} is not known yet: receive it into a folder or file", item=item)
+        if len(self._view) != request.length:
+            raise BufferUnfit(
+                f"the buffer for item {item} has {len(self._view)} bytes and the item {request.length}: "
+                "make them equal",
+                item=item,
+            )
+
+    def memory(self, offset: int, length: int) -> memoryview:
+        return self._view[offset : offset + length]
+
+    def write(self, data: memoryview) -> None:
+        raise AssertionError("bytes for a buffer are received in place")
+
+    def hole(self, offset: int, length: int) -> None:
+        for start in range(0, length, len(_ZEROS)):
+            size = min(len(_ZEROS), length - start)
+            self._view[offset + start : offset + start + size] = _ZEROS[:size]
+
+    def close(self) -> None:
+        self._view.release()
+
+
+class FileTarget(Target):
+    """A caller's binary file object, written to from where it stands; a hole in a plain file stays one."""
+
+    is_program = True
+
+    def __init__(self, index: int, file: Any) -> None:
+        super().__init__(index)
+        self._file = file
+        self._is_plain = has_descriptor(file) and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        self._ends_in_hole = False
+
+    def write(self, data: memoryview) -> None:
+        self._ends_in_hole = False
+        while data:
+            try:
+                count = self._file.write(data)
+            except Exception as error:
+                raise _failed(error, self.index) from error
+            if count is None and isinstance(self._file, io.RawIOBase):
+                raise StorageError(
+                    f"into[{self.index}] does not wait until it can take bytes: make it blocking", item=self.index
+                )
+            data = data[len(data) if count is None else count :]
+
+    def hole(self, offset: int, length: int) -> None:
+        try:
+            at_end = self._is_plain and self._is_at_end()
+            if at_end:
+                self._file.seek(length, os.SEEK_CUR)
+        except Exception as error:
+            raise _failed(error, self.index) from error
+        if at_end:
+            self._ends_in_hole = True
+        else:
+            super().hole(offset, length)
+
+    def finish(self) -> None:
+        try:
+            if self._ends_in_hole:
+                self._file.truncate()
+            if hasattr(self._file, "flush"):
+                self._file.flush()
+        except Exception as error:
+            raise _failed(error, self.index) from error
+
+    def _is_at_end(self) -> bool:
+        """Whether nothing lies ahead that a hole would have to replace."""
+        self._file.flush()
+        return bool(os.fstat(self._file.fileno()).st_size <= self._file.tell()) and self._file.seekable()
+
+
+class PipeTarget(Target):
+    """A pipe, terminal or socket, by a descriptor of its own; a wait for its reader can be called off."""
+
+    is_program = True
+
+    def __init__(self, index: int, file: Any) -> None:
+        super().__init__(index)
+        file.flush()
+        self._fd, self._limit = _own_descriptor(file.fileno())
+        widen(self._fd)
+        self._patience = Patience(self._fd, select.POLLOUT)
+
+    def write(self, data: memoryview) -> None:
+        while data:
+            self._patience.wait()
+            try:
+                count = os.write(self._fd, data[: self._limit])
+            except BlockingIOError:
+                continue
+            except OSError as error:
+                raise _failed(error, self.index) from error
+            data = data[count:]
+
+    def stop(self) -> None:
+        self._patience.call_off()
+
+    def close(self) -> None:
+        self._patience.close()
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+
+class NoTarget(Target):
+    """Bytes are received, hashed and compared, and then forgotten."""
+
+    def write(self, data: memoryview) -> None:
+        return
+
+    def hole(self, offset: int, length: int) -> None:
+        return
+
+
+def target_of(thing: Any, index: int) -> Target:
+    """The target for one thing of a caller's list; raises :class:`BufferUnfit` for what cannot be written to."""
+    if thing is DISCARD:
+        return NoTarget(index)
+    try:
+        view = memoryview(thing)
+    except TypeError:
+        return _file_target(thing, index)
+    except ValueError as error:
+        raise BufferUnfit(f"cannot fill into[{index}]: {error}; give a bytearray or an array", item=index) from error
+    if view.readonly:
+        view.release()
+        raise BufferUnfit(f"the buffer for item {index} is read-only: give a bytearray or a writable array", item=index)
+    return BufferTarget(index, flat(view))
+
+
+def _file_target(file: Any, index: int) -> Target:
+    if not callable(getattr(file, "write", None)):
+        raise BufferUnfit(
+            f"into[{index}] is a {type(file).__name__}, which is neither a buffer nor a file: "
+            "give a bytearray, an array, a binary file or spaceblock.DISCARD",
+            item=index,
+        )
+    if isinstance(file, io.TextIOBase):
+        raise BufferUnfit(f"into[{index}] is a text file: open it in binary mode, or give its .buffer", item=index)
+    if getattr(file, "closed", False) or not _is_writable(file):
+        raise BufferUnfit(f"into[{index}] is closed or not open for writing: open it for writing", item=index)
+    try:
+        if CAN_WAIT and has_descriptor(file) and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            return PipeTarget(index, file)
+        return FileTarget(index, file)
+    except OSError as error:
+        raise _failed(error, index) from error
+
+
+def _is_writable(file: Any) -> bool:
+    try:
+        return bool(file.writable())
+    except AttributeError:
+        return True
+
+
+def _own_descriptor(fd: int) -> tuple[int, int]:
+    """Another descriptor of a pipe, and how many bytes at a time it takes without waiting when it is ready.
+
+    A mode in which writes do not wait would be shared with every program that has the pipe, so it is opened anew.
+    """
+    if sys.platform == "linux":
+        with suppress(OSError):  # a socket cannot be opened
+            return os.open(f"/proc/self/fd/{fd}", _ANEW), sys.maxsize
+    return os.dup(fd), _SURE if sys.platform == "linux" else 512
+
+
+def _failed(error: Exception, index: int) -> StorageError:
+    if isinstance(error, OSError) and error.errno:
+        return storage_error(error, f"cannot write to into[{index}]", item=index, phase=str(Phase.MOVING))
+    return StorageError(
+        f"writing to into[{index}] raised {type(error).__name__}: see there what went wrong",
+        item=index,
+        phase=str(Phase.MOVING),
+    )
