@@ -1,0 +1,1 @@
+"""The native engine, layer by layer."""
