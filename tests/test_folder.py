@@ -15,8 +15,10 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from blake3 import blake3
 
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
+from spaceblock.display import shown
 from spaceblock.errors import (
     NameRejected,
     NoSpace,
@@ -27,7 +29,8 @@ from spaceblock.errors import (
     TargetNotWritable,
 )
 from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.names import STAGING_PREFIX
+from spaceblock.messages import NameRule, NameUnit, System
+from spaceblock.names import STAGING_PREFIX, NameRules
 from spaceblock.options import Conflict
 from spaceblock.storage.folder import FolderSink
 from support import (
@@ -43,6 +46,8 @@ from support import (
 )
 
 DATA = b"what was received"
+WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)
+APPLE = NameRules(System.APPLE, 255, NameUnit.UTF16, 1_000)
 
 
 @pytest.fixture(autouse=True)
@@ -300,11 +305,11 @@ def test_a_file_larger_than_the_system_takes_fails_that_file(target: Path) -> No
     assert tree(target) == {"b": pattern(5_000)}
 
 
-@pytest.mark.parametrize("spare", range(4))
+@pytest.mark.parametrize("spare", range(5))
 def test_without_descriptors_an_offer_is_refused_and_leaves_nothing(target: Path, spare: int) -> None:
     sink = FolderSink(target)
     with no_more_descriptors(spare):
-        if spare < 3:
+        if spare < 4:
             with pytest.raises(StorageError) as caught:
                 sink.prepare(requests_of(1), manifest_of("a/b"))
             assert caught.value.errno == errno.EMFILE
@@ -431,6 +436,99 @@ def test_the_longest_name_still_has_alternatives(target: Path) -> None:
     assert (target / other).read_bytes() == DATA
 
 
+def problems_of(target: Path, *names: str, folders: tuple[str, ...] = ()) -> dict[str, NameRule | int]:
+    """The names that a folder does not take, with the rule that each breaks."""
+    manifest = manifest_of(*names, folders=folders)
+    sink = FolderSink(target)
+    try:
+        found = sink.name_problems(requests_of(*[1] * len(names)), manifest)
+        assert all(shown(problem.reason) for problem in found)
+        return {manifest.entries[problem.entry].name: problem.rule for problem in found}
+    finally:
+        sink.close()
+
+
+def test_every_name_that_cannot_be_had_is_found_at_once(target: Path) -> None:
+    names = ["ok", "x" * 256, "a/b\0", "../c", "d", "d/e", "é" * 128, "/".join(["y" * 200] * 30)]
+    assert problems_of(target, *names) == {
+        "x" * 256: NameRule.TOO_LONG,
+        "a/b\0": NameRule.CHARACTER,
+        "../c": NameRule.NOT_RELATIVE,
+        "d": NameRule.FILE_AND_FOLDER,
+        "é" * 128: NameRule.TOO_LONG,
+        "/".join(["y" * 200] * 30): NameRule.PATH_TOO_LONG,
+    }
+    assert tree(target) == {}
+
+
+def test_what_is_no_folder_is_told_once_for_all_that_is_below(target: Path) -> None:
+    (target / "a").write_bytes(b"mine")
+    (target / "b").mkdir()
+    (target / "b" / "link").symlink_to(target)
+    assert problems_of(target, "a/x", "a/y/z", folders=("a", "a/y")) == {"a": NameRule.EXISTS}
+    assert problems_of(target, "a/x", "b/link/x", "b/x") == {"a/x": NameRule.EXISTS, "b/link/x": NameRule.EXISTS}
+    assert problems_of(target, "a") == {}, "a taken name of a file is another matter"
+
+
+@pytest.mark.parametrize(
+    ("limits", "name", "rule"),
+    [
+        (WINDOWS, "a:b", NameRule.CHARACTER),
+        (WINDOWS, "con", NameRule.RESERVED),
+        (WINDOWS, "a.", NameRule.ENDING),
+        (APPLE, "é" * 400, NameRule.TOO_LONG),
+        (APPLE, "A", NameRule.COLLISION),
+    ],
+)
+def test_the_folders_own_limits_count(
+    target: Path, monkeypatch: pytest.MonkeyPatch, limits: NameRules, name: str, rule: NameRule
+) -> None:
+    assert rule not in problems_of(target, "a", name).values() or rule is NameRule.TOO_LONG
+    monkeypatch.setattr("spaceblock.storage.folder.rules_of", lambda *_: limits)
+    assert problems_of(target, "a", name) == {name: rule}
+
+
+def test_another_name_keeps_to_the_folders_own_limit(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(
+        "spaceblock.storage.folder.rules_of", lambda *_: NameRules(System.POSIX, 12, NameUnit.BYTES, 60)
+    )
+    (target / "twelve12.txt").write_bytes(b"mine")
+    assert receive(target, "twelve12.txt") == ["twel (1).txt"]
+
+
+# What may be there already, byte for byte.
+
+
+def test_a_file_of_the_same_size_can_be_compared(target: Path) -> None:
+    (target / "same").write_bytes(DATA)
+    (target / "longer").write_bytes(DATA + b"!")
+    (target / "folder").mkdir()
+    (target / "link").symlink_to("same")
+    names = ["same", "longer", "folder", "link", "new"]
+    sink = FolderSink(target, "skip")
+    skip = sink.prepare(requests_of(*[len(DATA)] * 5), manifest_of(*names))
+    assert skip == {0, 1, 2, 3}
+    assert sink.comparable == {0}
+    *portions, digest = sink.digest(0)
+    assert digest == blake3(DATA).digest()
+    assert set(portions) <= {None}
+    (target / "same").unlink()
+    with pytest.raises(TargetMissing):
+        list(sink.digest(0))
+    sink.close()
+
+
+def test_what_is_compared_is_not_followed_through_a_link(target: Path) -> None:
+    (target / "a").write_bytes(DATA)
+    sink = FolderSink(target, "skip")
+    sink.prepare(requests_of(len(DATA)), manifest_of("a"))
+    (target / "a").rename(target / "b")
+    (target / "a").symlink_to("b")
+    with pytest.raises(StorageError):
+        list(sink.digest(0))
+    sink.close()
+
+
 # Nothing outside the target.
 
 
@@ -463,7 +561,7 @@ def test_a_folder_that_is_a_link_is_not_followed(target: Path, tmp_path: Path, o
     for name in ("a/x", "a/b/x"):
         error = refusal(target, name, on_conflict=on_conflict)
         assert isinstance(error, NameRejected)
-        assert "'a' in" in str(error)
+        assert "the folder 'a', which is a link" in str(error)
         assert "is a link" in str(error)
     assert tree(outside) == {}
 

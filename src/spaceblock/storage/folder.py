@@ -11,17 +11,22 @@ import errno
 import os
 import stat
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby
+from typing import Any
+
+from blake3 import blake3
 
 from ..blocks import SpaceblockRequests
 from ..core import write_all
-from ..display import printable
+from ..display import printable, shown
 from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
-from ..manifest import EntryKind, Manifest
-from ..names import STAGING_PREFIX, alternative, find_problems, local_rules, refusal
+from ..manifest import Entry, EntryKind, Manifest
+from ..messages import NameRule
+from ..names import STAGING_PREFIX, NameRules, Problem, alternative, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
+from .probe import rules_of
 from .sinks import Sink
 
 _ALTERNATIVES_MAX = 10_000
@@ -29,6 +34,7 @@ _ALTERNATIVES_MAX = 10_000
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
+_OLD_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0)
 
 
@@ -41,6 +47,7 @@ class FolderSink(Sink):
         self.path = os.path.abspath(os.fspath(path))
         self.durable = durability == "fsync"
         self._on_conflict = on_conflict
+        self.limits = local_rules()
         self._lock = threading.Lock()
         self._root = -1
         self._staging = -1
@@ -49,27 +56,51 @@ class FolderSink(Sink):
         self._staged: set[int] = set()
         self._names: list[str] = []
         self._starts: list[int] = []
+        self._lengths: list[int | None] = []
         self._folders: list[str] = []
 
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
+        problems = self.name_problems(requests, manifest)
+        if problems:
+            raise refusal(manifest.entries if manifest is not None else (), problems)
         self._learn(requests, manifest)
-        try:
-            self._root = os.open(self.path, _FOLDER)
-        except OSError as error:
-            raise storage_error(error, f"cannot receive into {printable(self.path)!r}", path=self.path) from error
-        except ValueError:
-            text = f"{printable(self.path)!r} is no path on this system: choose another"
-            raise TargetMissing(text, path=self.path) from None
-        skip = self._look_around()
+        skip = self._taken_names()
         self._check_space(sum(request.length or 0 for i, request in enumerate(requests.items) if i not in skip))
-        staging_name = STAGING_PREFIX + requests.uuid.hex()
-        with self._errors("create files in", self.path):
-            os.mkdir(staging_name, 0o700, dir_fd=self._root)
-            self._staging_name = staging_name
-            self._staging = os.open(staging_name, _FOLDER | _NO_FOLLOW, dir_fd=self._root)
         for name in self._folders:
             os.close(self._folder(name))
         return skip
+
+    def name_problems(self, requests: SpaceblockRequests, manifest: Manifest | None) -> list[Problem]:
+        if self._root < 0:
+            self._open_target(requests)
+            self.limits = rules_of(self._root, self._staging, self.path)
+        entries = manifest.entries if manifest is not None else ()
+        problems = find_problems(self.limits, entries)
+        known = {problem.entry for problem in problems}
+        problems += [problem for problem in self._obstructed(entries, known) if problem.entry not in known]
+        return sorted(problems, key=lambda problem: problem.entry)
+
+    def digest(self, item: int) -> Iterator[bytes | None]:
+        """Hash the file that is there under the name of an item: yields None after each portion, and at last the
+        digest; raises :class:`StorageError`."""
+        parent, _, last = self._names[item].rpartition("/")
+        with self._errors("read", self._names[item], item):
+            folder = self._existing(parent)
+            if folder is None:
+                raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
+            try:
+                fd = os.open(last, _OLD_FILE, dir_fd=folder)
+            finally:
+                os.close(folder)
+        hasher, buffer = blake3(), bytearray(_PORTION)
+        try:
+            with self._errors("read", self._names[item], item):
+                while count := os.readv(fd, [buffer]):
+                    hasher.update(memoryview(buffer)[:count])
+                    yield None
+        finally:
+            os.close(fd)
+        yield hasher.digest()
 
     def memory(self, item: int, offset: int, length: int) -> memoryview | None:
         return None
@@ -144,12 +175,9 @@ class FolderSink(Sink):
                     f"{printable(entry.name)!r} is a link or has no content: leave it out and send again",
                     name=entry.name,
                 )
-        names = _all_named(given, self._folders)
-        entries = manifest.entries if manifest is not None else ()
-        problems = find_problems(local_rules(), entries)
-        if problems:
-            raise refusal(entries, problems)
+        names = _all_named(given, self._folders, self.limits)
         self._names = names
+        self._lengths = [request.length for request in requests.items]
         self._starts = [request.start for request in requests.items]
 
     def _check_space(self, needed: int) -> None:
@@ -165,18 +193,83 @@ class FolderSink(Sink):
                 errno=errno.ENOSPC,
             )
 
-    def _look_around(self) -> set[int]:
-        """What of the names is there already: the items to skip; raises for what makes a name unusable."""
-        for parent in {self._parent(item) for item in range(len(self._names))}.union(self._folders):
-            folder = self._existing(parent)
-            if folder is not None:
-                os.close(folder)
+    def _open_target(self, requests: SpaceblockRequests) -> None:
+        """Open the folder, and make one of our own in it."""
+        try:
+            self._root = os.open(self.path, _FOLDER)
+        except OSError as error:
+            raise storage_error(error, f"cannot receive into {printable(self.path)!r}", path=self.path) from error
+        except ValueError:
+            text = f"{printable(self.path)!r} is no path on this system: choose another"
+            raise TargetMissing(text, path=self.path) from None
+        staging_name = STAGING_PREFIX + requests.uuid.hex()
+        with self._errors("create files in", self.path):
+            os.mkdir(staging_name, 0o700, dir_fd=self._root)
+            self._staging_name = staging_name
+            self._staging = os.open(staging_name, _FOLDER | _NO_FOLLOW, dir_fd=self._root)
+
+    def _obstructed(self, entries: Sequence[Entry], known: Container[int]) -> Iterator[Problem]:
+        """Entries whose folders are here something else than folders; where an entry names the folder, that one alone.
+
+        Entries that are ``known`` to have no usable name are not looked for.
+        """
+        named = {entry.name for entry in entries if entry.kind is EntryKind.FOLDER}
+        found: dict[str, tuple[str, str] | None] = {"": None}
+        for index, entry in enumerate(entries):
+            if index in known:
+                continue
+            is_folder = entry.kind is EntryKind.FOLDER
+            folder = entry.name if is_folder else entry.name.rpartition("/")[0]
+            if folder not in found:
+                found[folder] = self._obstacle(folder)
+            obstacle = found[folder]
+            if obstacle is None or (folder in named and not is_folder):
+                continue
+            name, kind = obstacle
+            if name not in named or name == folder:
+                yield Problem(
+                    index, NameRule.EXISTS, f"needs the folder {shown(name)}, which is {kind} on the receiver's side"
+                )
+
+    def _obstacle(self, name: str) -> tuple[str, str] | None:
+        """What is in the way of the folder ``name``: its name and kind."""
+        try:
+            folder = self._existing(name)
+        except _NotAFolder as error:
+            return error.folder, error.kind
+        if folder is not None:
+            os.close(folder)
+        return None
+
+    def _taken_names(self) -> set[int]:
+        """The items to skip because their names are taken; raises :class:`TargetExists` where that is an error."""
         if self._on_conflict not in ("skip", "error"):
             return set()
-        there = {item for item, name in enumerate(self._names) if self._exists(name)}
-        if there and self._on_conflict == "error":
-            raise self._taken(min(there))
-        return there
+        taken = {}
+        for parent, group in groupby(sorted(range(len(self._names)), key=self._parent), key=self._parent):
+            folder = self._existing(parent)
+            if folder is not None:
+                try:
+                    found = {item: self._status(item, folder) for item in group}
+                finally:
+                    os.close(folder)
+                taken.update({item: status for item, status in found.items() if status is not None})
+        if taken and self._on_conflict == "error":
+            raise self._taken(min(taken))
+        self.comparable = frozenset(
+            item
+            for item, status in taken.items()
+            if stat.S_ISREG(status.st_mode) and status.st_size == self._lengths[item]
+        )
+        return set(taken)
+
+    def _status(self, item: int, folder: int) -> os.stat_result | None:
+        """What is there under the name of ``item``, or None."""
+        try:
+            with self._errors("look at", self._names[item], item):
+                return os.lstat(self._names[item].rpartition("/")[2], dir_fd=folder)
+        except TargetMissing:
+            return None
 
     def _place_into(self, parent: str, items: Sequence[int]) -> dict[int, str | SpaceblockError]:
         """Place items of one folder, which is flushed once for them all."""
@@ -201,7 +294,7 @@ class FolderSink(Sink):
     def _place(self, item: int, folder: int) -> str:
         wanted = self._names[item]
         for number in range(_ALTERNATIVES_MAX):
-            name = wanted if number == 0 else alternative(wanted, number, local_rules())
+            name = wanted if number == 0 else alternative(wanted, number, self.limits)
             if self._try_place(item, folder, name.rpartition("/")[2]):
                 with self._lock:
                     self._staged.discard(item)
@@ -256,58 +349,42 @@ class FolderSink(Sink):
         """A descriptor of the folder ``name`` below the target, made if missing; no part of it may be a link."""
         with self._errors("create the folder", name or self.path):
             fd = os.dup(self._root)
-            for part in name.split("/") if name else ():
+            for depth, part in enumerate(name.split("/") if name else ()):
                 try:
                     with suppress(FileExistsError):
                         os.mkdir(part, dir_fd=fd)
                         if self.durable:
                             os.fsync(fd)
-                    inner = self._enter(part, fd, name)
+                    inner = self._enter(name, depth, fd)
                 finally:
                     os.close(fd)
                 fd = inner
         return fd
 
-    def _enter(self, part: str, fd: int, name: str) -> int:
+    def _enter(self, name: str, depth: int, fd: int) -> int:
+        """A descriptor of the part of ``name`` at ``depth``, which is in the folder ``fd``."""
+        parts = name.split("/")
         try:
-            return os.open(part, _FOLDER | _NO_FOLLOW, dir_fd=fd)
+            return os.open(parts[depth], _FOLDER | _NO_FOLLOW, dir_fd=fd)
         except OSError as error:
             if error.errno not in (errno.ELOOP, errno.ENOTDIR):
                 raise
-            kind = "a link" if stat.S_ISLNK(os.lstat(part, dir_fd=fd).st_mode) else "not a folder"
-            raise NameRejected(
-                f"{printable(part)!r} in {printable(name)!r} is {kind} on the receiver's side: "
-                "move it away or receive into another folder",
-                name=name,
-            ) from None
+            kind = "a link" if stat.S_ISLNK(os.lstat(parts[depth], dir_fd=fd).st_mode) else "not a folder"
+            raise _NotAFolder(name, "/".join(parts[: depth + 1]), kind) from None
 
     def _existing(self, name: str) -> int | None:
         """A descriptor of the folder ``name`` below the target, or None; no part of it may be a link."""
         with self._errors("look into the folder", name or self.path):
             fd = os.dup(self._root)
-            for part in name.split("/") if name else ():
+            for depth in range(name.count("/") + 1 if name else 0):
                 try:
-                    inner = self._enter(part, fd, name)
+                    inner = self._enter(name, depth, fd)
                 except FileNotFoundError:
                     return None
                 finally:
                     os.close(fd)
                 fd = inner
             return fd
-
-    def _exists(self, name: str) -> bool:
-        parent, _, last = name.rpartition("/")
-        folder = self._existing(parent)
-        if folder is None:
-            return False
-        try:
-            with self._errors("look at", name):
-                os.lstat(last, dir_fd=folder)
-        except TargetMissing:
-            return False
-        finally:
-            os.close(folder)
-        return True
 
     @contextmanager
     def _errors(self, action: str, name: str, item: int | None = None) -> Iterator[None]:
@@ -317,13 +394,36 @@ class FolderSink(Sink):
             raise
         except OSError as error:
             path = name if os.path.isabs(name) else None
-            what = f"cannot {action} {printable(name)!r}"
+            if error.errno in _NAME_ERRORS and item is not None:
+                raise NameRejected(
+                    f"the name {shown(name)} cannot be had on the receiver's disk ({os.strerror(error.errno)}): "
+                    "rename it on the sending side and send again",
+                    item=item,
+                    name=name,
+                    errno=error.errno,
+                ) from error
+            what = f"cannot {action} {shown(name)}"
             raise storage_error(error, what, item=item, name=name, path=path) from error
 
 
-def _all_named(given: Sequence[str | None], folders: Sequence[str]) -> list[str]:
+class _NotAFolder(NameRejected):
+    """Something else than a folder is where one is needed for ``name``."""
+
+    def __init__(self, name: str, folder: str, kind: str) -> None:
+        self.folder, self.kind = folder, kind
+        super().__init__(
+            f"the name {shown(name)} needs the folder {shown(folder)}, which is {kind} on the receiver's side: "
+            "move that away or receive into another folder",
+            name=name,
+        )
+
+    def __reduce__(self) -> tuple[Any, ...]:
+        return NameRejected, (self.message,)
+
+
+def _all_named(given: Sequence[str | None], folders: Sequence[str], limits: NameRules) -> list[str]:
     """The items' names; those without one get one that no other item or folder of the transfer has."""
-    fold = local_rules().fold
+    fold = limits.fold
     taken = {fold(name.partition("/")[0]) for name in (*given, *folders) if name is not None}
     names = []
     for item, name in enumerate(given):
@@ -334,4 +434,6 @@ def _all_named(given: Sequence[str | None], folders: Sequence[str]) -> list[str]
     return names
 
 
+_NAME_ERRORS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
+_PORTION = 1_048_576
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
