@@ -40,6 +40,27 @@ sanitize: .venv/built .venv/instrument
 		PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
 		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py tests/test_deframer.py tests/native
 
+# Inputs made up for every decoder (docs/fuzzing.md): FUZZ_SECONDS in all. With FUZZ_CHECKED=1 on modules that have the
+# sanitizers' checks compiled in, and count where they go, so that what reaches new places is found.
+FUZZ_SECONDS ?= 60
+FUZZ_CHECKED ?= 0
+FUZZ_OPTIONS ?=
+FUZZED := build/fuzz
+
+.PHONY: fuzz
+
+fuzz: .venv/built .venv/instrument
+ifeq ($(FUZZ_CHECKED),1)
+	SPACEBLOCK_SANITIZE=1 CFLAGS=-fsanitize-coverage=trace-pc \
+		$(BIN)/python setup.py -q build --build-base $(FUZZED) --build-lib $(FUZZED)/lib
+	cc -O2 -shared -fPIC -o $(FUZZED)/counters.so fuzz/counters.c
+	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
+		FUZZ_COUNTERS=$(FUZZED)/counters.so PYTHONPATH=$(FUZZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
+		$(BIN)/python -m fuzz run --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)
+else
+	$(BIN)/python -m fuzz run --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)
+endif
+
 coverage: .venv/built .venv/instrument
 	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib
 	cp $(TRACED)/lib/spaceblock/_fastblock*.so src/spaceblock/
