@@ -309,7 +309,7 @@ def test_codes_from_the_future_are_kept() -> None:
         (MessageType.MANIFEST, "01 00 01 01 02 01 61 5000", "more than permission bits"),
         (MessageType.MANIFEST, "01 00 01 01 04 01 61 00 bb9aca00", "a second or more"),
         (MessageType.MANIFEST, "01 00 01 01 00 01 ff", "codec can't decode"),
-        (MessageType.ANSWER, "01 00 01 03" + "00" * 40, "3 is not a valid VerdictKind"),
+        (MessageType.ANSWER, "01 00 01 04" + "00" * 40, "4 is not a valid VerdictKind"),
         (MessageType.NAME_PROBLEMS, "00 00 00 00 01 02 00 00 00", "announces 2 elements"),
         (MessageType.AMEND, "01 01 00 00 00", "name is empty"),
         (MessageType.HAVE_REPLY, "00 02", "flags 0x2"),

@@ -85,6 +85,9 @@ DATA_STREAMS = 2
 DATA_STREAMS_MAX = 64
 """Data streams that a peer may open for one transfer at once."""
 
+NAME_ROUNDS = 3
+"""How often a receiver asks for other names in one transfer, and how often a person is asked for the same one."""
+
 CONTROL_BACKLOG = 262_144
 """Bytes of control messages queued before their maker waits: a list of a million items is made as it is sent."""
 

@@ -6,8 +6,8 @@ and nothing more: whether its name can be used on this system is decided by :mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from dataclasses import dataclass, field
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -67,6 +67,14 @@ class Manifest:
             return cls(tuple(entries), items)
         except LocalProtocolError as error:
             raise RemoteProtocolError(f"the peer's manifest contradicts itself: {error}") from error
+
+    def renamed(self, names: Mapping[int, str]) -> Manifest:
+        """The same entries, some with other names, by index; raises :class:`LocalProtocolError` for two that are
+        equal."""
+        entries = list(self.entries)
+        for index, name in names.items():
+            entries[index] = replace(entries[index], name=name)
+        return Manifest(tuple(entries), self.items)
 
     def entry_of(self, item: int) -> Entry | None:
         """The entry that names ``item``, or ``None`` for an unnamed one."""

@@ -10,7 +10,7 @@ Messages that come in pages are defined in :mod:`spaceblock.pages` and exported 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import ClassVar
@@ -28,11 +28,13 @@ from .pages import (
     Verdict,
     VerdictKind,
     VerifiedPage,
+    pages_of,
     pages_of_answer,
     pages_of_manifest,
     pages_of_requests,
     pages_of_verified,
     read_page_head,
+    text_room,
     write_page_head,
 )
 from .wire import (
@@ -89,8 +91,10 @@ __all__ = [
     "VerifiedPage",
     "decode_message",
     "encode_stream_header",
+    "pages_of_amend",
     "pages_of_answer",
     "pages_of_manifest",
+    "pages_of_name_problems",
     "pages_of_requests",
     "pages_of_verified",
 ]
@@ -110,6 +114,7 @@ class Feature(IntFlag):
     QUERY = 4
     FETCH = 8
     RENAME = 16
+    COMPARE = 32
 
 
 class System(IntEnum):
@@ -272,6 +277,14 @@ class NameProblems(Message):
         return cls(*limits, last, tuple(problems))
 
 
+def pages_of_name_problems(
+    limits: tuple[int, NameUnit, int, int], problems: Sequence[NameProblem]
+) -> Iterator[NameProblems]:
+    """Split the problems into messages, each with the ``limits`` of name, unit, path and suffix."""
+    for last, _, page in pages_of(problems, lambda problem: _PROBLEM_ROOM + min(text_room(problem.text), TEXT_MAX)):
+        yield NameProblems(*limits, last, page)
+
+
 @dataclass(frozen=True, slots=True)
 class Amendment:
     """Another name for the entry with index ``entry``."""
@@ -301,6 +314,12 @@ class Amend(Message):
         count = reader.count(3)
         amendments = [Amendment(reader.uint(), check_name(reader.string(NAME_MAX))) for _ in range(count)]
         return cls(last, tuple(amendments))
+
+
+def pages_of_amend(amendments: Sequence[Amendment]) -> Iterator[Amend]:
+    """Split the other names into messages; one empty page if there are none."""
+    for last, _, page in pages_of(amendments, lambda amendment: _AMENDMENT_ROOM + text_room(amendment.name)):
+        yield Amend(last, page)
 
 
 @dataclass(frozen=True, slots=True)
@@ -591,6 +610,10 @@ def _check_hole(offset: int, length: int) -> None:
         raise ValueError("a hole has no length")
     check_span(offset, length)
 
+
+# Bounds on encoded bytes beside the texts, with 8 for each integer.
+_PROBLEM_ROOM = 3 * 8
+_AMENDMENT_ROOM = 2 * 8
 
 _READERS: dict[int, Callable[[Reader], Message]] = {
     cls.TYPE: cls._read

@@ -36,6 +36,8 @@ from .wire import (
 MODE_MAX = 0o7777
 """Permission bits of an entry's mode; the file's kind is not among them."""
 
+_T = TypeVar("_T")
+
 
 class VerdictKind(IntEnum):
     """What the receiver wants of an item."""
@@ -43,6 +45,7 @@ class VerdictKind(IntEnum):
     ALL = 0
     SKIP = 1
     HAVE = 2
+    COMPARE = 3
 
 
 class OutcomeKind(IntEnum):
@@ -114,7 +117,8 @@ class ManifestPage(Message):
 
 @dataclass(frozen=True, slots=True)
 class Verdict:
-    """What the receiver wants of one item; for ``HAVE``, it has the bytes up to ``offset`` and they have ``digest``."""
+    """What the receiver wants of one item: for ``COMPARE`` the sender's digest alone; for ``HAVE``, it has the bytes up
+    to ``offset`` and they have ``digest``."""
 
     kind: VerdictKind
     offset: int = 0
@@ -187,26 +191,43 @@ class VerifiedPage(Message):
 
 def pages_of_requests(requests: SpaceblockRequests, manifest_follows: bool) -> Iterator[RequestsPage]:
     """Split the items of a transfer into messages; one empty page if there are none."""
-    for last, first, items in _pages(requests.items, lambda _: _REQUEST_ROOM):
+    for last, first, items in pages_of(requests.items, lambda _: _REQUEST_ROOM):
         yield RequestsPage(requests.uuid, last, last and manifest_follows, requests.block_size, first, items)
 
 
 def pages_of_manifest(entries: Sequence[Entry]) -> Iterator[ManifestPage]:
     """Split a manifest's entries into messages; one empty page if there are none."""
-    for last, first, page in _pages(entries, _entry_room):
+    for last, first, page in pages_of(entries, _entry_room):
         yield ManifestPage(last, first, page)
 
 
 def pages_of_answer(verdicts: Sequence[Verdict]) -> Iterator[AnswerPage]:
     """Split the verdicts of all items into messages; one empty page if there are none."""
-    for last, first, page in _pages(verdicts, lambda _: _VERDICT_ROOM):
+    for last, first, page in pages_of(verdicts, lambda _: _VERDICT_ROOM):
         yield AnswerPage(last, first, page)
 
 
 def pages_of_verified(outcomes: Sequence[Outcome]) -> Iterator[VerifiedPage]:
     """Split the outcomes of all items into messages; one empty page if there are none."""
-    for last, first, page in _pages(outcomes, _outcome_room):
+    for last, first, page in pages_of(outcomes, _outcome_room):
         yield VerifiedPage(last, first, page)
+
+
+def pages_of(values: Sequence[_T], room: Callable[[_T], int]) -> Iterator[tuple[bool, int, tuple[_T, ...]]]:
+    """Cut ``values`` where a page is full; yields whether it is the last one, its first index, and its values."""
+    first, used = 0, 0
+    for index, value in enumerate(values):
+        need = room(value)
+        if used + need > _PAGE_ROOM and index > first:
+            yield False, first, tuple(values[first:index])
+            first, used = index, 0
+        used += need
+    yield True, first, tuple(values[first:])
+
+
+def text_room(text: str) -> int:
+    """A bound on the bytes of ``text``."""
+    return len(text) if text.isascii() else 4 * len(text)
 
 
 def write_page_head(out: Writer, first: int, values: _Sized) -> None:
@@ -223,8 +244,6 @@ def read_page_head(reader: Reader, smallest: int) -> tuple[int, int]:
     check_span(first, count)
     return first, count
 
-
-_T = TypeVar("_T")
 
 _LAST = 1
 _MANIFEST_FOLLOWS = 2
@@ -257,35 +276,19 @@ _OUTCOME_ROOM = 1 + DIGEST_SIZE + 8 + 4
 
 _FULL = Full()
 _VERIFIED = OutcomeKind.VERIFIED.value
-_PLAIN_VERDICTS = {kind.value: Verdict(kind) for kind in (VerdictKind.ALL, VerdictKind.SKIP)}
+_PLAIN_VERDICTS = {kind.value: Verdict(kind) for kind in VerdictKind if kind is not VerdictKind.HAVE}
 
 
 class _Sized(Protocol):
     def __len__(self) -> int: ...
 
 
-def _pages(values: Sequence[_T], room: Callable[[_T], int]) -> Iterator[tuple[bool, int, tuple[_T, ...]]]:
-    """Cut ``values`` where a page is full; yields whether it is the last one, its first index, and its values."""
-    first, used = 0, 0
-    for index, value in enumerate(values):
-        need = room(value)
-        if used + need > _PAGE_ROOM and index > first:
-            yield False, first, tuple(values[first:index])
-            first, used = index, 0
-        used += need
-    yield True, first, tuple(values[first:])
-
-
-def _text_room(text: str) -> int:
-    return len(text) if text.isascii() else 4 * len(text)
-
-
 def _entry_room(entry: Entry) -> int:
-    return _ENTRY_ROOM + _text_room(entry.name) + _text_room(entry.target or "")
+    return _ENTRY_ROOM + text_room(entry.name) + text_room(entry.target or "")
 
 
 def _outcome_room(outcome: Outcome) -> int:
-    return _OUTCOME_ROOM + _text_room(outcome.name)
+    return _OUTCOME_ROOM + text_room(outcome.name)
 
 
 def _page_flags(last: bool, manifest_follows: bool) -> int:

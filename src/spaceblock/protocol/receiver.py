@@ -4,13 +4,15 @@
 state     the peer may send                       this side may do                               next
 ========= ======================================= ============================================== =================
 READING   Requests pages, Manifest pages, Error   fail                                           OFFERED, FAILED
-OFFERED   Error                                   accept, fail                                   MOVING, FAILED
+OFFERED   Error; Amend pages where it was asked   ask_for_names, accept, fail                    MOVING, FAILED
 MOVING    ItemDigest, Error; on data streams:     report, item_stored, item_placed, item_failed, VERIFIED, FAILED
           blocks, ItemEnd, ItemAbort              fail
 VERIFIED  Done, Error; of items that failed here  (Verified is queued)                           DONE
           also what MOVING allows
 DONE, FAILED: nothing more is done
 ========= ======================================= ============================================== =================
+
+An item that is only compared is ENDED from the start: it is PLACED where both digests are equal, else SKIPPED.
 
 Each item goes its own way: WAITING, MOVING (its blocks ride one stream, in ascending offsets), ENDED (all bytes came),
 STORED (all bytes are written and hashed), AGREED (both digests are equal), and at last PLACED, SKIPPED or FAILED. When
@@ -34,23 +36,27 @@ from ..errors import (
     IntegrityError,
     LimitExceeded,
     RemoteProtocolError,
+    LocalProtocolError,
     SourceError,
     SpaceblockError,
     TransferCancelled,
     error_code,
 )
-from ..limits import PHASE_MAX, TEXT_MAX, Limits
+from ..limits import NAME_ROUNDS, PHASE_MAX, TEXT_MAX, Limits
 from ..manifest import Entry, Manifest
 from ..messages import (
     Done,
+    Amend,
     Error,
     ItemAbort,
+    Feature,
     ItemDigest,
     ItemEnd,
     ItemFailed,
     ManifestPage,
     Message,
     Outcome,
+    NameProblem,
     OutcomeKind,
     Progress,
     RequestsPage,
@@ -58,11 +64,13 @@ from ..messages import (
     VerdictKind,
     pages_of_answer,
     pages_of_verified,
+    pages_of_name_problems,
 )
 from ..messages import (
     ReceiverState as Reported,
 )
 from .sender import cut, error_message, remote_error
+from ..names import NameRules, Problem
 
 
 class State(Enum):
@@ -96,6 +104,14 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True)
+class Amended:
+    """The sender answered :meth:`Receiver.ask_for_names`; ``changed`` says whether it gave any other name."""
+
+    manifest: Manifest
+    changed: bool
+
+
 class ItemAgreed:
     """Both digests of this item are equal: put it into place."""
 
@@ -130,7 +146,7 @@ class Failed:
     error: SpaceblockError
 
 
-ReceiverEvent = Offered | ItemAgreed | ItemLost | Settled | Finished | Failed
+ReceiverEvent = Offered | Amended | ItemAgreed | ItemLost | Settled | Finished | Failed
 
 
 @dataclass(slots=True)
@@ -159,9 +175,12 @@ class _Reading:
 class Receiver:
     """One incoming transfer. Call :meth:`receive_message` for what arrives on the control stream and the ``block``,
     ``item_end``, ``item_abort`` and ``stream_ended`` family for data streams; after every call, act on the events, send
-    :meth:`messages_to_send` and, when ``ends_stream`` is true, finish the control stream."""
+    :meth:`messages_to_send` and, when ``ends_stream`` is true, finish the control stream.
 
-    def __init__(self, limits: Limits) -> None:
+    ``features`` are those that both sides announced.
+    """
+
+    def __init__(self, limits: Limits, features: Feature = Feature.NONE) -> None:
         self.state = State.READING
         self.ends_stream = False
         self.received = 0
@@ -169,6 +188,13 @@ class Receiver:
         self.durable = 0
         self._limits = limits
         self._reading = _Reading()
+        self._features = features
+        self._manifest: Manifest | None = None
+        self._amendments: dict[int, str] | None = None
+        self._amend_payload = 0
+        self._name_rounds = 0
+        self._compared: set[int] = set()
+        self._found: dict[int, str] = {}
         self._queue: list[Message] = []
         self._requests = SpaceblockRequests(b"", 0, ())
         self._status = bytearray()
@@ -192,6 +218,8 @@ class Receiver:
         if self.state is State.READING:
             return self._read_offer(message, payload_size)
         if isinstance(message, ItemDigest) and self.state in (State.MOVING, State.VERIFIED):
+        if isinstance(message, Amend) and self.state is State.OFFERED:
+            return self._receive_amend(message, payload_size)
             return self._receive_digest(message)
         if isinstance(message, Done) and self.state is State.VERIFIED:
             self.state = State.DONE
@@ -211,12 +239,36 @@ class Receiver:
 
     # What this side decides.
 
-    def accept(self, skip: Iterable[int] = ()) -> list[ReceiverEvent]:
-        """Take the offer, but for the items in ``skip``."""
+    def may(self, feature: Feature) -> bool:
+        """Whether both sides announced ``feature``."""
+        return bool(self._features & feature)
+
+    @property
+    def may_ask_for_names(self) -> bool:
+        """Whether the sender can still be asked for other names."""
+        return self.may(Feature.RENAME) and self._name_rounds < NAME_ROUNDS
+
+    def ask_for_names(self, limits: NameRules, problems: Iterable[Problem]) -> None:
+        """Ask the sender for other names, of which :class:`Amended` tells."""
+        self._expect(State.OFFERED)
+        assert self.may_ask_for_names
+        self._name_rounds += 1
+        self._amendments = {}
+        told = [NameProblem(problem.entry, problem.rule, cut(problem.reason, TEXT_MAX)) for problem in problems]
+        of_target = (limits.name_limit, limits.name_unit, limits.path_limit, limits.suffix_limit)
+        self._queue.extend(pages_of_name_problems(of_target, told))
+
+    def accept(self, skip: Iterable[int] = (), compare: Iterable[int] = ()) -> list[ReceiverEvent]:
+        """Take the offer, but for the items in ``skip``; of those in ``compare`` the sender's digest alone."""
         self._expect(State.OFFERED)
         self.state = State.MOVING
         verdicts = [Verdict(VerdictKind.ALL)] * len(self._requests.items)
         for item in skip:
+        for item in compare:
+            verdicts[item] = Verdict(VerdictKind.COMPARE)
+            self._status[item] = Status.ENDED
+            self._to_come -= 1
+            self._compared.add(item)
             verdicts[item] = Verdict(VerdictKind.SKIP)
             self._settle(item, Status.SKIPPED, Outcome(OutcomeKind.SKIPPED))
         self._queue.extend(pages_of_answer(verdicts))
@@ -231,6 +283,15 @@ class Receiver:
         return self._compare(item)
 
     def item_placed(self, item: int, name: str, durable: bool) -> list[ReceiverEvent]:
+    def item_found(self, item: int, digest: bytes, name: str) -> list[ReceiverEvent]:
+        """What is here of an item that is only compared, under ``name``, has ``digest``."""
+        if self._status[item] != Status.ENDED or self.state is not State.MOVING:
+            return []
+        self._status[item] = Status.STORED
+        self._mine[item] = (self._requests.items[item].length or 0, digest)
+        self._found[item] = name
+        return self._compare(item)
+
         """An AGREED item is where it belongs, under ``name`` (empty: in a buffer)."""
         if self._status[item] != Status.AGREED or self.state is not State.MOVING:
             return []
@@ -323,7 +384,7 @@ class Receiver:
         status = self._asked_for(item)
         if status is Status.FAILED:
             return []
-        if status not in (Status.WAITING, Status.MOVING):
+        if status not in (Status.WAITING, Status.MOVING) and not self._awaits_digest(item):
             raise RemoteProtocolError(f"the sender gave up item {item} after its end")
         if status is Status.MOVING and self._moving[item].stream != stream:
             raise RemoteProtocolError(f"the sender gave up item {item}, which is not moving on that stream")
@@ -359,6 +420,10 @@ class Receiver:
 
     def _read_offer(self, message: Message, payload_size: int) -> list[ReceiverEvent]:
         reading = self._reading
+    def compared(self, item: int) -> bool:
+        """Whether ``item`` was not to travel, but to be compared with what is here."""
+        return item in self._compared
+
         reading.payload += payload_size
         if reading.payload > self._limits.manifest_bytes:
             raise LimitExceeded("the offer's list of items is longer than the receiver takes: send fewer at a time")
@@ -416,8 +481,32 @@ class Receiver:
         if self.state in (State.DONE, State.FAILED):
             return []
         self.state = State.FAILED
+        self._manifest = manifest
         self.ends_stream = True
         return [Failed(error)]
+    def _receive_amend(self, message: Amend, payload_size: int) -> list[ReceiverEvent]:
+        names = self._amendments
+        if names is None or self._manifest is None:
+            raise RemoteProtocolError("the sender sent other names, which nobody asked for")
+        self._amend_payload += payload_size
+        if self._amend_payload > self._limits.manifest_bytes:
+            raise LimitExceeded("the sender's other names are longer than the receiver takes: send fewer at a time")
+        for amendment in message.amendments:
+            if amendment.entry >= len(self._manifest.entries) or amendment.entry in names:
+                raise RemoteProtocolError(
+                    f"the sender named entry {amendment.entry}, which does not exist or was named before"
+                )
+            names[amendment.entry] = amendment.name
+        if not message.last:
+            return []
+        self._amendments = None
+        before = self._manifest
+        try:
+            self._manifest = before.renamed(names)
+        except LocalProtocolError as error:
+            raise RemoteProtocolError(f"the sender's other names contradict each other: {error}") from error
+        return [Amended(self._manifest, self._manifest != before)]
+
 
     def _receive_digest(self, message: ItemDigest) -> list[ReceiverEvent]:
         item = message.item
@@ -448,6 +537,8 @@ class Receiver:
             raise RemoteProtocolError(f"the sender began item {item} on a stream before the end of item {other}")
         request = self._requests.items[item]
         moving = self._moving[item] = _Moving(stream, request.start, request.start, request.stop)
+        if item in self._compared:
+            return self._settle_compared(item, equal=(theirs.size, theirs.digest) == (size, digest))
         self._status[item] = Status.MOVING
         return moving
 
@@ -456,6 +547,19 @@ class Receiver:
         self._mine.pop(item, None)
         self._theirs.pop(item, None)
         self._errors[item] = error
+    def _settle_compared(self, item: int, *, equal: bool) -> list[ReceiverEvent]:
+        size, digest = self._mine.pop(item)
+        name = self._found.pop(item)
+        del self._theirs[item]
+        if equal:
+            self._settle(item, Status.PLACED, Outcome(OutcomeKind.VERIFIED, digest, size, name))
+        else:
+            self._settle(item, Status.SKIPPED, Outcome(OutcomeKind.SKIPPED))
+        return self._check_settled()
+
+    def _awaits_digest(self, item: int) -> bool:
+        return item in self._compared and self._status[item] in (Status.ENDED, Status.STORED) and item not in self._theirs
+
         self._settle(item, Status.FAILED, Outcome(OutcomeKind.FAILED, code=error_code(error)))
         return [ItemLost(item, error), *self._check_settled()]
 
@@ -469,6 +573,7 @@ class Receiver:
             self._to_come -= 1
         self._status[item] = status
         self._outcomes[item] = outcome
+        self._found.pop(item, None)
         self._left -= 1
 
     def _check_settled(self) -> list[ReceiverEvent]:

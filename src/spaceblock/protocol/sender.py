@@ -3,7 +3,8 @@
 =========== ============================== ============================================= ===========
 state       the peer may send              this side may do                              next
 =========== ============================== ============================================= ===========
-OFFERED     Answer pages, Progress, Error  fail                                          MOVING, FAILED
+OFFERED     Answer pages, Progress, Error, amend, once for each list of NameProblems;    MOVING, FAILED
+            NameProblems pages             fail
 MOVING      Progress, ItemFailed,          item_sent, item_aborted, fail                 VERIFIED, FAILED
             Verified pages, Error
 VERIFIED    nothing                        (Done is queued)
@@ -16,7 +17,7 @@ No outcome is believed that this side's own digest does not bear out.
 
 from __future__ import annotations
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from enum import Enum, auto
 
@@ -30,25 +31,31 @@ from ..errors import (
     error_code,
     error_from_wire,
 )
-from ..limits import PHASE_MAX, TEXT_MAX
+from ..limits import NAME_ROUNDS, PHASE_MAX, TEXT_MAX
 from ..manifest import Manifest
 from ..messages import (
+    Amendment,
     AnswerPage,
     Done,
     Error,
+    Feature,
     ItemAbort,
     ItemDigest,
     ItemFailed,
     Message,
+    NameProblems,
     Outcome,
     OutcomeKind,
     Progress,
+    System,
     Verdict,
     VerdictKind,
     VerifiedPage,
+    pages_of_amend,
     pages_of_manifest,
     pages_of_requests,
 )
+from ..names import NameRules, Problem
 
 
 class SenderState(Enum):
@@ -60,9 +67,19 @@ class SenderState(Enum):
 
 @dataclass(frozen=True, slots=True)
 class Answered:
-    """The receiver's answer is whole: ``wanted`` are the items to send, in order."""
+    """The receiver's answer is whole: ``wanted`` are the items to send, in order; of those in ``compared`` it wants the
+    digest alone."""
 
     wanted: tuple[int, ...]
+    compared: tuple[int, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NamesRefused:
+    """The receiver cannot use some names: find others within ``limits`` and call :meth:`Sender.amend`."""
+
+    limits: NameRules
+    problems: tuple[Problem, ...]
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,16 +112,30 @@ class Failed:
     error: SpaceblockError
 
 
-SenderEvent = Answered | Reported | ItemRefused | Completed | Failed
+SenderEvent = Answered | NamesRefused | Reported | ItemRefused | Completed | Failed
 
 
 class Sender:
     """One outgoing transfer. Call :meth:`offer` once, then :meth:`receive_message` for each message that arrives;
-    after every call, send :meth:`messages_to_send` and, when ``ends_stream`` is true, finish the control stream."""
+    after every call, send :meth:`messages_to_send` and, when ``ends_stream`` is true, finish the control stream.
 
-    def __init__(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
+    ``features`` are those that both sides announced, ``system`` is the receiver's.
+    """
+
+    def __init__(
+        self,
+        requests: SpaceblockRequests,
+        manifest: Manifest | None,
+        features: Feature = Feature.NONE,
+        system: System = System.UNKNOWN,
+    ) -> None:
         self.requests = requests
         self.manifest = manifest
+        self._features = features
+        self._system = system
+        self._problems: dict[int, Problem] = {}
+        self._name_rounds = 0
+        self._must_amend = False
         self.state = SenderState.OFFERED
         self.ends_stream = False
         self._queue: list[Message] = []
@@ -121,6 +152,19 @@ class Sender:
         if self.manifest is not None:
             yield from pages_of_manifest(self.manifest.entries)
 
+    def amend(self, names: Mapping[int, str]) -> None:
+        """Answer :class:`NamesRefused` with other names for some entries, by index; harmless if the transfer ended.
+
+        Raises :class:`LocalProtocolError` for names of which two are equal.
+        """
+        if self.state is not SenderState.OFFERED:
+            return
+        assert self._must_amend
+        assert self.manifest is not None
+        self.manifest = self.manifest.renamed(names)
+        self._must_amend = False
+        self._queue.extend(pages_of_amend([Amendment(entry, name) for entry, name in sorted(names.items())]))
+
     def messages_to_send(self) -> list[Message]:
         """Take what is queued for the control stream."""
         queue, self._queue = self._queue, []
@@ -136,8 +180,11 @@ class Sender:
             return []
         if isinstance(message, Progress):
             return [Reported(message)]
-        if isinstance(message, AnswerPage) and self.state is SenderState.OFFERED:
-            return self._receive_answer(message)
+        if self.state is SenderState.OFFERED and not self._must_amend:
+            if isinstance(message, AnswerPage) and not self._problems:
+                return self._receive_answer(message)
+            if isinstance(message, NameProblems) and not self._verdicts:
+                return self._receive_problems(message)
         if isinstance(message, ItemFailed) and self.state is SenderState.MOVING:
             return self._receive_item_failed(message)
         raise RemoteProtocolError(f"the receiver sent {type(message).__name__} while the transfer was {self._word()}")
@@ -181,8 +228,11 @@ class Sender:
         count = len(self.requests.items)
         if page.first != len(self._verdicts) or len(page.verdicts) > count - page.first:
             raise RemoteProtocolError("the receiver's answer does not fit the items that were offered")
-        if any(verdict.kind is VerdictKind.HAVE for verdict in page.verdicts):
+        kinds = {verdict.kind for verdict in page.verdicts}
+        if VerdictKind.HAVE in kinds:
             raise RemoteProtocolError("the receiver wants to resume, which this side did not announce")
+        if VerdictKind.COMPARE in kinds and not self._features & Feature.COMPARE:
+            raise RemoteProtocolError("the receiver wants to compare, which was not agreed on")
         self._verdicts.extend(page.verdicts)
         if not page.last:
             return []
@@ -190,11 +240,34 @@ class Sender:
             raise RemoteProtocolError("the receiver's answer leaves items without a verdict")
         self.state = SenderState.MOVING
         self._answered = True
-        wanted = tuple(i for i, verdict in enumerate(self._verdicts) if verdict.kind is VerdictKind.ALL)
-        return [Answered(wanted)]
+        return [Answered(self._items(VerdictKind.ALL), self._items(VerdictKind.COMPARE))]
+
+    def _items(self, kind: VerdictKind) -> tuple[int, ...]:
+        return tuple(item for item, verdict in enumerate(self._verdicts) if verdict.kind is kind)
+
+    def _receive_problems(self, page: NameProblems) -> list[SenderEvent]:
+        count = 0 if self.manifest is None else len(self.manifest.entries)
+        if not self._features & Feature.RENAME:
+            raise RemoteProtocolError("the receiver asks for other names, which was not agreed on")
+        for problem in page.problems:
+            if problem.entry >= count or problem.entry in self._problems:
+                raise RemoteProtocolError(
+                    f"the receiver refused a name of entry {problem.entry} that it was not offered"
+                )
+            reason = printable(problem.text) or "cannot be used there"
+            self._problems[problem.entry] = Problem(problem.entry, problem.rule, reason)
+        if not page.last:
+            return []
+        self._name_rounds += 1
+        if self._name_rounds > NAME_ROUNDS:
+            raise RemoteProtocolError(f"the receiver asked for other names more than {NAME_ROUNDS} times")
+        limits = NameRules(self._system, page.name_limit, page.name_unit, page.path_limit, page.suffix_limit)
+        problems, self._problems = tuple(self._problems.values()), {}
+        self._must_amend = True
+        return [NamesRefused(limits, problems)]
 
     def _receive_item_failed(self, message: ItemFailed) -> list[SenderEvent]:
-        if message.item >= len(self._verdicts) or self._verdicts[message.item].kind is not VerdictKind.ALL:
+        if message.item >= len(self._verdicts) or self._verdicts[message.item].kind is VerdictKind.SKIP:
             raise RemoteProtocolError(f"the receiver failed item {message.item}, which it did not ask for")
         error = remote_error(message)
         self._errors.setdefault(message.item, error)
@@ -221,8 +294,8 @@ class Sender:
         return [Completed(tuple(self._outcomes), self._errors)]
 
     def _check_outcome(self, index: int, outcome: Outcome) -> None:
-        wanted = self._verdicts[index].kind is VerdictKind.ALL
-        if (outcome.kind is OutcomeKind.SKIPPED) == wanted:
+        verdict, skipped = self._verdicts[index].kind, outcome.kind is OutcomeKind.SKIPPED
+        if verdict is not VerdictKind.COMPARE and skipped != (verdict is VerdictKind.SKIP):
             raise RemoteProtocolError(f"the receiver's outcome of item {index} contradicts its own answer")
         if outcome.kind is OutcomeKind.VERIFIED:
             mine = self._digests.get(index)
