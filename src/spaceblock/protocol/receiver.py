@@ -35,8 +35,8 @@ from ..errors import (
     ErrorCode,
     IntegrityError,
     LimitExceeded,
-    RemoteProtocolError,
     LocalProtocolError,
+    RemoteProtocolError,
     SourceError,
     SpaceblockError,
     TransferCancelled,
@@ -45,32 +45,32 @@ from ..errors import (
 from ..limits import NAME_ROUNDS, PHASE_MAX, TEXT_MAX, Limits
 from ..manifest import Entry, Manifest
 from ..messages import (
-    Done,
     Amend,
+    Done,
     Error,
-    ItemAbort,
     Feature,
+    ItemAbort,
     ItemDigest,
     ItemEnd,
     ItemFailed,
     ManifestPage,
     Message,
-    Outcome,
     NameProblem,
+    Outcome,
     OutcomeKind,
     Progress,
     RequestsPage,
     Verdict,
     VerdictKind,
     pages_of_answer,
-    pages_of_verified,
     pages_of_name_problems,
+    pages_of_verified,
 )
 from ..messages import (
     ReceiverState as Reported,
 )
-from .sender import cut, error_message, remote_error
 from ..names import NameRules, Problem
+from .sender import cut, error_message, remote_error
 
 
 class State(Enum):
@@ -104,7 +104,6 @@ class Offered:
 
 
 @dataclass(frozen=True, slots=True)
-@dataclass(frozen=True, slots=True)
 class Amended:
     """The sender answered :meth:`Receiver.ask_for_names`; ``changed`` says whether it gave any other name."""
 
@@ -112,6 +111,7 @@ class Amended:
     changed: bool
 
 
+@dataclass(frozen=True, slots=True)
 class ItemAgreed:
     """Both digests of this item are equal: put it into place."""
 
@@ -187,7 +187,6 @@ class Receiver:
         self.verified = 0
         self.durable = 0
         self._limits = limits
-        self._reading = _Reading()
         self._features = features
         self._manifest: Manifest | None = None
         self._amendments: dict[int, str] | None = None
@@ -195,6 +194,7 @@ class Receiver:
         self._name_rounds = 0
         self._compared: set[int] = set()
         self._found: dict[int, str] = {}
+        self._reading = _Reading()
         self._queue: list[Message] = []
         self._requests = SpaceblockRequests(b"", 0, ())
         self._status = bytearray()
@@ -217,9 +217,9 @@ class Receiver:
             return []
         if self.state is State.READING:
             return self._read_offer(message, payload_size)
-        if isinstance(message, ItemDigest) and self.state in (State.MOVING, State.VERIFIED):
         if isinstance(message, Amend) and self.state is State.OFFERED:
             return self._receive_amend(message, payload_size)
+        if isinstance(message, ItemDigest) and self.state in (State.MOVING, State.VERIFIED):
             return self._receive_digest(message)
         if isinstance(message, Done) and self.state is State.VERIFIED:
             self.state = State.DONE
@@ -263,12 +263,12 @@ class Receiver:
         self._expect(State.OFFERED)
         self.state = State.MOVING
         verdicts = [Verdict(VerdictKind.ALL)] * len(self._requests.items)
-        for item in skip:
         for item in compare:
             verdicts[item] = Verdict(VerdictKind.COMPARE)
             self._status[item] = Status.ENDED
             self._to_come -= 1
             self._compared.add(item)
+        for item in skip:
             verdicts[item] = Verdict(VerdictKind.SKIP)
             self._settle(item, Status.SKIPPED, Outcome(OutcomeKind.SKIPPED))
         self._queue.extend(pages_of_answer(verdicts))
@@ -282,7 +282,6 @@ class Receiver:
         self._mine[item] = (size, digest)
         return self._compare(item)
 
-    def item_placed(self, item: int, name: str, durable: bool) -> list[ReceiverEvent]:
     def item_found(self, item: int, digest: bytes, name: str) -> list[ReceiverEvent]:
         """What is here of an item that is only compared, under ``name``, has ``digest``."""
         if self._status[item] != Status.ENDED or self.state is not State.MOVING:
@@ -292,6 +291,7 @@ class Receiver:
         self._found[item] = name
         return self._compare(item)
 
+    def item_placed(self, item: int, name: str, durable: bool) -> list[ReceiverEvent]:
         """An AGREED item is where it belongs, under ``name`` (empty: in a buffer)."""
         if self._status[item] != Status.AGREED or self.state is not State.MOVING:
             return []
@@ -406,6 +406,10 @@ class Receiver:
         """How the items ended that have come to their end."""
         return dict(self._outcomes)
 
+    def compared(self, item: int) -> bool:
+        """Whether ``item`` was not to travel, but to be compared with what is here."""
+        return item in self._compared
+
     def wants(self, item: int) -> bool:
         """Whether ``item`` is still on its way to its place."""
         return self._status[item] < Status.PLACED
@@ -420,10 +424,6 @@ class Receiver:
 
     def _read_offer(self, message: Message, payload_size: int) -> list[ReceiverEvent]:
         reading = self._reading
-    def compared(self, item: int) -> bool:
-        """Whether ``item`` was not to travel, but to be compared with what is here."""
-        return item in self._compared
-
         reading.payload += payload_size
         if reading.payload > self._limits.manifest_bytes:
             raise LimitExceeded("the offer's list of items is longer than the receiver takes: send fewer at a time")
@@ -467,23 +467,9 @@ class Receiver:
         self._status = bytearray(len(requests.items))
         self._left = self._to_come = len(requests.items)
         self.state = State.OFFERED
+        self._manifest = manifest
         return [Offered(requests, manifest)]
 
-    def _receive_error(self, message: Error) -> list[ReceiverEvent]:
-        error = remote_error(message)
-        if self.state is State.VERIFIED:
-            self.ends_stream = True
-            if message.code == ErrorCode.INTEGRITY:
-                self.state = State.FAILED
-                return [Failed(error)]
-            self.state = State.DONE
-            return [Finished()]
-        if self.state in (State.DONE, State.FAILED):
-            return []
-        self.state = State.FAILED
-        self._manifest = manifest
-        self.ends_stream = True
-        return [Failed(error)]
     def _receive_amend(self, message: Amend, payload_size: int) -> list[ReceiverEvent]:
         names = self._amendments
         if names is None or self._manifest is None:
@@ -507,6 +493,20 @@ class Receiver:
             raise RemoteProtocolError(f"the sender's other names contradict each other: {error}") from error
         return [Amended(self._manifest, self._manifest != before)]
 
+    def _receive_error(self, message: Error) -> list[ReceiverEvent]:
+        error = remote_error(message)
+        if self.state is State.VERIFIED:
+            self.ends_stream = True
+            if message.code == ErrorCode.INTEGRITY:
+                self.state = State.FAILED
+                return [Failed(error)]
+            self.state = State.DONE
+            return [Finished()]
+        if self.state in (State.DONE, State.FAILED):
+            return []
+        self.state = State.FAILED
+        self.ends_stream = True
+        return [Failed(error)]
 
     def _receive_digest(self, message: ItemDigest) -> list[ReceiverEvent]:
         item = message.item
@@ -523,6 +523,8 @@ class Receiver:
         if theirs is None or self._status[item] != Status.STORED:
             return []
         size, digest = self._mine[item]
+        if item in self._compared:
+            return self._settle_compared(item, equal=(theirs.size, theirs.digest) == (size, digest))
         if (theirs.size, theirs.digest) != (size, digest):
             text = f"the digests of item {item} differ: what arrived is not what was sent; send it again"
             return self.item_failed(item, IntegrityError(text, item=item))
@@ -531,22 +533,6 @@ class Receiver:
         self.verified += size
         return [ItemAgreed(item)]
 
-    def _begin(self, stream: int, item: int) -> _Moving:
-        other = self._carried.setdefault(stream, item)
-        if other != item:
-            raise RemoteProtocolError(f"the sender began item {item} on a stream before the end of item {other}")
-        request = self._requests.items[item]
-        moving = self._moving[item] = _Moving(stream, request.start, request.start, request.stop)
-        if item in self._compared:
-            return self._settle_compared(item, equal=(theirs.size, theirs.digest) == (size, digest))
-        self._status[item] = Status.MOVING
-        return moving
-
-    def _lose(self, item: int, error: SpaceblockError) -> list[ReceiverEvent]:
-        self._leave(item)
-        self._mine.pop(item, None)
-        self._theirs.pop(item, None)
-        self._errors[item] = error
     def _settle_compared(self, item: int, *, equal: bool) -> list[ReceiverEvent]:
         size, digest = self._mine.pop(item)
         name = self._found.pop(item)
@@ -560,6 +546,21 @@ class Receiver:
     def _awaits_digest(self, item: int) -> bool:
         return item in self._compared and self._status[item] in (Status.ENDED, Status.STORED) and item not in self._theirs
 
+    def _begin(self, stream: int, item: int) -> _Moving:
+        other = self._carried.setdefault(stream, item)
+        if other != item:
+            raise RemoteProtocolError(f"the sender began item {item} on a stream before the end of item {other}")
+        request = self._requests.items[item]
+        moving = self._moving[item] = _Moving(stream, request.start, request.start, request.stop)
+        self._status[item] = Status.MOVING
+        return moving
+
+    def _lose(self, item: int, error: SpaceblockError) -> list[ReceiverEvent]:
+        self._leave(item)
+        self._mine.pop(item, None)
+        self._theirs.pop(item, None)
+        self._found.pop(item, None)
+        self._errors[item] = error
         self._settle(item, Status.FAILED, Outcome(OutcomeKind.FAILED, code=error_code(error)))
         return [ItemLost(item, error), *self._check_settled()]
 
@@ -573,7 +574,6 @@ class Receiver:
             self._to_come -= 1
         self._status[item] = status
         self._outcomes[item] = outcome
-        self._found.pop(item, None)
         self._left -= 1
 
     def _check_settled(self) -> list[ReceiverEvent]:
