@@ -9,7 +9,7 @@ import time
 from pathlib import Path
 
 from processes import MemoryWatch
-from spaceblock import Identity, Options, Receipt, Reports, Transfer
+from spaceblock import Identity, Item, Options, Receipt, Reports, Transfer
 from spaceblock.cli.bench.measure import Report
 from spaceblock.cli.bench.side import Side, add_options, run_side, work
 from spaceblock.limits import HEARTBEAT
@@ -74,6 +74,8 @@ def main() -> int:
     parser.add_argument("--silent", action="store_true", help="no reports by time")
     parser.add_argument("--sample", type=float, help="seconds between looks at this side's progress")
     parser.add_argument("--memory", action="store_true", help="watch this process's anonymous memory")
+    parser.add_argument("--discard", action="store_true", help="receive and keep nothing")
+    parser.add_argument("--repeat", type=int, help="send the file so many times, in one transfer")
     parser.add_argument("--busy", type=float, metavar="MS", help="compute so long on the event loop, rest as long")
     arguments = parser.parse_args()
     options = Options(
@@ -82,7 +84,12 @@ def main() -> int:
         engine=arguments.engine,
         reports=Reports(None if arguments.silent else arguments.interval, arguments.blocks),
     )
-    return run_side(work(WatchedSide(options, arguments), arguments))
+    side = WatchedSide(options, arguments)
+    if arguments.discard:
+        return run_side(side.receive(None))
+    if arguments.repeat is not None:
+        return run_side(side.send(arguments.to, *[Item(arguments.file, name=str(i)) for i in range(arguments.repeat)]))
+    return run_side(work(side, arguments))
 
 
 if __name__ == "__main__":

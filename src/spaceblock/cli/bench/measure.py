@@ -21,7 +21,7 @@ class Report(TypedDict, total=False):
     """One side of one transfer; times in seconds, sizes in bytes."""
 
     digest: str
-    """BLAKE3 of what was moved, as 64 hex characters, from the transfer itself."""
+    """BLAKE3 of what was moved, as 64 hex characters, from the transfer itself; of several items all that differ."""
     landed: str
     """The same of what lies at the receiver, read once more when the clock had stopped."""
     seconds: float

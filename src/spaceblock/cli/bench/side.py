@@ -23,31 +23,33 @@ from ...errors import ConnectionLost, SpaceblockError
 from ...events import Receipt
 from ...identity import Identity
 from ...listener import Listener
-from ...options import Options
+from ...options import DISCARD, Options
+from ...storage.sources import Item
 from ...transfer import Transfer
 from .measure import Meter, Report, content, touched
 
 
 class Side:
-    """Moves one item and measures it; :meth:`begin`, :meth:`follow` and :meth:`end` can be extended to see more."""
+    """Moves items and measures that; :meth:`begin`, :meth:`follow` and :meth:`end` can be extended to see more."""
 
     def __init__(self, options: Options) -> None:
         self._options = options
         self._meter = Meter()
 
-    async def receive(self, target: Path | bytearray, host: str = "127.0.0.1") -> Report:
-        """Print a ticket, and take the first offer into a folder or a buffer of its size."""
+    async def receive(self, target: Path | bytearray | None, host: str = "127.0.0.1") -> Report:
+        """Print a ticket, and take the first offer into a folder or a buffer of its size; None: keep nothing of it."""
         async with listen(host, options=self._options) as listener:
             print(listener.ticket, flush=True)
             receipt, report = await self._take(listener, target)
-        report["landed"] = _digest_of(target, receipt)
+        if target is not None:
+            report["landed"] = _digest_of(target, receipt)
         return report
 
-    async def send(self, ticket: str, source: Path | bytes) -> Report:
-        """Send one item to whoever issued ``ticket``."""
+    async def send(self, ticket: str, *sources: Path | bytes | Item) -> Report:
+        """Send to whoever issued ``ticket``."""
         async with connect(ticket, options=self._options) as peer:
             self.begin()
-            return self.end(await self.follow(peer.send(source)))
+            return self.end(await self.follow(peer.send(*sources)))
 
     def begin(self) -> None:
         """The handshake is complete."""
@@ -59,16 +61,19 @@ class Side:
 
     def end(self, receipt: Receipt) -> Report:
         """The transfer is over."""
-        report = self._meter.stop(receipt.items[0].digest)
+        digests = {item.digest for item in receipt.items}
+        report = self._meter.stop(" ".join(sorted(digests)))
         report["engine"] = self._options.chosen_engine()
         report["aead"] = _aead(report["engine"])
         return report
 
-    async def _take(self, listener: Listener, target: Path | bytearray) -> tuple[Receipt, Report]:
+    async def _take(self, listener: Listener, target: Path | bytearray | None) -> tuple[Receipt, Report]:
         async for peer in listener.peers():
             self.begin()
             async for offer in peer.offers():
-                if isinstance(target, bytearray):
+                if target is None:
+                    transfer = offer.accept(into=[DISCARD] * len(offer.items))
+                elif isinstance(target, bytearray):
                     transfer = offer.accept(into=[target])
                 else:
                     transfer = offer.accept(target, on_conflict="overwrite")
