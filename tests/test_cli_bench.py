@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import re
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from importlib.util import find_spec
@@ -12,9 +13,9 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from commands import Commands, commands_in
+from commands import PATIENCE, Commands, commands_in
 from spaceblock.cli.bench.measure import MIB, Report, content, parse_size, touched
-from spaceblock.cli.bench.pair import Pair, check, cpu_per_gib, move, run_pair, write_source
+from spaceblock.cli.bench.pair import SIDE, Pair, check, cpu_per_gib, move, run_pair, write_source
 from spaceblock.errors import IntegrityError, InternalError, NoSpace, Stalled
 
 HAS_NATIVE = sys.version_info >= (3, 11) and find_spec("spaceblock.quic.native.engine") is not None
@@ -116,6 +117,17 @@ def test_a_side_that_says_nothing_or_takes_too_long_is_an_error() -> None:
     waiting = [sys.executable, "-c", "print('word', flush=True); input()"]
     with pytest.raises(Stalled, match=r"the sending side took more than 0\.01 seconds"):
         run_pair(waiting, waiting, timeout=0.01)
+
+
+def test_a_side_ends_with_the_process_that_started_it() -> None:
+    words = ["receive", "--size", "1", "--engine", "aioquic"]
+    side = subprocess.Popen([*SIDE, *words], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    with side:
+        assert side.stdout is not None
+        assert side.stdout.readline()
+        assert side.stdin is not None
+        side.stdin.close()
+        assert side.wait(PATIENCE) == 1
 
 
 def test_bytes_that_did_not_arrive_are_an_integrity_error() -> None:

@@ -10,6 +10,7 @@ import argparse
 import asyncio
 import json
 import os
+import stat
 import sys
 import threading
 from collections.abc import Coroutine
@@ -103,8 +104,10 @@ def work(side: Side, arguments: argparse.Namespace) -> Coroutine[Any, Any, Repor
 
 
 def run_side(job: Coroutine[Any, Any, Report]) -> int:
-    """Do it, print how it went, and return the exit code. The process ends early with the one that started it."""
-    threading.Thread(target=_end_with_parent, daemon=True).start()
+    """Do it, print how it went, and return the exit code. With a pipe as standard input, the process ends early when
+    whoever holds its other end does."""
+    if stat.S_ISFIFO(os.fstat(0).st_mode):
+        threading.Thread(target=_end_with_parent, daemon=True).start()
     try:
         report = asyncio.run(job)
     except SpaceblockError as error:
@@ -140,7 +143,6 @@ def _aead(engine: str) -> str:
 
 
 def _end_with_parent() -> None:
-    """Standard input is a pipe that nobody writes to and that the parent holds open."""
     while os.read(0, 1):
         pass
     os._exit(1)
