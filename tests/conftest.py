@@ -11,6 +11,8 @@ from typing import TYPE_CHECKING
 import pytest
 from hypothesis import HealthCheck, settings
 
+from engines import NAMED, Engines, chosen, use, why_not_native
+
 if TYPE_CHECKING:
     from pathlib import Path
     from types import ModuleType
@@ -24,6 +26,37 @@ elif sys.version_info < (3, 11):
     collect_ignore = ["native/test_handover.py", "native/test_rare.py"]  # they need an aioquic that needs Python 3.11
 
 CORES = ["python"] if os.environ.get("SPACEBLOCK_NO_EXTENSION") == "1" else ["python", "cython"]
+
+
+def pytest_addoption(parser: pytest.Parser) -> None:
+    parser.addoption(
+        "--engines",
+        default="",
+        metavar="WORDS",
+        help=f"the QUIC engines that the end-to-end tests run on, by default all that there are: {', '.join(NAMED)}",
+    )
+
+
+def pytest_configure(config: pytest.Config) -> None:
+    chosen(config.getoption("--engines"))  # what is wrong with it is better said now than by every test
+
+
+def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
+    if "engines" in metafunc.fixturenames:
+        metafunc.parametrize("engines", chosen(metafunc.config.getoption("--engines")), indirect=True, ids=str)
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    if why_not_native():
+        terminalreporter.write_line(f"Nothing ran on the native engine: {why_not_native()}.")
+
+
+@pytest.fixture
+def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> Engines:
+    """The engine of each side; a test that has this fixture runs once for each combination."""
+    combination: Engines = request.param
+    use(combination, monkeypatch)
+    return combination
 
 
 @pytest.fixture(scope="session", params=CORES)

@@ -10,9 +10,15 @@ from typing import Any
 
 import pytest
 
+from engines import Engines
 from spaceblock.quic import endpoint
 
 from .support import Census, back_to, names_below
+
+
+@pytest.fixture(autouse=True)
+def each_combination_of_engines(engines: Engines) -> None:
+    """Every end-to-end test runs on either engine, and between one and the other."""
 
 
 @pytest.fixture(autouse=True)

@@ -11,6 +11,7 @@ from typing import TypeVar
 
 from blake3 import blake3
 
+import engines
 import spaceblock
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.core import MESSAGE_DATA_MAX, Deframer, encode_uint_var
@@ -29,6 +30,7 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
+from spaceblock.options import Engine
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.interface import CloseReason, Connection, HandshakeConfig, Stream, TransportOptions
 from spaceblock.tickets import Ticket, proof
@@ -202,6 +204,11 @@ def digest(data: bytes | bytearray) -> bytes:
     return blake3(data).digest()
 
 
+def transport(engine: Engine) -> TransportOptions:
+    """Those of a raw peer's own socket."""
+    return TransportOptions(native=engine == "native")
+
+
 async def raw_connection(
     endpoint: Endpoint, ticket: str, identity: Identity | None = None, *, certificate: bool = True
 ) -> Connection:
@@ -218,7 +225,7 @@ async def client_of(
     listener: spaceblock.Listener, identity: Identity | None = None, *, greets: bool = True
 ) -> AsyncIterator[RawPeer]:
     """A raw client that ``listener`` admits by a ticket of its own."""
-    endpoint = await Endpoint.bind("127.0.0.1", 0, TransportOptions())
+    endpoint = await Endpoint.bind("127.0.0.1", 0, transport(engines.in_use.client))
     try:
         peer = RawPeer(await raw_connection(endpoint, listener.invite(1)[0], identity))
         if greets:
@@ -260,7 +267,9 @@ async def raw_listener() -> AsyncIterator[RawListener]:
     """A hostile listener, and a ticket that leads to it."""
     listener = RawListener()
     server = HandshakeConfig(listener.identity.certificate(), listener.identity.private_key)
-    endpoint = await Endpoint.bind("127.0.0.1", 0, TransportOptions(), server=server, on_connection=listener.connected)
+    endpoint = await Endpoint.bind(
+        "127.0.0.1", 0, transport(engines.in_use.server), server=server, on_connection=listener.connected
+    )
     ticket = Ticket(
         listener.identity.peer_id_bytes,
         tuple(endpoint.local_addresses),

@@ -10,6 +10,8 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from engines import Engines
+
 README = Path(__file__).parents[2] / "README.md"
 PATIENCE = 60
 
@@ -26,14 +28,14 @@ def program_named(name: str) -> str:
     return found[1]
 
 
-def start(program: str, folder: Path, *arguments: str) -> subprocess.Popen[str]:
+def start(program: str, folder: Path, engine: str, *arguments: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-c", program, *arguments],
         cwd=folder,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
         text=True,
-        env={**os.environ, "SPACEBLOCK_HOME": str(folder / "home")},
+        env={**os.environ, "SPACEBLOCK_HOME": str(folder / "home"), "SPACEBLOCK_ENGINE": engine},
     )
 
 
@@ -44,17 +46,17 @@ def computer(tmp_path: Path, name: str) -> Path:
     return folder
 
 
-def test_the_readmes_two_programs_work_together(tmp_path: Path) -> None:
+def test_the_readmes_two_programs_work_together(engines: Engines, tmp_path: Path) -> None:
     here, there = computer(tmp_path, "here"), computer(tmp_path, "there")
     report = here / "report.pdf"
     report.write_bytes(b"%PDF" + bytes(500_000))
     downloads = there / "downloads"
     downloads.mkdir()
 
-    receiver = start(program_named("receive.py"), there)
+    receiver = start(program_named("receive.py"), there, engines.server)
     assert receiver.stdout is not None
     ticket = receiver.stdout.readline().strip()
-    sender = start(program_named("send.py"), here, ticket)
+    sender = start(program_named("send.py"), here, engines.client, ticket)
     sent, progress = sender.communicate(timeout=PATIENCE)
     received, complaints = receiver.communicate(timeout=PATIENCE)
 
@@ -66,16 +68,16 @@ def test_the_readmes_two_programs_work_together(tmp_path: Path) -> None:
     assert "bytes" in progress
 
 
-def test_the_readmes_call_without_an_event_loop_works(tmp_path: Path) -> None:
+def test_the_readmes_call_without_an_event_loop_works(engines: Engines, tmp_path: Path) -> None:
     here, there = computer(tmp_path, "here"), computer(tmp_path, "there")
     (here / "report.pdf").write_bytes(b"%PDF")
     (there / "downloads").mkdir()
     (program,) = [program for program in programs() if "spaceblock.sync" in program]
 
-    receiver = start(program_named("receive.py"), there)
+    receiver = start(program_named("receive.py"), there, engines.server)
     assert receiver.stdout is not None
     ticket = receiver.stdout.readline().strip()
-    sender = start(f"ticket = {ticket!r}\n{program}", here)
+    sender = start(f"ticket = {ticket!r}\n{program}", here, engines.client)
     printed, complaints = sender.communicate(timeout=PATIENCE)
     receiver.communicate(timeout=PATIENCE)
 
