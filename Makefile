@@ -7,7 +7,11 @@ SANITIZED := build/sanitize
 TRACED := build/trace
 CYTHON := src/_fastblock.pyx $(wildcard src/spaceblock/quic/native/*.pyx src/spaceblock/quic/native/*.pxd)
 
-.PHONY: build demo test test-native lint bench sanitize coverage clean
+# How many processes share the tests, and the QUIC engines that the end-to-end ones run on (nothing: all that there are).
+WORKERS ?= 2
+ENGINES ?=
+
+.PHONY: build demo test lint bench sanitize coverage clean
 
 build: .venv/built
 
@@ -15,11 +19,7 @@ demo: .venv/built
 	$(BIN)/python examples/demo.py
 
 test: .venv/built .venv/test
-	$(BIN)/python -m pytest
-
-# The tests over real sockets once more, on the native engine; it has to be built, which takes libcrypto's headers.
-test-native: .venv/built .venv/test
-	SPACEBLOCK_ENGINE=native $(BIN)/python -m pytest tests/e2e tests/examples
+	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --engines=$(ENGINES)
 
 lint: .venv/built .venv/lint
 	$(BIN)/ruff check .
@@ -64,7 +64,7 @@ endif
 coverage: .venv/built .venv/instrument
 	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib
 	cp $(TRACED)/lib/spaceblock/_fastblock*.so src/spaceblock/
-	$(BIN)/python -m coverage run -m pytest; $(BIN)/python -m coverage report
+	$(BIN)/python -m coverage run -m pytest --engines=$(ENGINES); $(BIN)/python -m coverage report
 	rm -f src/_fastblock.c .venv/built
 
 clean:
