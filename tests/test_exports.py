@@ -106,7 +106,7 @@ FIELDS = {
         *["limits", "timeouts"],
     ],
     "Limits": ["items", "manifest_bytes", "transfers", "total_size", "peers"],
-    "Timeouts": ["connect", "offer", "idle", "sink", "verify", "close"],
+    "Timeouts": ["connect", "offer", "idle", "sink", "source", "verify", "close"],
     "Reports": ["interval", "blocks"],
 }
 
@@ -196,6 +196,7 @@ def test_the_words_for_phases_stay() -> None:
         "connecting",
         "waiting for the answer",
         "transferring",
+        "waiting for the sender's program",
         "waiting for the receiver's program",
         "waiting for the receiver's disk",
         "waiting for the receiver's user",

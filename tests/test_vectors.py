@@ -50,6 +50,7 @@ from spaceblock.messages import (
     Verdict,
     VerdictKind,
     VerifiedPage,
+    Waiting,
     decode_message,
     encode_stream_header,
 )
@@ -93,6 +94,7 @@ MESSAGES: dict[str, Message] = {
     "HaveReply": HaveReply(2, False),
     "ItemDigest": ItemDigest(0, 5, HELLO),
     "Progress": Progress(ReceiverState.VERIFYING, 1_000_000, 65_536, 0),
+    "Waiting": Waiting(),
     "ItemFailed": ItemFailed(7, ErrorCode.NO_SPACE, 28, "write", "the disk is full"),
     "BlockDigests": BlockDigests(0, 8, (HELLO, WORLD)),
     "Resend": Resend(0, (Partial(1_048_576, 1_179_648), Partial(2_097_152, 2_097_157))),

@@ -15,6 +15,7 @@ class Phase(str, Enum):
     CONNECTING = "connecting"
     OFFERING = "waiting for the answer"
     MOVING = "transferring"
+    SOURCE = "waiting for the sender's program"
     SINK = "waiting for the receiver's program"
     DISK = "waiting for the receiver's disk"
     USER = "waiting for the receiver's user"

@@ -24,7 +24,7 @@ from .errors import (
 from .events import OfferItem, Phase, Receipt, ReceiptItem
 from .limits import DATA_STREAMS_MAX, Limits, Timeouts
 from .manifest import Manifest
-from .messages import Message, Outcome, OutcomeKind, ReceiverState
+from .messages import Message, Outcome, OutcomeKind, ReceiverState, Waiting
 from .options import Conflict, Durability, Reports
 from .protocol.receiver import (
     Failed,
@@ -156,6 +156,7 @@ class Incoming(Job):
         self._unreported_blocks = 0
         self._items_done = 0
         self._moved: tuple[int, ...] = ()
+        self._source_waits = False
 
     @property
     def control_stream(self) -> Stream:
@@ -231,6 +232,7 @@ class Incoming(Job):
         return {
             Phase.PREPARING: limits.verify,
             Phase.USER: limits.offer,
+            Phase.SOURCE: limits.source + limits.idle,
             Phase.SINK: limits.sink,
             Phase.DISK: limits.sink,
             Phase.VERIFYING: limits.verify,
@@ -246,6 +248,8 @@ class Incoming(Job):
 
     def tick(self) -> None:
         moved = (self.receiver.received, self.receiver.verified, self.receiver.durable, self._items_done)
+        if moved != self._moved:
+            self._source_waits = False
         phase = self._present_phase()
         if moved != self._moved or phase is not self.phase:
             self._moved = moved
@@ -355,7 +359,10 @@ class Incoming(Job):
         except SpaceblockError as error:
             self.fail(error)
             return
-        self.changed()
+        if isinstance(message, Waiting):
+            self._source_waits = True
+        else:
+            self.changed()
         self.act(events)
 
     def _receive_end(self) -> None:
@@ -382,7 +389,7 @@ class Incoming(Job):
             return Phase.SINK if self.sink.is_program else Phase.DISK
         if not self.receiver.expects_data():
             return Phase.VERIFYING
-        return Phase.MOVING
+        return Phase.SOURCE if self._source_waits else Phase.MOVING
 
     def _place(self) -> None:
         """Put what both sides agree on into place, one batch at a time."""

@@ -66,6 +66,9 @@ class Timeouts:
     sink: float = 300.0
     """How long the receiver's disk or program may take over bytes that have arrived."""
 
+    source: float = 300.0
+    """How long a pipe or program that is being sent may give nothing."""
+
     verify: float = 300.0
     """From the last byte to the receiver's ``Verified``, while its heartbeat says that it verifies or flushes."""
 

@@ -89,6 +89,7 @@ __all__ = [
     "Verdict",
     "VerdictKind",
     "VerifiedPage",
+    "Waiting",
     "decode_message",
     "encode_stream_header",
     "pages_of_amend",
@@ -448,6 +449,20 @@ class Resend(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Waiting(Message):
+    """The sender has nothing to send at present, because a pipe or program gives it nothing; all is well otherwise."""
+
+    TYPE: ClassVar[MessageType] = MessageType.WAITING
+
+    def _write(self, out: Writer) -> None:
+        pass
+
+    @classmethod
+    def _read(cls, _reader: Reader) -> Waiting:
+        return cls()
+
+
+@dataclass(frozen=True, slots=True)
 class Done(Message):
     """The sender compared too and agrees; nothing follows it."""
 
@@ -628,6 +643,7 @@ _READERS: dict[int, Callable[[Reader], Message]] = {
         ItemDigest,
         Progress,
         ItemFailed,
+        Waiting,
         BlockDigests,
         Resend,
         VerifiedPage,

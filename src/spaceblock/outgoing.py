@@ -7,6 +7,7 @@ from collections.abc import Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
+from time import monotonic
 from typing import Any
 
 from .control import MessageStream
@@ -48,6 +49,9 @@ _PHASES = {
 _VERDICT_WAIT = 1.0
 """Seconds that a cancel waits for the receiver to say that it had everything already."""
 
+_WAITING_INTERVAL = 1.0
+"""Seconds between two messages that say that this side's source gives nothing."""
+
 _LANE_BYTES = 64 * SMALL_ITEM
 _LANE_ITEMS = 4_096
 """Small items on one data stream: enough to make the stream's own cost vanish, few enough to spread over the lanes."""
@@ -83,6 +87,8 @@ class Outgoing(Job):
         self._verdict: asyncio.Future[Completed | None] = self.loop.create_future()
         self._told = Progress(ReceiverState.MOVING, 0, 0, 0)
         self._backlog = 0
+        self._waiting: set[tuple[Feed, int]] = set()
+        self._told_waiting = 0.0
         self._total: int | None = None
         self._items_sent = 0
         self._current: str | None = None
@@ -144,6 +150,7 @@ class Outgoing(Job):
             Phase.PREPARING: limits.verify,
             Phase.OFFERING: limits.idle,
             Phase.USER: limits.offer + limits.idle,
+            Phase.SOURCE: limits.source,
             Phase.SINK: limits.sink + limits.idle,
             Phase.DISK: limits.sink + limits.idle,
             Phase.VERIFYING: limits.verify + limits.idle,
@@ -156,12 +163,28 @@ class Outgoing(Job):
         if backlog < self._backlog and self.phase in (Phase.MOVING, Phase.OFFERING):
             self.changed()
         self._backlog = backlog
+        self._look_at_source()
 
     def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
         prepared = self._prepared
         count = len(prepared.sources) if prepared is not None else 0
         told = self._told
         return told.received, self._total, told.verified, told.durable, self._items_sent, count, self._current
+
+    def _look_at_source(self) -> None:
+        """Tell both users, and the peer, when somebody else's program is what keeps the transfer waiting."""
+        waiting = {(feed, feed.question) for feed in self._feeds if feed.question}
+        waits = not any(stream.backlog for stream in self._streams) and not waiting.isdisjoint(self._waiting)
+        self._waiting = waiting
+        if self.phase is (Phase.MOVING if waits else Phase.SOURCE):
+            self.phase = Phase.SOURCE if waits else Phase.MOVING
+            self.changed()
+        if self.phase is not Phase.SOURCE or self._sender is None:
+            return
+        if monotonic() - self._told_waiting >= _WAITING_INTERVAL:
+            self._told_waiting = monotonic()
+            self._sender.waiting()
+            self._act([])
 
     async def _prepare(self) -> Prepared:
         job = self.in_worker(lambda: prepare(self._held))
@@ -332,6 +355,8 @@ class Outgoing(Job):
 
     def _receive_report(self, report: Progress) -> None:
         phase = _PHASES[report.state]
+        if phase is Phase.MOVING and self.phase is Phase.SOURCE:
+            phase = Phase.SOURCE
         if report != self._told or phase is not self.phase:
             self._told = report
             if self._answer.done() or phase is Phase.USER:

@@ -50,6 +50,7 @@ class MessageType(IntEnum):
     ITEM_DIGEST = 0x0E
     PROGRESS = 0x11
     ITEM_FAILED = 0x12
+    WAITING = 0x13
     BLOCK_DIGESTS = 0x14
     RESEND = 0x16
     VERIFIED = 0x18

@@ -5,7 +5,7 @@ state     the peer may send                       this side may do              
 ========= ======================================= ============================================== =================
 READING   Requests pages, Manifest pages, Error   fail                                           OFFERED, FAILED
 OFFERED   Error; Amend pages where it was asked   ask_for_names, accept, fail                    MOVING, FAILED
-MOVING    ItemDigest, Error; on data streams:     report, item_stored, item_placed, item_failed, VERIFIED, FAILED
+MOVING    ItemDigest, Waiting, Error; on data:    report, item_stored, item_placed, item_failed, VERIFIED, FAILED
           blocks, ItemEnd, ItemAbort              fail
 VERIFIED  Done, Error; of items that failed here  (Verified is queued)                           DONE
           also what MOVING allows
@@ -62,6 +62,7 @@ from ..messages import (
     RequestsPage,
     Verdict,
     VerdictKind,
+    Waiting,
     pages_of_answer,
     pages_of_name_problems,
     pages_of_verified,
@@ -221,6 +222,8 @@ class Receiver:
             return self._receive_amend(message, payload_size)
         if isinstance(message, ItemDigest) and self.state in (State.MOVING, State.VERIFIED):
             return self._receive_digest(message)
+        if isinstance(message, Waiting) and self.state in (State.MOVING, State.VERIFIED):
+            return []
         if isinstance(message, Done) and self.state is State.VERIFIED:
             self.state = State.DONE
             self.ends_stream = True

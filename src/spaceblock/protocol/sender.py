@@ -5,7 +5,7 @@ state       the peer may send              this side may do                     
 =========== ============================== ============================================= ===========
 OFFERED     Answer pages, Progress, Error, amend, once for each list of NameProblems;    MOVING, FAILED
             NameProblems pages             fail
-MOVING      Progress, ItemFailed,          item_sent, item_aborted, fail                 VERIFIED, FAILED
+MOVING      Progress, ItemFailed,          item_sent, item_aborted, waiting, fail        VERIFIED, FAILED
             Verified pages, Error
 VERIFIED    nothing                        (Done is queued)
 FAILED      Verified pages, Error          (Error is queued, unless the peer's came first)
@@ -51,6 +51,7 @@ from ..messages import (
     Verdict,
     VerdictKind,
     VerifiedPage,
+    Waiting,
     pages_of_amend,
     pages_of_manifest,
     pages_of_requests,
@@ -206,6 +207,11 @@ class Sender:
     def item_aborted(self, item: int, error: SpaceblockError) -> None:
         """This side cannot send (the rest of) ``item``, and said so by :func:`abort_message` on its data stream."""
         self._errors.setdefault(item, error)
+
+    def waiting(self) -> None:
+        """Say that this side's source gives nothing at present."""
+        if self.state is SenderState.MOVING:
+            self._queue.append(Waiting())
 
     def fail(self, error: SpaceblockError) -> list[SenderEvent]:
         """End the transfer with ``error``, a :class:`TransferCancelled` among them; too late after Verified."""

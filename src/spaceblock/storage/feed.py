@@ -66,7 +66,7 @@ class Filled:
 class Feed:
     """The items of one data stream, in order.
 
-    ``refuse`` may be called from another thread; all else is one thread at a time.
+    ``refuse`` and ``question`` are for any thread; all else is for one at a time.
     """
 
     def __init__(self, lane: Iterable[int], sources: Sequence[Source], block_size: int) -> None:
@@ -84,6 +84,9 @@ class Feed:
         self._holes = 0
         self._hasher = blake3()
         self._head = bytearray(HEADER_ROOM)
+        self._asked = 0
+        self.question = 0
+        """The number of the question to somebody else's program that :meth:`fill` waits for; 0: it does not wait."""
 
     def refuse(self, item: int, error: SpaceblockError) -> None:
         """The receiver cannot take ``item``: end it at the next opportunity."""
@@ -234,6 +237,8 @@ class Feed:
 
     def _ask(self, source: StreamSource, question: Callable[[], _T]) -> _T:
         """What the caller's object answers; whatever it raises is an error of this source."""
+        self._asked += 1
+        self.question = self._asked
         try:
             return question()
         except OSError as error:
@@ -242,6 +247,8 @@ class Feed:
             raise source_error(error, f"cannot read {_name(source)}", name=source.name) from error
         except Exception as error:
             raise read_error(error, f"reading {_name(source)}") from error
+        finally:
+            self.question = 0
 
     def _borrow(self, source: BufferSource, wire: _Wire) -> None:
         assert self._stop is not None
