@@ -116,6 +116,44 @@ def read_stream(data: bytes) -> list[Piece | Message]:
     return found
 
 
+class FedLanding(Landing):
+    """A landing and its stream: what the intake does not take waits; ``consume`` counts the rest."""
+
+    def __init__(self, host: Host, key: int, consume: Callable[[int], None]) -> None:
+        super().__init__(host, key, self._give)
+        self._waiting = b""
+        self._fin = False
+        self._consume = consume
+
+    def receive_data(self, data: bytes, fin: bool) -> None:
+        self._waiting += data
+        self._fin |= fin
+        _, fin = self._give()
+        self.receive(fin)
+        if self.ended:
+            self._drop()
+
+    def close(self) -> None:
+        super().close()
+        self._drop()
+
+    def _give(self) -> tuple[int, bool]:
+        count = 0
+        while self._waiting and not self.ended and self.intake.ready():
+            try:
+                taken = self.intake.feed(self._waiting)
+            except SpaceblockError:
+                break
+            count += taken
+            self._waiting = self._waiting[taken:]
+        self._consume(count)
+        return count, self._fin and not self._waiting
+
+    def _drop(self) -> None:
+        self._consume(len(self._waiting))
+        self._waiting = b""
+
+
 class Host:
     """What a landing needs of its transfer: the real machine, ring, sink and threads, without an event loop.
 
@@ -126,7 +164,7 @@ class Host:
         self.receiver = Receiver(Limits())
         self.sink = sink
         self.ring = ring
-        self.landings: list[Landing] = []
+        self.landings: list[FedLanding] = []
         self.consumed = 0
         self.lost: dict[int, SpaceblockError] = {}
         self.outcomes: tuple[Outcome, ...] | None = None
@@ -144,9 +182,9 @@ class Host:
     def accept(self, skip: Iterable[int] = ()) -> None:
         self.act(self.receiver.accept(self.skipped.union(skip)))
 
-    def landing(self) -> Landing:
+    def landing(self) -> FedLanding:
         """Another data stream."""
-        landing = Landing(self, len(self.landings), self._consume)
+        landing = FedLanding(self, len(self.landings), self._consume)
         self.landings.append(landing)
         return landing
 

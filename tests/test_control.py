@@ -11,7 +11,7 @@ from spaceblock.control import MessageStream
 from spaceblock.errors import RemoteProtocolError, SpaceblockError, TransferCancelled
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX
 from spaceblock.messages import Done, Error, ItemDigest, Message
-from spaceblock.quic.interface import Stream
+from spaceblock.quic.interface import Intake, Stream
 
 DIGEST = ItemDigest(1, 2, bytes(32))
 
@@ -42,6 +42,12 @@ class Wire(Stream):
         assert on_data is not None
         assert on_reset is not None
         self.arrive, self.reset_arrives = on_data, on_reset
+
+    def set_intake(self, intake: Intake, **handlers: Any) -> None:
+        raise AssertionError("control messages are read on the event loop")
+
+    def resume(self) -> tuple[int, bool]:
+        raise AssertionError("control messages are read on the event loop")
 
     def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
         assert self.fins == 0, "nothing follows the end"

@@ -45,10 +45,9 @@ from spaceblock.protocol.receiver import Receiver, State
 from spaceblock.protocol.sender import Answered, Completed, Failed, ItemRefused, Sender, SenderEvent, SenderState
 from spaceblock.storage.feed import Feed
 from spaceblock.storage.folder import FolderSink
-from spaceblock.storage.landing import Landing
 from spaceblock.storage.ring import Ring
 from spaceblock.storage.sources import Item, hold_buffers, prepare
-from support import BLOCK, Host, open_descriptors, pattern, requests_of
+from support import BLOCK, FedLanding, Host, open_descriptors, pattern, requests_of
 
 SLOT = 12_288
 
@@ -97,7 +96,7 @@ class Lane:
     """One data stream: its feed, the bytes on their way, and the landing at its end."""
 
     feed: Feed
-    landing: Landing
+    landing: FedLanding
     under_way: bytes = b""
     filled: bool = False
 

@@ -80,6 +80,10 @@ class Deframer:
     the data a place with :meth:`set_target`; feeding without one is a ValueError. What breaks the wire's rules or a
     limit raises :class:`~spaceblock.errors.RemoteProtocolError`, before any of it is buffered, and the stream is lost:
     every later feed raises it again.
+
+    Blocks may also find room that was given before: see :meth:`provide`. They raise no event, and :meth:`landed` lists
+    them; nothing of their heads was checked but the length. Then a compiled caller can feed without the GIL, through
+    :attr:`capsule`: it stops at an event, until :meth:`proceed` or :meth:`ready` says that it was dealt with.
     """
 
     NEED_DATA: ClassVar[int]
@@ -104,8 +108,47 @@ class Deframer:
         set: the rest of the data goes where it would have gone in it.
         """
 
+    def provide(self, memory: WriteableBuffer, start: int = 0, item: int | None = None, offset: int = 0) -> int:
+        """Give room for Blocks to come: they go to ``memory`` from ``start`` on, back to back, as long as they fit.
+
+        With ``item``, only Blocks of that item whose offsets go on from ``offset``. Rooms are used in the order given;
+        one that a Block does not fit is left behind for good. Returns the room's number, counted from 0. Eight rooms
+        are held at most, a left one until the next call: ValueError. The memory is held until then or :meth:`release`.
+        """
+
+    def landed(self) -> list[tuple[int, int, int, int, int]]:
+        """Blocks that are complete in a room and were not listed yet: item, offset, length, room, start in the room."""
+
+    def ready(self) -> bool:
+        """Whether the next feed can go on: no message waits for :meth:`proceed`, and no Block for a place."""
+
+    def proceed(self) -> None:
+        """The event was dealt with; ``BLOCK`` stays until there is a place. :meth:`feed` implies it."""
+
+    def check(self) -> None:
+        """Raise what :meth:`feed` would raise, if what was fed through :attr:`capsule` broke a rule."""
+
+    def withdraw(self) -> int:
+        """Leave all rooms behind but one with a Block under way; returns the number below which all rooms are left."""
+
     def release(self) -> None:
-        """Let go of the target, if there is one."""
+        """Let go of the target, if there is one, and of all rooms."""
+
+    @property
+    def in_block(self) -> bool:
+        """Whether a Block's header came and its data did not all come."""
+
+    @property
+    def free(self) -> int:
+        """Bytes free in the rooms that take any item."""
+
+    @property
+    def room(self) -> int:
+        """Number below which all rooms are left."""
+
+    @property
+    def capsule(self) -> object:
+        """For compiled callers; None in the twin, which has to be fed by :meth:`feed`."""
 
     @property
     def event(self) -> int:

@@ -9,7 +9,9 @@ from __future__ import annotations
 import operator
 import os
 import struct
+from collections import deque
 from contextlib import contextmanager
+from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, final
 
 from .errors import RemoteProtocolError
@@ -25,6 +27,8 @@ HEADER_ROOM: Final = 32
 MESSAGE_DATA_MAX: Final = 1_048_576
 
 _BLOCK_FIELDS_MAX = 16
+_ROOMS_MAX = 8
+_LANDED_MAX = 64
 _WRITE_STEP = 1 << 30
 _PAIR = struct.Struct("=QQ")
 _ROW = struct.Struct("=QQQQ")
@@ -150,6 +154,8 @@ class Deframer:
     BLOCK: Final = 2
     BLOCK_END: Final = 3
 
+    capsule = None
+
     def __init__(self, message_limit: int, block_limit: int) -> None:
         self._message_limit = _bounded(message_limit, "message_limit")
         self._block_limit = _bounded(block_limit, "block_limit")
@@ -162,25 +168,56 @@ class Deframer:
         self._received = 0
         self._partial = bytearray()
         self._target: memoryview | None = None
+        self._in_room = False
+        self._rooms: deque[_Room] = deque()
+        self.room = 0
+        self._place = (0, 0, 0, 0, 0)
+        self._landed: list[tuple[int, int, int, int, int]] = []
         self._fault = ""
 
     @property
     def at_boundary(self) -> bool:
         return not self._head and self._expect_data is None and not self._fault
 
+    @property
+    def in_block(self) -> bool:
+        return bool(self._expect_data)
+
     def feed(self, data: ReadableBuffer, pos: int = 0) -> int:
         with _bytes_of(data) as view:
             pos = _bounded(pos, "pos", high=len(view))
-            if self._fault:
-                raise self._broken()
-            if self._expect_data and self._target is None:
+            self.check()
+            self.proceed()
+            if self._expect_data and not self._find_place():
                 raise ValueError("a block's data has no target; call set_target() before the next feed()")
             self.event = self.NEED_DATA
-            if self._expect_data is None:
-                pos = self._take_head(view, pos)
-            if self.event == self.NEED_DATA and self._expect_data is not None:
-                pos = self._take_bytes(view, pos)
+            while self.event == self.NEED_DATA:
+                if self._expect_data is None:
+                    if pos == len(view):
+                        break
+                    pos = self._take_head(view, pos)
+                elif self._expect_data and not self._find_place():
+                    self.event = self.BLOCK
+                elif pos == len(view) and self._received < self.length:
+                    break
+                else:
+                    pos = self._take_bytes(view, pos)
             return pos
+
+    def check(self) -> None:
+        if self._fault:
+            raise self._broken()
+
+    def proceed(self) -> None:
+        if self.event in (self.MESSAGE, self.BLOCK_END):
+            self.event = self.NEED_DATA
+
+    def ready(self) -> bool:
+        if self.event == self.MESSAGE or self._fault or (self._expect_data and not self._find_place()):
+            return False
+        if self.event == self.BLOCK:
+            self.event = self.NEED_DATA
+        return True
 
     def set_target(self, target: WriteableBuffer, start: int) -> None:
         start = _bounded(start, "start")
@@ -192,11 +229,39 @@ class Deframer:
                     f"{self.length} bytes do not fit at {start} in a buffer of {len(view)}; pass a larger target"
                 )
             self._target = view[start : start + self.length]
+            self._in_room = False
+
+    def provide(self, memory: WriteableBuffer, start: int = 0, item: int | None = None, offset: int = 0) -> int:
+        start, offset = _bounded(start, "start"), _bounded(offset, "offset")
+        item = None if item is None else _bounded(item, "item")
+        with _bytes_of(memory, writable=True) as view:
+            if start > len(view) or len(self._rooms) == _ROOMS_MAX:
+                raise ValueError(
+                    f"room at {start} of a buffer, or more than {_ROOMS_MAX} rooms; provide fewer, within it"
+                )
+            self._rooms.append(_Room(view[start:], item, offset))
+        return self.room + len(self._rooms) - 1
+
+    def landed(self) -> list[tuple[int, int, int, int, int]]:
+        found, self._landed = self._landed, []
+        return found
+
+    def withdraw(self) -> int:
+        if self._target is None or not self._in_room:
+            while self._rooms:
+                self._leave_room()
+        return self.room
+
+    @property
+    def free(self) -> int:
+        return sum(len(room.memory) - room.used for room in self._rooms if room.item is None)
 
     def release(self) -> None:
         if self._target is not None:
             self._target.release()
             self._target = None
+        while self._rooms:
+            self._leave_room()
 
     def _take_head(self, view: memoryview, pos: int) -> int:
         head = self._head + bytes(view[pos : pos + HEADER_ROOM - len(self._head)])
@@ -211,9 +276,31 @@ class Deframer:
         self._head = b""
         self._received = 0
         self._expect_data = self.message_type == BLOCK_TYPE
-        if self._expect_data:
-            self.event = self.BLOCK
         return pos
+
+    def _find_place(self) -> bool:
+        """Whether the data of the block under way has a place; rooms that it does not fit are left behind."""
+        if self._target is not None:
+            return True
+        if len(self._landed) == _LANDED_MAX or self._received:
+            return False
+        while self._rooms:
+            room = self._rooms[0]
+            start = room.used
+            takes = room.item is None or (room.item, room.offset) == (self.item, self.offset)
+            if takes and self.length <= len(room.memory) - start:
+                room.used += self.length
+                room.offset += self.length
+                self._target = room.memory[start : start + self.length]
+                self._in_room = True
+                self._place = (self.item, self.offset, self.length, self.room, start)
+                return True
+            self._leave_room()
+        return False
+
+    def _leave_room(self) -> None:
+        self._rooms.popleft().memory.release()
+        self.room += 1
 
     def _parse_head(self, head: bytes) -> int | None:
         """The bytes used, or None while some are missing; every limit is checked as soon as its number is there."""
@@ -262,13 +349,17 @@ class Deframer:
             self._partial += part
         self._received += len(part)
         if self._received == self.length:
-            if self._expect_data:
-                self.event = self.BLOCK_END
-                self.release()
-            else:
+            if self._target is None:
                 self.event = self.MESSAGE
                 self.payload = bytes(self._partial)
                 self._partial.clear()
+            else:
+                self._target.release()
+                self._target = None
+                if self._in_room:
+                    self._landed.append(self._place)
+                else:
+                    self.event = self.BLOCK_END
             self._expect_data = None
         return pos + len(part)
 
@@ -276,6 +367,14 @@ class Deframer:
         return RemoteProtocolError(
             f"the peer sent {self._fault}; check that both sides run the same release of Spaceblock"
         )
+
+
+@dataclass(slots=True)
+class _Room:
+    memory: memoryview
+    item: int | None
+    offset: int
+    used: int = 0
 
 
 @contextmanager

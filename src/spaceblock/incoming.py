@@ -276,10 +276,10 @@ class Incoming(Job):
             self.fail(RemoteProtocolError(f"the sender opened more than {DATA_STREAMS_MAX} data streams at once"))
             stream.stop(ErrorCode.PROTOCOL)
             return
-        landing = self._landings[stream] = Landing(self, self._streams_seen, stream.consume)
+        landing = self._landings[stream] = Landing(self, self._streams_seen, stream.resume)
 
-        def receive(data: bytes, fin: bool) -> None:
-            landing.receive_data(data, fin)
+        def receive(fin: bool) -> None:
+            landing.receive(fin)
             self._after_data(stream, landing)
 
         def give_up() -> None:
@@ -290,9 +290,7 @@ class Incoming(Job):
             # The sender's Error on the control stream says why, and may come later than the reset.
             self._resets.append(self.loop.call_later(self._timeouts.close, give_up))
 
-        stream.set_handlers(on_data=receive, on_reset=receive_reset)
-        if first or fin:
-            receive(first, fin)
+        stream.set_intake(landing.intake, on_taken=receive, on_reset=receive_reset, first=first, fin=fin)
 
     def act(self, events: list[ReceiverEvent]) -> None:
         for event in events:
@@ -428,8 +426,13 @@ class Incoming(Job):
     async def _clean_up(self) -> None:
         for reset in self._resets:
             reset.cancel()
-        for landing in self._landings.values():
+        for task in self._tasks:
+            task.cancel()
+        if self._tasks:
+            await asyncio.wait(set(self._tasks))
+        for stream, landing in self._landings.items():
             landing.close()
+            stream.stop(ErrorCode.CANCELLED)
         self._landings.clear()
         self._control.stop_reading()
         self._control.send([], fin=True)

@@ -31,6 +31,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
 from ..blocks import SpaceblockRequest, SpaceblockRequests
+from ..core import UINT_VAR_MAX
 from ..errors import (
     ErrorCode,
     IntegrityError,
@@ -362,6 +363,19 @@ class Receiver:
         moving.next_offset = offset + length
         self.received += length
         return True
+
+    def due(self, stream: int, item: int, offset: int) -> int:
+        """Bytes of ``item`` that may come on ``stream`` from ``offset`` on; 0 where :meth:`block` would take none."""
+        if self.state is not State.MOVING or item >= len(self._status):
+            return 0
+        request = self._requests.items[item]
+        if self._status[item] == Status.WAITING:
+            start, stop = request.start, request.stop
+        elif self._status[item] == Status.MOVING and self._moving[item].stream == stream:
+            start, stop = self._moving[item].next_offset, self._moving[item].stop
+        else:
+            return 0
+        return (UINT_VAR_MAX if stop is None else stop) - offset if offset == start else 0
 
     def item_end(self, stream: int, message: ItemEnd) -> bool:
         """All bytes of an item came; False means that the item failed here before."""

@@ -12,7 +12,8 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import ErrorCode, LocalProtocolError, Unreachable, VersionMismatch
+from ..errors import ErrorCode, LocalProtocolError, SpaceblockError, Unreachable, VersionMismatch
+from .handover import StreamDataTaken
 from .handshake import (
     NO_COMMON_PROTOCOL,
     ConnectionIdIssued,
@@ -29,6 +30,7 @@ from .interface import (
     CloseReason,
     Connection,
     ConnectionEnded,
+    Intake,
     Stream,
     StreamStopped,
     TransportOptions,
@@ -269,6 +271,10 @@ class AioquicConnection(Connection):
                 stream = streams.get(event.stream_id) or self._accept_stream(event.stream_id)
                 stream.received(event.data, event.end_stream)
                 ready[stream] = None
+            elif isinstance(event, StreamDataTaken):
+                stream = streams[event.stream_id]
+                stream.was_taken(event.count, event.end_stream)
+                ready[stream] = None
             elif isinstance(event, StreamReset):
                 stream = streams.get(event.stream_id) or self._accept_stream(event.stream_id)
                 stream.was_reset(event.error_code)
@@ -456,6 +462,9 @@ class _AioquicStream(Stream):
         self._on_stop: Callable[[int], None] | None = None
 
         # Receiving.
+        self._intake: Intake | None = None
+        self._on_taken: Callable[[bool], None] | None = None
+        self._is_attached = False  # the native engine feeds the intake
         self._inbox: list[bytes] = []
         self._fin_waits = False  # FIN arrived and was not delivered
         self._reset_waits: int | None = None
@@ -488,6 +497,38 @@ class _AioquicStream(Stream):
         if self._inbox or self._fin_waits or self._reset_waits is not None or self._stop_waits is not None:
             self._connection._ready[self] = None
             self._connection._schedule()
+
+    def set_intake(
+        self,
+        intake: Intake,
+        *,
+        on_taken: Callable[[bool], None],
+        on_reset: Callable[[int], None],
+        first: bytes = b"",
+        fin: bool = False,
+    ) -> None:
+        self._on_data, self._on_stop = None, None
+        self._intake, self._on_taken, self._on_reset = intake, on_taken, on_reset
+        self._fin_waits |= fin
+        if first:
+            self._inbox.insert(0, first)
+            self._delivered -= len(first)
+        self._connection._ready[self] = None
+        self._connection._schedule()
+
+    def resume(self) -> tuple[int, bool]:
+        count = self._feed_intake()
+        if self._inbox or self._intake is None:
+            return count, False
+        fin, self._fin_waits = self._fin_waits, False
+        if self._receiving and not isinstance(self._engine, Engine) and not self._given_up:
+            if not self._is_attached:
+                self._is_attached = True
+                self._engine.set_intake(self.stream_id, self._intake)
+            more, fin = self._engine.pull(self.stream_id)
+            count += more
+            self._account_for(more, fin)
+        return count, fin
 
     def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
         if self._connection.close_reason is not None or self._stopped_by_peer:
@@ -574,6 +615,11 @@ class _AioquicStream(Stream):
         if fin:
             self._receiving_ended()
 
+    def was_taken(self, count: int, fin: bool) -> None:
+        """The engine has given bytes to the intake."""
+        self._fin_waits |= fin
+        self._account_for(count, fin)
+
     def was_reset(self, code: int) -> None:
         """The peer abandoned its direction."""
         reset_waits = None if self._given_up else code
@@ -582,7 +628,7 @@ class _AioquicStream(Stream):
         self._received = max(self._received, final_size or 0)
         self._receiving_ended()
         # What nobody takes now is dropped: credited bytes that were kept would know no bound.
-        self._give_up(self._received, keep=self._on_data is not None)
+        self._give_up(self._received, keep=self._on_data is not None or self._intake is not None)
         self._reset_waits = reset_waits
 
     def was_claimed(self) -> None:
@@ -606,6 +652,9 @@ class _AioquicStream(Stream):
             data = inbox[0] if len(inbox) == 1 else b"".join(inbox)
             self._delivered += len(data)
             guarded(self._on_data, data, fin)
+        elif self._intake is not None and self._on_taken is not None:
+            _, fin = self.resume()
+            guarded(self._on_taken, fin)
         if self._reset_waits is not None and self._on_reset is not None:
             code, self._reset_waits = self._reset_waits, None
             guarded(self._on_reset, code)
@@ -668,10 +717,39 @@ class _AioquicStream(Stream):
         outstanding = received - self._consumed
         self._given_up = True
         if not keep:
+            self._intake = None
             self._inbox.clear()
             self._fin_waits = False
             self._reset_waits = None
         self._credit(outstanding)
+
+    def _feed_intake(self) -> int:
+        """Give the intake what waits here; returns the bytes that it took."""
+        count = 0
+        while self._intake is not None and self._inbox and self._intake.ready():
+            data = self._inbox[0]
+            try:
+                position = self._intake.feed(data)
+            except SpaceblockError:
+                break  # the intake raises it again to whom it belongs
+            count += position
+            if position < len(data):
+                self._inbox[0] = data[position:]
+            else:
+                del self._inbox[0]
+        self._delivered += count
+        if count and not self._given_up:
+            self._credit(count)
+        return count
+
+    def _account_for(self, count: int, fin: bool) -> None:
+        """The intake of the native engine took bytes."""
+        self._received += count
+        self._delivered += count
+        if count:
+            self._credit(count)
+        if fin:
+            self._receiving_ended()
 
     def _credit(self, count: int) -> None:
         self._consumed += count

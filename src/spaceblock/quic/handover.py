@@ -18,6 +18,15 @@ Span = tuple[int, int]
 
 
 @dataclass(frozen=True, slots=True)
+class StreamDataTaken:
+    """An event of the native engine: ``count`` bytes of a stream went to its intake."""
+
+    stream_id: int
+    count: int
+    end_stream: bool
+
+
+@dataclass(frozen=True, slots=True)
 class SentPiece:
     """Bytes of a stream that are in a packet; ``fin`` if the stream ends with them."""
 

@@ -11,7 +11,7 @@ from __future__ import annotations
 import abc
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConnectionLost, LocalProtocolError, SpaceblockError
 from ..limits import DATAGRAM_MAX, DATAGRAM_MIN
@@ -144,6 +144,20 @@ class TransportOptions:
         return self.max_streams_uni * self.stream_window + self.connection_reserve
 
 
+class Intake(Protocol):
+    """Takes a stream's bytes as they arrive; :class:`spaceblock.core.Deframer` is one."""
+
+    @property
+    def capsule(self) -> object:
+        """How a native engine calls it without the GIL: a capsule named ``spaceblock.intake``; None if it cannot."""
+
+    def feed(self, data: bytes, pos: int = 0) -> int:
+        """Take bytes from ``pos`` on; returns the position of the first that was not taken."""
+
+    def ready(self) -> bool:
+        """Whether it would take more."""
+
+
 class Stream(abc.ABC):
     """One QUIC stream, bidirectional or unidirectional, opened by this side or by the peer."""
 
@@ -167,6 +181,27 @@ class Stream(abc.ABC):
         ``on_stop(code)``: the peer reads no more; this direction was reset with the same code. Each of the latter two
         is called at most once. With ``on_data`` None, data is kept, bounded by the credit.
         """
+
+    @abc.abstractmethod
+    def set_intake(
+        self,
+        intake: Intake,
+        *,
+        on_taken: Callable[[bool], None],
+        on_reset: Callable[[int], None],
+        first: bytes = b"",
+        fin: bool = False,
+    ) -> None:
+        """Have the stream's bytes go to ``intake`` from now on, in place of ``on_data``; what it took is consumed.
+
+        ``on_taken(fin)`` is called after it took some, with ``fin`` once when those were the last. An intake that takes
+        no more holds the rest back, bounded by the credit, until :meth:`resume`. ``first`` is what ``on_data`` was
+        given and nobody consumed, and ``fin`` what it was told.
+        """
+
+    @abc.abstractmethod
+    def resume(self) -> tuple[int, bool]:
+        """Give the intake what it held back; returns the bytes that it took, and whether those were the last."""
 
     @abc.abstractmethod
     def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:

@@ -1,14 +1,15 @@
-"""The receiving path of the bytes: from one data stream to the ring or the caller's buffer, to the hasher and the disk.
+"""The receiving path of the bytes: from a data stream to the ring or the caller's buffer, to the hasher and the disk.
 
-On the event loop a :class:`Landing` takes the stream's messages apart: block data goes straight to the place where it
-will be hashed and written from. What has landed is worked off by a worker thread, one batch at a time and in order.
-When the ring is empty the stream is read no further, so its credit runs out and its sender waits; nothing else does.
+A :class:`Landing` gives its stream an intake, which takes messages apart and puts block data straight to the place
+where it will be hashed and written from; on the event loop it then checks what has landed. That is worked off by a
+worker thread, one batch at a time and in order. When the ring is empty the intake takes no more, so the stream's credit
+runs out and its sender waits; nothing else does.
 """
 
 from __future__ import annotations
 
-from collections import deque
 from collections.abc import Callable
+from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Protocol
@@ -25,6 +26,9 @@ from .sinks import Sink
 
 _STEPS_MAX = 1_024
 """Steps that wait for a busy worker before the stream is read no further."""
+
+_SPARE = 2
+"""Buffers that a landing leaves in the ring when it takes one ahead of need, so that others can always go on."""
 
 
 class Host(Protocol):
@@ -65,22 +69,23 @@ class _Step:
 
 
 class Landing:
-    """One data stream of one transfer; ``key`` tells the streams of a transfer apart, ``consume`` grants credit."""
+    """One data stream of one transfer; ``key`` tells the streams of a transfer apart.
 
-    def __init__(self, host: Host, key: int, consume: Callable[[int], None]) -> None:
+    ``resume()`` gives the intake what waits in the stream; it says how many bytes were taken, and whether those were
+    the last.
+    """
+
+    def __init__(self, host: Host, key: int, resume: Callable[[], tuple[int, bool]]) -> None:
         self._host = host
         self._key = key
-        self._consume = consume
-        self._deframer = Deframer(MESSAGE_PAYLOAD_MAX, MESSAGE_DATA_MAX)
-        self._arrived: deque[bytes] = deque()
-        self._position = 0
-        self._ends = False
+        self._resume = resume
+        self.intake = Deframer(MESSAGE_PAYLOAD_MAX, MESSAGE_DATA_MAX)
         self.ended = False
         self.blocks = 0
-        self._slot: memoryview | None = None
-        self._used = 0
-        self._landing: _Step | None = None
-        self._targeted = False
+        self._ends = False
+        self._rooms: dict[int, memoryview] = {}  # by number, those that blocks may still be put into or lie in
+        self._in_place: set[int] = set()  # of these, the memory of a sink
+        self._needs_ring = False
         self._steps: list[_Step] = []
         self._retired: list[memoryview] = []
         self.working = False
@@ -90,20 +95,15 @@ class Landing:
     @property
     def waits_for_disk(self) -> bool:
         """Whether arrived bytes wait because the worker is behind."""
-        return bool(self._arrived) and self.working
+        return self.working and self.intake.event != Deframer.NEED_DATA
 
     @property
     def _is_behind(self) -> bool:
         """Whether so much waits for the worker that no more is read: items without bytes need no buffer to wait for."""
         return self.working and len(self._steps) >= _STEPS_MAX
 
-    def receive_data(self, data: bytes, fin: bool) -> None:
-        """Take the stream's next bytes, in order."""
-        if self.ended:
-            self._consume(len(data))
-            return
-        if data:
-            self._arrived.append(data)
+    def receive(self, fin: bool) -> None:
+        """The intake took bytes, or may take some again; with ``fin`` there are no more to come."""
         self._ends |= fin
         self._advance()
 
@@ -113,96 +113,107 @@ class Landing:
             self._end()
 
     def close(self) -> None:
-        """Let go of everything but what a worker still uses; what arrived and was not read is credited."""
+        """Let go of everything but what a worker still uses."""
         self.ended = True
         self._let_go()
         self._steps.clear()
 
     def _advance(self) -> None:
-        consumed = 0
         try:
-            while self._arrived and not self.ended and not self._is_behind and self._ready():
-                data = self._arrived[0]
-                position = self._deframer.feed(data, self._position)
-                consumed += position - self._position
-                if position == len(data):
-                    self._arrived.popleft()
-                    position = 0
-                self._position = position
-                self._handle(self._deframer.event)
-            if self._ends and not self._arrived and not self.ended:
-                if not self._deframer.at_boundary:
+            while self._go_on():
+                taken, fin = self._resume()
+                self._ends |= fin
+                if not taken:
+                    break
+            if self.ended:
+                return
+            if self._ends and self.intake.event == Deframer.NEED_DATA:
+                if not self.intake.at_boundary:
                     raise RemoteProtocolError("the sender ended a data stream in the middle of a message")
                 self._end()
+            else:
+                self._submit()
+                self._prepare_room()
         except SpaceblockError as error:
             self.close()
             self._host.fail(error)
-        if consumed:
-            self._consume(consumed)
 
-    def _handle(self, event: int) -> None:
-        if event == Deframer.BLOCK:
-            self._announce()
-        elif event == Deframer.BLOCK_END:
-            assert self._landing is not None
-            self.blocks += 1
-            if self._landing.kind is not _Kind.DROP:
-                self._steps.append(self._landing)
-            self._landing = None
-            self._submit()
-        elif event == Deframer.MESSAGE:
+    def _go_on(self) -> bool:
+        """Deal with what the intake stopped for; False if it has to wait."""
+        if self.ended:
+            return False
+        self._collect()
+        self.intake.check()
+        if self.intake.event == Deframer.MESSAGE:
+            if self._is_behind:
+                return False
             self._receive_message()
+            self.intake.proceed()
+        if self.ended:
+            return False
+        while not self.intake.ready():
+            if not self._make_room():
+                return False
+        return True
 
-    def _announce(self) -> None:
-        item, offset, length = self._deframer.item, self._deframer.offset, self._deframer.length
-        wanted = self._host.receiver.block(self._key, item, offset, length)
-        self._landing = _Step(_Kind.DATA if wanted else _Kind.DROP, item, offset, length)
-        self._targeted = False
-        if wanted:
-            self._begin(item)
+    def _collect(self) -> None:
+        """Check the blocks that have landed, and note them for the worker."""
+        for item, offset, length, room, start in self.intake.landed():
+            wanted = self._host.receiver.block(self._key, item, offset, length)
+            self.blocks += 1
+            if wanted:
+                self._begin(item)
+                kind = _Kind.IN_PLACE if room in self._in_place else _Kind.DATA
+                self._steps.append(_Step(kind, item, offset, length, self._rooms[room][start : start + length]))
+        self._retire()
 
     def _begin(self, item: int) -> None:
         if item not in self._begun:
             self._begun.add(item)
             self._steps.append(_Step(_Kind.BEGIN, item))
 
-    def _ready(self) -> bool:
+    def _make_room(self) -> bool:
         """Find memory for the block that is about to land; False if there is none now."""
-        step = self._landing
-        if step is None or self._targeted:
-            return True
-        if step.kind is _Kind.DROP:
-            self._deframer.set_target(_TRASH, 0)
+        self._retire()
+        item, offset = self.intake.item, self.intake.offset
+        due = self._host.receiver.due(self._key, item, offset)
+        memory = self._host.sink.memory(item, offset, due) if due >= self.intake.length else None
+        if memory is not None:
+            number = self.intake.provide(memory, 0, item, offset)
+            self._in_place.add(number)
         else:
-            memory = self._host.sink.memory(step.item, step.offset, step.length)
-            if memory is not None:
-                step.kind, step.data = _Kind.IN_PLACE, memory
-                self._deframer.set_target(memory, 0)
-            else:
-                start = self._room(step.length)
-                if start < 0:
-                    return False
-                assert self._slot is not None
-                step.data = self._slot[start : start + step.length]
-                self._deframer.set_target(self._slot, start)
-        self._targeted = True
+            memory = self._host.ring.take(self._advance)
+            if memory is None:
+                self._submit()
+                return False
+            number = self.intake.provide(memory)
+            self._needs_ring = True
+        self._rooms[number] = memory
         return True
 
-    def _room(self, length: int) -> int:
-        if self._slot is not None and length > len(self._slot) - self._used:
+    def _prepare_room(self) -> None:
+        """Keep memory ready for blocks to come, but not what other streams may be waiting for."""
+        ring = self._host.ring
+        if ring.free < _SPARE:
+            self.intake.withdraw()
             self._retire()
             self._submit()
-        if self._slot is None:
-            self._slot = self._host.ring.take(self._advance)
-            self._used = 0
-            if self._slot is None:
-                return -1
-        start = self._used
-        self._used += length
-        return start
+        elif self._needs_ring and self.intake.free < MESSAGE_DATA_MAX and ring.free > _SPARE:
+            memory = ring.take(self._advance)
+            assert memory is not None
+            self._rooms[self.intake.provide(memory)] = memory
+
+    def _retire(self) -> None:
+        """Give up the rooms that the intake has left."""
+        for number in [number for number in self._rooms if number < self.intake.room]:
+            memory = self._rooms.pop(number)
+            if number in self._in_place:
+                self._in_place.discard(number)
+            else:
+                self._retired.append(memory)
 
     def _receive_message(self) -> None:
-        message = decode_message(self._deframer.message_type, self._deframer.payload)
+        message = decode_message(self.intake.message_type, self.intake.payload)
         if isinstance(message, ItemEnd):
             if self._host.receiver.item_end(self._key, message):
                 self._begin(message.item)
@@ -216,20 +227,18 @@ class Landing:
                 self._steps.append(_Step(_Kind.HOLE, message.item, message.offset, message.length))
         elif message is not None:
             raise RemoteProtocolError(f"the sender sent {type(message).__name__} on a data stream")
-        self._submit()
 
     def _let_go(self) -> None:
-        self._deframer.release()
-        self._landing = None
+        self.intake.release()
         self._host.ring.forget(self._advance)
-        unread = sum(map(len, self._arrived)) - self._position
-        self._arrived.clear()
-        self._position = 0
-        if unread:
-            self._consume(unread)
+        self._retire()
 
     def _end(self) -> None:
         self.ended = True
+        if self.intake.in_block:
+            with suppress(RemoteProtocolError):
+                # So that the item counts as one that was moving on this stream.
+                self._host.receiver.block(self._key, self.intake.item, self.intake.offset, self.intake.length)
         self._let_go()
         self._act(self._host.receiver.stream_ended(self._key))
         self._submit()
@@ -238,17 +247,10 @@ class Landing:
         self._steps += [_Step(_Kind.DROP, event.item) for event in events if isinstance(event, ItemLost)]
         self._host.act(events)
 
-    def _retire(self) -> None:
-        if self._slot is not None:
-            self._retired.append(self._slot)
-            self._slot = None
-
     def _submit(self) -> None:
         """Hand over what has landed, unless the worker is busy: then it goes with the next batch."""
         if self.working:
             return
-        if self._landing is None:
-            self._retire()
         if not self._steps:
             self._give_back(self._retired)
             self._retired = []
@@ -294,7 +296,7 @@ class Landing:
                     continue
                 if step.kind is _Kind.DATA:
                     hasher.update(step.data)
-                    sink.write(step.item, step.offset, step.data)
+                    _store(sink, step)
                 elif step.kind is _Kind.IN_PLACE:
                     with step.data:
                         hasher.update(step.data)
@@ -313,6 +315,15 @@ class Landing:
                 results.append((step.item, 0, error))
 
 
+def _store(sink: Sink, step: _Step) -> None:
+    memory = sink.memory(step.item, step.offset, step.length)
+    if memory is None:
+        sink.write(step.item, step.offset, step.data)
+    else:
+        with memory:
+            memory[:] = step.data
+
+
 def _fill_hole(sink: Sink, hasher: blake3, step: _Step) -> None:
     for start in range(0, step.length, len(_ZEROS)):
         hasher.update(_ZEROS[: step.length - start])
@@ -320,5 +331,3 @@ def _fill_hole(sink: Sink, hasher: blake3, step: _Step) -> None:
 
 
 _ZEROS = memoryview(bytes(65_536))
-_TRASH = memoryview(bytearray(MESSAGE_DATA_MAX))
-"""Where the bytes of an item land that has failed here while they were under way."""

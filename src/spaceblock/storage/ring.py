@@ -20,6 +20,11 @@ class Ring:
         self._size = size
         self._waiting: deque[Callable[[], None]] = deque()
 
+    @property
+    def free(self) -> int:
+        """Buffers that can be taken now."""
+        return len(self._free) + self._unmade
+
     def take(self, when_free: Callable[[], None]) -> memoryview | None:
         """A buffer, or None; then ``when_free`` is called once, as soon as trying again makes sense."""
         if self._free:

@@ -6,7 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.ranges cimport AckFrame, PacketRanges
 from spaceblock.quic.native.recovery cimport Recovery, Sent
-from spaceblock.quic.native.streams cimport ReceiveStream, SendStream
+from spaceblock.quic.native.streams cimport ReceiveStream, SendStream, StreamTable
 
 cdef enum:
     CID_MAX = 20  # RFC 9000, section 17.2
@@ -42,22 +42,28 @@ cdef class PacketEngine:
     cdef readonly dict send_streams  # by stream ID
     cdef readonly dict receive_streams
     cdef object _accept  # called with the ID of a stream that is not known: a ReceiveStream, or None to drop its bytes
-    cdef dict _by_slot  # Sent.stream to its SendStream
+    cdef StreamTable _senders  # by Sent.stream
+    cdef StreamTable _receivers  # by stream ID
     cdef uint32_t _next_slot
-    cdef SendStream _last_sent  # what the record before belonged to
-    cdef ReceiveStream _last_received
-    cdef object _turns  # send streams that may have something to send, the next one first
+    cdef void *_first_turn  # SendStreams that may have something to send, the next one first
+    cdef void *_last_turn
+    cdef void *_first_news  # ReceiveStreams to which something came since the last drain
     cdef object _control  # (frame, token) that wait
+    cdef size_t _waiting  # how many
     cdef dict _sent_control  # Sent.control to the (frame, token) pairs in that packet
     cdef uint32_t _next_control
     cdef readonly list rare  # frames for Python: (type, field, ...)
-    cdef readonly list news  # receive streams with something to take
+    cdef readonly list news  # receive streams with something to take or to collect
+    cdef bint acknowledged  # a send stream may have something to release
     cdef readonly list lost  # tokens of control frames that were lost
     cdef readonly list delivered  # of those that were acknowledged
     cdef public bint ack_due
     cdef readonly uint64_t failed  # packets that did not open
     cdef readonly uint64_t opened
-    cdef readonly tuple violation  # (QUIC error code, frame type, reason) once the peer broke a rule
+    cdef readonly bint is_broken  # the peer broke a rule
+    cdef uint64_t _broken_code, _broken_kind
+    cdef const char *_broken_why
+    cdef object _broken_text  # instead of _broken_why
     cdef uint8_t *_out
     cdef AckFrame _ack
     cdef Opened[GROUP] _packets
@@ -66,20 +72,30 @@ cdef class PacketEngine:
     cdef uint8_t[HEAD_MAX] _head
     cdef uint8_t[BATCH_SIZE] _scratch
 
+    cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int64_t now) except? 9999999 nogil
+    cdef int drain(self) except -1 nogil
+    cdef int report(self) except -1
+    cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil
+
     cdef size_t _open_group(self, uint8_t *data, size_t size, size_t segment, size_t *at, int64_t now) noexcept nogil
     cdef bint _open_one(
         self, uint8_t *data, size_t size, const uint8_t *mask, Opened *packet, int64_t now
     ) noexcept nogil
-    cdef int _process(self, const Opened *packet, int64_t now) except -1
-    cdef bint _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1
-    cdef bint _ack_frame(self, const uint8_t **at, const uint8_t *end, int64_t now) except -1
-    cdef bint _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1
-    cdef int _settle(self) except -1
-    cdef int _send_again(self, const Sent *sent) except -1
-    cdef SendStream _stream_of(self, uint32_t slot)
-    cdef bint _has_work(self, SendStream stream) noexcept
-    cdef int _queue(self, SendStream stream) except -1
-    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999
+    cdef int _process(self, const Opened *packet, int64_t now) except -1 nogil
+    cdef int _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
+    cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL
+    cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, int64_t now) except -1 nogil
+    cdef int _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1
+    cdef void _break(self, uint64_t code, uint64_t kind, const char *why) noexcept nogil
+    cdef int _settle(self) except -1 nogil
+    cdef int _send_again(self, const Sent *sent) except -1 nogil
+    cdef int _control_settled(self, uint32_t number, bint lost) except -1
+    cdef bint _has_work(self, SendStream stream) noexcept nogil
+    cdef void _queue(self, SendStream stream) noexcept nogil
+    cdef void _to_turn_end(self, void *stream) noexcept nogil
+    cdef void *_next_turn(self) noexcept nogil
+    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999 nogil
+    cdef int _put_control(self, size_t room, size_t *head) except -1
     cdef size_t _stream_packets(
         self, SendStream stream, uint8_t *out, size_t packets, uint64_t allowance, int64_t now
     ) noexcept nogil

@@ -24,7 +24,7 @@ from spaceblock.quic.native.recovery cimport (
     TIMER_LOSS,
     TIMER_PROBE,
 )
-from spaceblock.quic.native.streams cimport Run
+from spaceblock.quic.native.streams cimport ReceiveStream, Run, SendStream
 from spaceblock.quic.native.varint cimport read_varint, write_varint
 
 cimport cython
@@ -81,8 +81,8 @@ cdef class PacketEngine:
         self._accept = accept
         self.send_streams = {}
         self.receive_streams = {}
-        self._by_slot = {}
-        self._turns = deque()
+        self._senders = StreamTable()
+        self._receivers = StreamTable()
         self._control = deque()
         self._sent_control = {}
         self._next_control = 1
@@ -123,25 +123,33 @@ cdef class PacketEngine:
         """Send what is written to ``stream``; call :meth:`wake` after writing."""
         stream.slot = self._next_slot
         self._next_slot += 1
-        self._by_slot[stream.slot] = stream
+        self._senders.add(stream.slot, <void*>stream)
         self.send_streams[stream.stream_id] = stream
 
     def remove_send_stream(self, SendStream stream):
         """Forget a stream that is finished or reset."""
+        cdef void *each = self._first_turn
+        cdef void *following
+        self._senders.remove(stream.slot)
+        if stream.queued:
+            self._first_turn = self._last_turn = NULL
+            while each != NULL:
+                following = (<SendStream>each).next_turn
+                if each != <void*>stream:
+                    self._to_turn_end(each)
+                each = following
+            stream.queued = False
         self.send_streams.pop(stream.stream_id, None)
-        self._by_slot.pop(stream.slot, None)
-        if self._last_sent is stream:
-            self._last_sent = None
 
     def add_receive_stream(self, ReceiveStream stream):
         """Take in what comes for ``stream``."""
+        self._receivers.add(stream.stream_id, <void*>stream)
         self.receive_streams[stream.stream_id] = stream
 
     def remove_receive_stream(self, ReceiveStream stream):
         """Forget a stream that is finished; what still comes for it is asked of ``accept``."""
+        self._receivers.remove(stream.stream_id)
         self.receive_streams.pop(stream.stream_id, None)
-        if self._last_received is stream:
-            self._last_received = None
 
     def count_reset(self, ReceiveStream stream, uint64_t final_size):
         """Charge a reset stream's final size to the connection's credit (section 4.5); False where that is too much."""
@@ -163,11 +171,28 @@ cdef class PacketEngine:
         if PyBytes_GET_SIZE(frame) > HEAD_MAX // 2:
             raise ValueError("a frame beside stream data has at most 1024 bytes")
         self._control.append((frame, token))
+        self._waiting += 1
 
-    def violate(self, code, kind, reason):
+    def violate(self, code, kind, str reason):
         """Say that the peer broke a rule; the first one counts."""
-        if self.violation is None:
-            self.violation = (code, kind, reason)
+        if not self.is_broken:
+            self._broken_text = reason
+            self._break(code, kind, NULL)
+
+    @property
+    def violation(self):
+        """``(QUIC error code, frame type, reason)`` once the peer broke a rule, else None."""
+        if not self.is_broken:
+            return None
+        why = self._broken_text if self._broken_text is not None else (<bytes>self._broken_why).decode()
+        return self._broken_code, self._broken_kind, why
+
+    cdef void _break(self, uint64_t code, uint64_t kind, const char *why) noexcept nogil:
+        if not self.is_broken:
+            self.is_broken = True
+            self._broken_code = code
+            self._broken_kind = kind
+            self._broken_why = why
 
     def adopt(
         self, uint64_t pn, int64_t time, size_t size, frames, SendStream stream, uint64_t offset, uint64_t length,
@@ -197,25 +222,54 @@ cdef class PacketEngine:
     def receive(self, uint8_t[::1] data not None, size_t segment, int64_t now):
         """Take in one receive buffer of datagrams of ``segment`` bytes each, the last one maybe shorter.
 
-        The packets are opened in place. Afterwards ``news``, ``rare`` and ``lost`` may have grown; what ``news`` lists
-        must be taken before ``data`` changes. Returns how many packets were this connection's.
+        The packets are opened in place. Afterwards ``news``, ``rare``, ``lost`` and ``delivered`` may have grown.
+        Returns how many packets were this connection's.
         """
         cdef size_t size = <size_t>data.shape[0]
-        cdef size_t at = 0, count, i, total = 0
-        cdef uint8_t *start
+        cdef size_t count
         if size == 0 or segment == 0:
             return 0
-        start = &data[0]
-        while at < size and self.violation is None:
-            with nogil:
-                count = self._open_group(start, size, segment, &at, now)
+        with nogil:
+            count = self.take_in(&data[0], size, segment, now)
+            self.drain()
+        self.report()
+        return count
+
+    cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int64_t now) except? 9999999 nogil:
+        """Take in datagrams from memory; :meth:`drain` must follow before the memory is used again."""
+        cdef size_t at = 0, count, i, total = 0
+        while at < size and not self.is_broken:
+            count = self._open_group(data, size, segment, &at, now)
             for i in range(count):
                 self._process(&self._packets[i], now)
-                if self.violation is not None:
+                if self.is_broken:
                     break
             total += count
         self.opened += total
         return total
+
+    cdef int drain(self) except -1 nogil:
+        """Hand on what the streams have received."""
+        cdef void *each = self._first_news
+        while each != NULL:
+            (<ReceiveStream>each).drain()
+            each = (<ReceiveStream>each).next_news
+        return 0
+
+    cdef int report(self) except -1:
+        """Do with the GIL what taking in left to do: list the news, and let go of what was acknowledged."""
+        cdef void *each = self._first_news
+        cdef SendStream sender
+        self._first_news = NULL
+        while each != NULL:
+            (<ReceiveStream>each).has_news = False
+            self.news.append(<ReceiveStream>each)
+            each = (<ReceiveStream>each).next_news
+        if self.acknowledged:
+            self.acknowledged = False
+            for sender in list(self.send_streams.values()):
+                sender.release()
+        return 0
 
     cdef size_t _open_group(
         self, uint8_t *data, size_t size, size_t segment, size_t *at, int64_t now
@@ -281,16 +335,16 @@ cdef class PacketEngine:
             return False
         return self.received.add(candidate, now) != REPEATED
 
-    cdef int _process(self, const Opened *packet, int64_t now) except -1:
+    cdef int _process(self, const Opened *packet, int64_t now) except -1 nogil:
         """Take one packet's frames apart (section 12.4)."""
         cdef const uint8_t *at = packet.payload
         cdef const uint8_t *end = at + packet.size
         cdef uint64_t kind
-        cdef bint fine
+        cdef int fine
         if packet.size == 0 or packet.reserved:
-            self.violate(PROTOCOL_VIOLATION, 0, "a packet without frames, or with reserved bits set")
+            self._break(PROTOCOL_VIOLATION, 0, "a packet without frames, or with reserved bits set")
             return 0
-        while at < end and self.violation is None:
+        while at < end and not self.is_broken:
             kind = at[0]
             if kind == PADDING:
                 at += 1
@@ -298,23 +352,26 @@ cdef class PacketEngine:
                 self.ack_due = True
                 fine = self._stream_frame(kind, &at, end)
                 if not fine:
-                    self.violate(FRAME_ENCODING_ERROR, kind, "a frame that is cut short")
+                    self._break(FRAME_ENCODING_ERROR, kind, "a frame that is cut short")
             elif kind == ACK or kind == ACK_ECN:
                 fine = self._ack_frame(&at, end, now)
                 if not fine:
-                    self.violate(FRAME_ENCODING_ERROR, kind, "a malformed ACK frame")
+                    self._break(FRAME_ENCODING_ERROR, kind, "a malformed ACK frame")
             elif kind == PING:
                 self.ack_due = True
                 at += 1
             else:
-                fine = read_varint(&at, end, &kind) and self._rare_frame(kind, &at, end)
+                fine = read_varint(&at, end, &kind)
+                if fine:
+                    with gil:
+                        fine = self._rare_frame(kind, &at, end)
                 if not fine:
-                    self.violate(FRAME_ENCODING_ERROR, kind, "a frame that is unknown or cut short")
+                    self._break(FRAME_ENCODING_ERROR, kind, "a frame that is unknown or cut short")
         return 0
 
-    cdef bint _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1:
+    cdef int _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil:
         cdef uint64_t stream_id, offset = 0, size, fresh, stop
-        cdef ReceiveStream stream
+        cdef void *stream
         cdef const uint8_t *data
         cdef int result
         at[0] += 1
@@ -331,47 +388,52 @@ cdef class PacketEngine:
         at[0] += size
         if offset > VARINT_MAX - size:
             return False
-        stream = self._last_received
-        if stream is None or stream.stream_id != stream_id:
-            stream = self.receive_streams.get(stream_id)
-            if stream is None:
-                stream = self._accept(stream_id)
-                if stream is None:
-                    return True
-            self._last_received = stream
+        stream = self._receivers.find(stream_id)
+        if stream == NULL:
+            with gil:
+                stream = self._ask_for_stream(stream_id)
+            if stream == NULL:
+                return True
         stop = offset + size
-        fresh = stop - stream.highest if stop > stream.highest else 0
-        if stop > stream.limit or fresh > self.local_max_data - self.data_received:
-            self.violate(FLOW_CONTROL_ERROR, kind, "more data than this side allowed")
+        fresh = stop - (<ReceiveStream>stream).highest if stop > (<ReceiveStream>stream).highest else 0
+        if stop > (<ReceiveStream>stream).limit or fresh > self.local_max_data - self.data_received:
+            self._break(FLOW_CONTROL_ERROR, kind, "more data than this side allowed")
             return True
-        result = stream.receive(offset, data, <size_t>size, kind & 0x01)
+        result = (<ReceiveStream>stream).receive(offset, data, <size_t>size, kind & 0x01)
         if result == 2:
-            self.violate(FINAL_SIZE_ERROR, kind, "a stream's final size changed")
+            self._break(FINAL_SIZE_ERROR, kind, "a stream's final size changed")
             return True
         if result == 3:
-            self.violate(PROTOCOL_VIOLATION, kind, "a stream with too many gaps")
+            self._break(PROTOCOL_VIOLATION, kind, "a stream with too many gaps")
             return True
         self.data_received += fresh
-        if result == 1 and not stream.has_news:
-            stream.has_news = True
-            self.news.append(stream)
+        if result == 1 and not (<ReceiveStream>stream).has_news:
+            (<ReceiveStream>stream).has_news = True
+            (<ReceiveStream>stream).next_news = self._first_news
+            self._first_news = stream
         return True
 
-    cdef bint _ack_frame(self, const uint8_t **at, const uint8_t *end, int64_t now) except -1:
+    cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL:
+        # The table keeps alive what it finds.
+        self._accept(stream_id)
+        return self._receivers.find(stream_id)
+
+    cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, int64_t now) except -1 nogil:
         cdef size_t used = 0
         cdef int result
         if parse_ack(at[0], <size_t>(end - at[0]), &self._ack, &used) != 0:
             return False
         at[0] += used
         result = self.recovery.on_ack(&self._ack, now)
-        if result < 0:
-            what = "skipped" if result == ACK_OF_SKIPPED else "did not send"
-            self.violate(PROTOCOL_VIOLATION, ACK, f"an acknowledgement of a packet that this side {what}")
-            return True
-        self._settle()
+        if result == ACK_OF_SKIPPED:
+            self._break(PROTOCOL_VIOLATION, ACK, "an acknowledgement of a packet that this side skipped")
+        elif result < 0:
+            self._break(PROTOCOL_VIOLATION, ACK, "an acknowledgement of a packet that this side did not send")
+        else:
+            self._settle()
         return True
 
-    cdef bint _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1:
+    cdef int _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1:
         """Frames for Python, and the credit frames; ``at`` is behind the type. False: unknown, or cut short."""
         cdef uint64_t[3] numbers
         cdef size_t count = 0, wanted = 0, extra = 0
@@ -429,29 +491,33 @@ cdef class PacketEngine:
         """The recovery's timer fired: declare losses, or send probes."""
         cdef int result = self.recovery.on_timer(now)
         cdef Sent *oldest
+        cdef void *turn
         if result == TIMER_LOSS:
             self._settle()
         elif result == TIMER_PROBE:
             oldest = self.recovery.oldest_outstanding()
             if oldest != NULL:
                 self._send_again(oldest)
+            turn = self._first_turn
             # A turn may be over by now, for want of credit.
-            if not self._control and not any(self._has_work(stream) for stream in self._turns):
-                self._control.append((b"\x01", None))
+            while turn != NULL and not self._has_work(<SendStream>turn):
+                turn = (<SendStream>turn).next_turn
+            if not self._control and turn == NULL:
+                self.send_control(b"\x01")
 
-    cdef int _settle(self) except -1:
+    cdef int _settle(self) except -1 nogil:
         """Walk the recovery's two lists."""
         cdef Sent *sent = self.recovery.acked
-        cdef SendStream stream
+        cdef void *stream
         while sent != NULL:
             if sent.flags & HAS_STREAM:
-                stream = self._stream_of(sent.stream)
-                if stream is not None:
-                    stream.on_acknowledged(sent.offset, sent.length, sent.flags & FIN != 0)
+                stream = self._senders.find(sent.stream)
+                if stream != NULL:
+                    (<SendStream>stream).on_acknowledged(sent.offset, sent.length, sent.flags & FIN != 0)
+                    self.acknowledged = True
             if sent.flags & HAS_CONTROL:
-                for _, token in self._sent_control.pop(sent.control, ()):
-                    if token is not None:
-                        self.delivered.append(token)
+                with gil:
+                    self._control_settled(sent.control, False)
             if sent.acked:
                 self.received.forget_below(sent.acked)
             sent = sent.next
@@ -461,34 +527,49 @@ cdef class PacketEngine:
             sent = sent.next
         return 0
 
-    cdef int _send_again(self, const Sent *sent) except -1:
-        cdef SendStream stream
+    cdef int _send_again(self, const Sent *sent) except -1 nogil:
+        cdef void *stream
         if sent.flags & HAS_STREAM:
-            stream = self._stream_of(sent.stream)
-            if stream is not None:
-                stream.on_lost(sent.offset, sent.length, sent.flags & FIN != 0)
-                self._queue(stream)
+            stream = self._senders.find(sent.stream)
+            if stream != NULL:
+                (<SendStream>stream).on_lost(sent.offset, sent.length, sent.flags & FIN != 0)
+                self._queue(<SendStream>stream)
         if sent.flags & HAS_CONTROL:
-            for frame, token in self._sent_control.pop(sent.control, ()):
-                if token is None:
-                    self._control.append((frame, None))
-                else:
-                    self.lost.append(token)
+            with gil:
+                self._control_settled(sent.control, True)
         return 0
 
-    cdef SendStream _stream_of(self, uint32_t slot):
-        if self._last_sent is None or self._last_sent.slot != slot:
-            self._last_sent = self._by_slot.get(slot)
-        return self._last_sent
+    cdef int _control_settled(self, uint32_t number, bint lost) except -1:
+        for frame, token in self._sent_control.pop(number, ()):
+            if token is not None:
+                (self.lost if lost else self.delivered).append(token)
+            elif lost:
+                self.send_control(frame)
+        return 0
 
-    cdef bint _has_work(self, SendStream stream) noexcept:
+    cdef bint _has_work(self, SendStream stream) noexcept nogil:
         return stream.has_work(self.max_data - self.data_sent)
 
-    cdef int _queue(self, SendStream stream) except -1:
+    cdef void _queue(self, SendStream stream) noexcept nogil:
         if not stream.queued and self._has_work(stream):
-            stream.queued = True
-            self._turns.append(stream)
-        return 0
+            self._to_turn_end(<void*>stream)
+
+    cdef void _to_turn_end(self, void *stream) noexcept nogil:
+        (<SendStream>stream).queued = True
+        (<SendStream>stream).next_turn = NULL
+        if self._last_turn == NULL:
+            self._first_turn = stream
+        else:
+            (<SendStream>self._last_turn).next_turn = stream
+        self._last_turn = stream
+
+    cdef void *_next_turn(self) noexcept nogil:
+        cdef void *stream = self._first_turn
+        self._first_turn = (<SendStream>stream).next_turn
+        if self._first_turn == NULL:
+            self._last_turn = NULL
+        (<SendStream>stream).queued = False
+        return stream
 
     # Sending.
 
@@ -502,12 +583,17 @@ cdef class PacketEngine:
 
         All packets but the last have ``datagram_size`` bytes. What is built counts as sent.
         """
+        cdef size_t size
+        with nogil:
+            size = self.build_into(self._out, now)
+        return size
+
+    cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil:
         cdef uint64_t allowance = self.recovery.allowance(now)
         cdef size_t total = 0, size, packets = 0, full = self.datagram_size
-        cdef uint64_t credit
-        cdef SendStream stream
-        while packets < self._per_batch and (self.ack_due or (self._control and allowance >= full)):
-            size = self._mixed_packet(self._out + total, allowance >= full, now)
+        cdef void *stream
+        while packets < self._per_batch and (self.ack_due or (self._waiting and allowance >= full)):
+            size = self._mixed_packet(out + total, allowance >= full, now)
             if size == 0:
                 break
             total += size
@@ -515,36 +601,31 @@ cdef class PacketEngine:
             allowance = allowance - size if allowance > size else 0
             if size < full:
                 break
-        while packets < self._per_batch and total == packets * full and allowance >= full and self._turns:
-            stream = self._turns.popleft()
-            stream.queued = False
-            with nogil:
-                size = self._stream_packets(stream, self._out + total, self._per_batch - packets, allowance, now)
+        while packets < self._per_batch and total == packets * full and allowance >= full and self._first_turn != NULL:
+            stream = self._next_turn()
+            size = self._stream_packets(<SendStream>stream, out + total, self._per_batch - packets, allowance, now)
             total += size
             packets += (size + full - 1) // full
             allowance = allowance - size if allowance > size else 0
-            credit = self.max_data - self.data_sent
-            if stream.has_work(credit):
-                stream.queued = True
-                self._turns.append(stream)
+            if self._has_work(<SendStream>stream):
+                self._to_turn_end(stream)
                 if size == 0:
                     break
         if total == 0:
             if allowance >= full:
                 self.recovery.on_app_limited(now)
             return 0
-        with nogil:
-            self._protect(self._out, total)
+        self._protect(out, total)
         return total
 
     @property
     def waiting(self):
         """Control frames that wait to be sent."""
-        return len(self._control)
+        return self._waiting
 
     def wants_to_send(self):
         """Whether :meth:`build` would find something, if the window allows."""
-        return self.ack_due or bool(self._control) or bool(self._turns)
+        return self.ack_due or self._waiting > 0 or self._first_turn != NULL
 
     def close_packet(self, bytes frame, int64_t now):
         """One packet with ``frame``, which is a CONNECTION_CLOSE."""
@@ -559,7 +640,7 @@ cdef class PacketEngine:
         self._protect(self._out, size)
         return PyBytes_FromStringAndSize(<const char*>self._out, <Py_ssize_t>size)
 
-    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999:
+    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999 nogil:
         """A packet with an acknowledgement, control frames, and stream data in what is left."""
         cdef size_t room = self.datagram_size - 1 - self._peer_cid_size - PN_SIZE - TAG
         cdef size_t head = 0, size = 0, stream_head
@@ -567,59 +648,68 @@ cdef class PacketEngine:
         cdef uint64_t pn = self.recovery.next_number()
         cdef uint64_t acked = 0, delay
         cdef const uint8_t *data = NULL
-        cdef SendStream stream = None
+        cdef void *stream = NULL
         cdef Sent *sent
         cdef Run run
-        cdef bytes frame
-        cdef list taken = None
         if self.ack_due:
             delay = <uint64_t>max(now - self.received.largest_time, 0) >> 3
             head = self.received.write_ack(self._head, room, delay)
             acked = <uint64_t>(self.received.largest + 1)
             self.ack_due = False
-        while may_elicit and self._control:
-            frame = (<tuple>self._control[0])[0]
-            if <size_t>PyBytes_GET_SIZE(frame) > min(room, <size_t>(HEAD_MAX - STREAM_HEAD_MAX)) - head:
-                break
-            memcpy(self._head + head, PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame))
-            head += <size_t>PyBytes_GET_SIZE(frame)
-            if taken is None:
-                taken = []
-            taken.append(self._control.popleft())
-            flags |= ACK_ELICITING | IN_FLIGHT | HAS_CONTROL
-        if may_elicit and self._turns and room - head > 2 * STREAM_HEAD_MAX:
-            stream = <SendStream>self._turns[0]
-            if stream.next_run(room - head - STREAM_HEAD_MAX, self.max_data - self.data_sent, &run):
-                stream_head = self._stream_head(self._head + head, stream, run.offset, run.fin)
-                stream.next_run(room - head - stream_head, self.max_data - self.data_sent, &run)
-                head += self._stream_head(self._head + head, stream, run.offset, run.fin)
+        if may_elicit and self._waiting:
+            with gil:
+                if self._put_control(room, &head):
+                    flags |= ACK_ELICITING | IN_FLIGHT | HAS_CONTROL
+        if may_elicit and self._first_turn != NULL and room - head > 2 * STREAM_HEAD_MAX:
+            stream = self._first_turn
+            if (<SendStream>stream).next_run(room - head - STREAM_HEAD_MAX, self.max_data - self.data_sent, &run):
+                stream_head = self._stream_head(self._head + head, <SendStream>stream, run.offset, run.fin)
+                (<SendStream>stream).next_run(room - head - stream_head, self.max_data - self.data_sent, &run)
+                head += self._stream_head(self._head + head, <SendStream>stream, run.offset, run.fin)
                 size = run.size
                 flags |= ACK_ELICITING | IN_FLIGHT | HAS_STREAM | (FIN if run.fin else 0)
             else:
-                stream = None
-                (<SendStream>self._turns.popleft()).queued = False
+                stream = NULL
+                self._next_turn()
         if head == 0:
             return 0
         sent = self.recovery.on_sent(pn, now, 1 + self._peer_cid_size + PN_SIZE + head + size + TAG, flags)
         if sent == NULL:
-            if taken:
-                self._control.extendleft(reversed(taken))
+            # Out of memory: what would have been in the packet is taken for lost.
+            if flags & HAS_CONTROL:
+                with gil:
+                    self._control_settled(self._next_control - 1, True)
             return 0
         sent.acked = acked
-        if taken is not None:
-            self._sent_control[self._next_control] = taken
-            sent.control = self._next_control
-            self._next_control += 1
-        if stream is not None:
-            sent.stream = stream.slot
+        if flags & HAS_CONTROL:
+            sent.control = self._next_control - 1
+        if stream != NULL:
+            sent.stream = (<SendStream>stream).slot
             sent.offset = run.offset
             sent.length = <uint32_t>size
             if size:
-                data = stream.bytes_at(run.offset, size, self._scratch)
-            stream.mark_sent(&run)
+                data = (<SendStream>stream).bytes_at(run.offset, size, self._scratch)
+            (<SendStream>stream).mark_sent(&run)
             if run.is_new:
                 self.data_sent += size
         return self._seal(pn, head, data, size, out)
+
+    cdef int _put_control(self, size_t room, size_t *head) except -1:
+        """Write control frames that wait behind what the head holds; whether there were any."""
+        cdef list taken = []
+        cdef bytes frame
+        while self._control:
+            frame = (<tuple>self._control[0])[0]
+            if <size_t>PyBytes_GET_SIZE(frame) > min(room, <size_t>(HEAD_MAX - STREAM_HEAD_MAX)) - head[0]:
+                break
+            memcpy(self._head + head[0], PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame))
+            head[0] += <size_t>PyBytes_GET_SIZE(frame)
+            taken.append(self._control.popleft())
+            self._waiting -= 1
+        if taken:
+            self._sent_control[self._next_control] = taken
+            self._next_control += 1
+        return bool(taken)
 
     cdef size_t _stream_packets(
         self, SendStream stream, uint8_t *out, size_t packets, uint64_t allowance, int64_t now

@@ -13,7 +13,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...core import encode_uint_var
-from ..handover import HandOver, SentPacket
+from ..handover import HandOver, SentPacket, StreamDataTaken
 from ..handshake import (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -21,7 +21,7 @@ from ..handshake import (
     StreamDataReceived,
     StreamReset,
 )
-from ..interface import CloseReason, TransportOptions
+from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
 from .keys import CONFIDENTIALITY_LIMIT, Suite, derive
 from .protection import HeaderKey, PacketKey
@@ -90,6 +90,7 @@ class NativeEngine:
         self._windows = {True: state.max_stream_data_uni, False: state.max_stream_data_bidi_remote}
         self._peer_window_for_theirs = state.max_stream_data_bidi_local
         self._waiting: deque[tuple[int, list[Callable[[], None]]]] = deque()
+        self._final_sizes: dict[int, int] = {}  # of streams that the peer reset, until the connection has seen it
         self._resets: dict[int, bytes] = {}  # by stream: RESET_STREAM frames without an acknowledgement
         self._theirs_used = {False: state.streams_bidi_used, True: state.streams_uni_used}
         self._theirs_allowed = {False: state.local_max_streams_bidi[0], True: state.local_max_streams_uni[0]}
@@ -130,8 +131,9 @@ class NativeEngine:
         return False
 
     def highest_offset(self, stream_id: int) -> int | None:
+        """One behind the highest byte that arrived; of a stream that was reset, its final size, once."""
         stream = self.packets.receive_streams.get(stream_id)
-        return None if stream is None else int(stream.highest)
+        return self._final_sizes.pop(stream_id, None) if stream is None else int(stream.highest)
 
     # Streams.
 
@@ -167,8 +169,31 @@ class NativeEngine:
         stream = self.packets.receive_streams.get(stream_id)
         if stream is None or stream.finished:
             return
+        stream.clear_intake()
+        arrived, fin = stream.take()
+        if arrived or fin:
+            self._events.append(StreamDataReceived(data=arrived, end_stream=fin, stream_id=stream_id))
+        if fin:
+            self._forget_receiver(stream)
+            return
         frame = b"\x05" + encode_uint_var(stream_id) + encode_uint_var(code)
         self._when_allowed(stream_id, lambda: self.packets.send_control(frame))
+
+    def set_intake(self, stream_id: int, intake: Intake) -> None:
+        """From now on a stream's bytes go to ``intake``, which is told of by :class:`StreamDataTaken`."""
+        stream = self.packets.receive_streams.get(stream_id)
+        if stream is not None and not stream.finished:
+            stream.set_intake(intake)
+
+    def pull(self, stream_id: int) -> tuple[int, bool]:
+        """Give an intake what it held back: the bytes that it took, and whether they are the last."""
+        stream = self.packets.receive_streams.get(stream_id)
+        if stream is None or stream.intake is None or stream.finished:
+            return 0, False
+        count, fin = stream.pull()
+        if fin:
+            self._forget_receiver(stream)
+        return count, fin
 
     def allow_streams(self, unidirectional: bool, count: int) -> None:
         """The peer allows more streams: let those that wait begin."""
@@ -233,8 +258,12 @@ class NativeEngine:
         self._idle_since = now
         self._ack_eliciting_since = False
         for stream in packets.news:
-            arrived, fin = stream.take()
-            self._events.append(StreamDataReceived(data=arrived, end_stream=fin, stream_id=stream.stream_id))
+            if stream.intake is not None:
+                count, fin = stream.collect()
+                self._events.append(StreamDataTaken(stream.stream_id, count, fin))
+            else:
+                arrived, fin = stream.take()
+                self._events.append(StreamDataReceived(data=arrived, end_stream=fin, stream_id=stream.stream_id))
             if fin:
                 self._forget_receiver(stream)
         packets.news.clear()
@@ -352,6 +381,7 @@ class NativeEngine:
             self.packets.violate(_FINAL_SIZE_ERROR, 0x04, "a stream's final size changed")
         else:
             self._events.append(StreamReset(error_code=code, stream_id=stream_id))
+            self._final_sizes[stream_id] = final_size
             self._forget_receiver(stream)
 
     def peer_stopped(self, stream_id: int, code: int) -> None:

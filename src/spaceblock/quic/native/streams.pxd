@@ -18,13 +18,30 @@ cdef struct Run:
     bint fin
     bint is_new  # never sent before, so it uses the connection's credit
 
+# What takes a stream's bytes as they arrive, without the GIL; given by a capsule named "spaceblock.intake". take() says
+# how many bytes it took, fewer than size when it waits for a call from Python.
+cdef struct Intake:
+    void* owner
+    size_t (*take)(void* owner, const uint8_t* data, size_t size) noexcept nogil
+
+cdef class StreamTable:
+    # Finds a stream without the GIL; whoever adds one keeps it alive. Made for a few hundred.
+    cdef uint64_t* keys
+    cdef void** values
+    cdef size_t count
+    cdef size_t capacity
+    cdef size_t last
+    cdef void* find(self, uint64_t key) noexcept nogil
+    cdef int add(self, uint64_t key, void* value) except -1
+    cdef void remove(self, uint64_t key) noexcept nogil
+
 cdef class Spans:
     cdef Span* spans  # disjoint, ascending
     cdef size_t count
     cdef size_t capacity
-    cpdef int add(self, uint64_t start, uint64_t stop) except -1
-    cpdef int remove(self, uint64_t start, uint64_t stop) except -1
-    cdef int _reserve(self) except -1
+    cpdef int add(self, uint64_t start, uint64_t stop) except -1 nogil
+    cpdef int remove(self, uint64_t start, uint64_t stop) except -1 nogil
+    cdef int _reserve(self) except -1 nogil
 
 cdef class SendStream:
     cdef readonly uint64_t stream_id
@@ -39,6 +56,7 @@ cdef class SendStream:
     cdef public bint held  # nothing of it is sent yet: the peer does not allow so many streams
     cdef uint32_t slot  # how the engine's records call it
     cdef bint queued  # among the engine's turns
+    cdef void* next_turn  # the SendStream behind it there
     cdef Spans _lost  # to be sent again
     cdef Spans _acknowledged  # beyond ``acknowledged``
     cdef Piece* _pieces
@@ -46,37 +64,47 @@ cdef class SendStream:
     cdef size_t _count
     cdef size_t _capacity
     cdef size_t _cursor  # index of the piece that holds ``sent``, a hint
+    cdef size_t releasable  # pieces that are acknowledged and whose owners still hold them
     cdef object _owners
     cdef bint has_work(self, uint64_t credit) noexcept nogil
     cdef bint next_run(self, size_t room, uint64_t credit, Run* run) noexcept nogil
     cdef const uint8_t* bytes_at(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil
     cdef void _copy(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil
     cdef void mark_sent(self, const Run* run) noexcept nogil
-    cdef int on_acknowledged(self, uint64_t offset, uint64_t size, bint fin) except -1
-    cdef int on_lost(self, uint64_t offset, uint64_t size, bint fin) except -1
+    cdef int on_acknowledged(self, uint64_t offset, uint64_t size, bint fin) except -1 nogil
+    cdef int on_lost(self, uint64_t offset, uint64_t size, bint fin) except -1 nogil
     cdef size_t _find(self, uint64_t offset) noexcept nogil
     cdef int _add_piece(self, const uint8_t* data, size_t size) except -1
 
 cdef class ReceiveStream:
     cdef readonly uint64_t stream_id
     cdef public uint64_t limit  # credit granted: the offset that the peer may reach
+    cdef readonly uint64_t taken  # bytes handed on
     cdef readonly uint64_t arrived  # bytes that arrived in order
     cdef readonly uint64_t highest  # one behind the highest byte that arrived
     cdef readonly int64_t final_size  # -1 while unknown
     cdef readonly bint finished  # all came and was taken, or it was reset
     cdef bint has_news  # among the engine's news
+    cdef bint ended  # the final size became known to be reached, which nobody was told yet
+    cdef void* next_news  # the ReceiveStream behind it there
     cdef public object owner
+    cdef readonly object intake  # keeps _intake alive; None: take() hands on
+    cdef Intake* _intake
+    cdef uint64_t _told  # of taken, what collect() has told
+    # Bytes [taken, _in_place) of the packets just opened, which lie where they were opened until drain().
     cdef const uint8_t** _spans
     cdef size_t* _sizes
     cdef size_t _count
     cdef size_t _capacity
-    cdef size_t _pending
-    cdef Spans _early  # what came beyond a gap
-    cdef bytes _ring  # and its bytes: the one at an offset lies at the offset modulo the ring's size, a power of two
-    cdef list _keep_alive  # smaller rings that the present batch refers to
-    cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1
-    cdef int _append(self, const uint8_t* data, size_t size) except -1
-    cdef int _keep_early(self, uint64_t offset, const uint8_t* data, size_t size) except -1
-    cdef int _take_early(self) except -1
-    cdef int _reserve(self, uint64_t size) except -1
-    cdef void _put(self, uint64_t offset, const uint8_t* data, uint64_t size) noexcept
+    cdef uint64_t _in_place
+    # A ring for bytes [_in_place, arrived), and those beyond a gap: the one at an offset lies at the offset modulo the
+    # ring's size, a power of two. The credit bounds it.
+    cdef Spans _early
+    cdef uint8_t* _ring
+    cdef uint64_t _ring_size
+    cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1 nogil
+    cdef int drain(self) except -1 nogil
+    cdef int _append(self, const uint8_t* data, size_t size) except -1 nogil
+    cdef int _take_early(self) except -1 nogil
+    cdef int _reserve(self, uint64_t stop) except -1 nogil
+    cdef void _put(self, uint64_t offset, const uint8_t* data, uint64_t size) noexcept nogil

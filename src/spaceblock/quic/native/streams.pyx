@@ -3,13 +3,15 @@
 
 Rules: offsets are the stream's. What is written stays where it is until it is acknowledged, and is sent again from
 there; the owner of each piece is kept that long and told when it is over. What arrives in order is handed on once for
-each receive batch. Sizes and offsets were checked against the credit by the caller.
+each receive batch, straight to an intake where there is one. Sizes and offsets were checked against the credit by the
+caller. What moves bytes needs no GIL.
 """
 
 from collections import deque
 
 from cpython.buffer cimport PyBUF_SIMPLE, PyBuffer_Release, PyObject_GetBuffer
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from cpython.pycapsule cimport PyCapsule_GetPointer
 from libc.stdlib cimport free, malloc, realloc
 from libc.string cimport memcpy, memmove
 
@@ -23,13 +25,61 @@ cdef uint64_t _RING_MIN = 65_536
 
 
 @cython.final
+cdef class StreamTable:
+    """Streams by a number; whoever adds one keeps it alive."""
+
+    def __dealloc__(self):
+        free(self.keys)
+        free(self.values)
+
+    cdef void* find(self, uint64_t key) noexcept nogil:
+        cdef size_t i
+        if self.last < self.count and self.keys[self.last] == key:
+            return self.values[self.last]
+        for i in range(self.count):
+            if self.keys[i] == key:
+                self.last = i
+                return self.values[i]
+        return NULL
+
+    cdef int add(self, uint64_t key, void* value) except -1:
+        cdef size_t capacity
+        cdef uint64_t* keys
+        cdef void** values
+        if self.count == self.capacity:
+            capacity = max(<size_t>16, 2 * self.capacity)
+            keys = <uint64_t*>realloc(self.keys, capacity * sizeof(uint64_t))
+            if keys == NULL:
+                raise MemoryError
+            self.keys = keys
+            values = <void**>realloc(self.values, capacity * sizeof(void*))
+            if values == NULL:
+                raise MemoryError
+            self.values = values
+            self.capacity = capacity
+        self.keys[self.count] = key
+        self.values[self.count] = value
+        self.count += 1
+        return 0
+
+    cdef void remove(self, uint64_t key) noexcept nogil:
+        cdef size_t i
+        for i in range(self.count):
+            if self.keys[i] == key:
+                self.count -= 1
+                self.keys[i] = self.keys[self.count]
+                self.values[i] = self.values[self.count]
+                return
+
+
+@cython.final
 cdef class Spans:
     """A few disjoint ranges of offsets, kept in order; made for a handful, correct for any number."""
 
     def __dealloc__(self):
         free(self.spans)
 
-    cpdef int add(self, uint64_t start, uint64_t stop) except -1:
+    cpdef int add(self, uint64_t start, uint64_t stop) except -1 nogil:
         """Join a range to the others."""
         cdef size_t i = 0, j
         if start >= stop:
@@ -52,7 +102,7 @@ cdef class Spans:
         self.spans[i].stop = stop
         return 0
 
-    cpdef int remove(self, uint64_t start, uint64_t stop) except -1:
+    cpdef int remove(self, uint64_t start, uint64_t stop) except -1 nogil:
         """Take a range away, whatever part of it is there."""
         cdef size_t i = 0
         cdef uint64_t old_stop
@@ -74,7 +124,7 @@ cdef class Spans:
                 self.count -= 1
         return 0
 
-    cdef int _reserve(self) except -1:
+    cdef int _reserve(self) except -1 nogil:
         cdef size_t capacity
         cdef Span* spans
         if self.count < self.capacity:
@@ -176,6 +226,7 @@ cdef class SendStream:
     def acknowledge(self, uint64_t start, uint64_t stop, bint fin=False):
         """The peer has these bytes."""
         self.on_acknowledged(start, stop - start, fin)
+        self.release()
 
     def lose(self, uint64_t start, uint64_t stop, bint fin=False):
         """These bytes are to be sent again."""
@@ -186,9 +237,18 @@ cdef class SendStream:
         self.stopped = True
         self.fin_pending = False
         self._count = 0
+        self.releasable = 0
         owners, self._owners = self._owners, deque()
         for owner in owners:
             (<_Owner>owner).drop()
+
+    def release(self):
+        """Let go of what was acknowledged."""
+        cdef _Owner owner
+        while self.releasable:
+            self.releasable -= 1
+            owner = self._owners.popleft()
+            owner.drop()
 
     @property
     def backlog(self):
@@ -304,7 +364,7 @@ cdef class SendStream:
         self._cursor = low
         return low
 
-    cdef int on_acknowledged(self, uint64_t offset, uint64_t size, bint fin) except -1:
+    cdef int on_acknowledged(self, uint64_t offset, uint64_t size, bint fin) except -1 nogil:
         """The peer has these bytes."""
         if self.stopped:
             return 0
@@ -325,10 +385,10 @@ cdef class SendStream:
         while self._count and self._pieces[self._first].stop <= self.acknowledged:
             self._first += 1
             self._count -= 1
-            (<_Owner>self._owners.popleft()).drop()
+            self.releasable += 1
         return 0
 
-    cdef int on_lost(self, uint64_t offset, uint64_t size, bint fin) except -1:
+    cdef int on_lost(self, uint64_t offset, uint64_t size, bint fin) except -1 nogil:
         """These bytes are to be sent again, but for those that were acknowledged by another packet."""
         cdef size_t i
         if self.stopped:
@@ -353,21 +413,32 @@ cdef class ReceiveStream:
         self.final_size = -1
         self.owner = owner
         self._early = Spans()
-        self._keep_alive = []
 
     def __dealloc__(self):
         free(self._spans)
         free(self._sizes)
+        free(self._ring)
+
+    def set_intake(self, intake):
+        """From now on bytes go to ``intake`` as they arrive: an object with a ``capsule``; what waits goes by pull()."""
+        self._intake = <Intake*>PyCapsule_GetPointer(intake.capsule, "spaceblock.intake")
+        self.intake = intake
+
+    def clear_intake(self):
+        """What comes and what waits is handed on by take() again."""
+        self._intake = NULL
+        self.intake = None
 
     def receive_frame(self, uint64_t offset, bytes data, bint fin=False):
         """Take in one STREAM frame and hand on what it brings in order; ValueError if it breaks a rule."""
         cdef int result = self.receive(offset, <const uint8_t*>PyBytes_AS_STRING(data), len(data), fin)
         if result > 1:
             raise ValueError("a stream's final size changed" if result == 2 else "a stream with too many gaps")
+        self.drain()
         return self.take()
 
-    cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1:
-        """Take in one STREAM frame; ``data`` must stay valid until :meth:`take`. Returns whether to call that.
+    cdef int receive(self, uint64_t offset, const uint8_t* data, size_t size, bint fin) except -1 nogil:
+        """Take in one STREAM frame; ``data`` must stay valid until :meth:`drain`. Returns whether to call that.
 
         2 means that the final size changed (FINAL_SIZE_ERROR), 3 that there are too many gaps.
         """
@@ -385,41 +456,92 @@ cdef class ReceiveStream:
         if self.finished:
             return 0
         if stop <= self.arrived:
-            return grown and self.arrived == stop
+            self.ended |= grown and self.arrived == stop
+            return self.ended
         if offset > self.arrived:
-            return self._keep_early(offset, data, size)
+            if size:
+                self._reserve(stop)
+                self._early.add(offset, stop)
+                if self._early.count > _GAPS_MAX:
+                    return 3
+                self._put(offset, data, size)
+            return 0
         skip = self.arrived - offset
-        self._append(data + skip, size - <size_t>skip)
-        self._take_early()
+        if self._in_place == self.arrived:
+            self._append(data + skip, size - <size_t>skip)
+        else:
+            self._reserve(stop)
+            self._put(self.arrived, data + skip, size - skip)
+        self.arrived = stop
+        if self._early.count:
+            self._take_early()
+        self.ended |= self.final_size >= 0 and self.arrived == <uint64_t>self.final_size
         return 1
+
+    cdef int drain(self) except -1 nogil:
+        """Hand on what arrived in order as far as the intake takes it; the packets' memory is not needed afterwards."""
+        cdef size_t i, done
+        cdef uint64_t at, part
+        at = self._in_place
+        for i in range(self._count):
+            at -= self._sizes[i]
+        for i in range(self._count):
+            done = 0
+            if self._intake != NULL and self.taken == at:
+                done = self._intake.take(self._intake.owner, self._spans[i], self._sizes[i])
+                self.taken += done
+            if done < self._sizes[i]:
+                self._reserve(self.arrived)
+                self._put(at + done, self._spans[i] + done, self._sizes[i] - done)
+            at += self._sizes[i]
+        self._count = 0
+        self._in_place = self.arrived
+        while self._intake != NULL and self.taken < self.arrived:
+            at = self.taken & (self._ring_size - 1)
+            part = min(self.arrived - self.taken, self._ring_size - at)
+            done = self._intake.take(self._intake.owner, self._ring + at, <size_t>part)
+            self.taken += done
+            if done < part:
+                break
+        return 0
+
+    def pull(self):
+        """Hand on to the intake what waits for it; returns what it took, and whether that was all there will be."""
+        self.drain()
+        return self.collect()
+
+    def collect(self):
+        """Bytes that the intake took since the last call, and whether they are the last."""
+        cdef uint64_t count = self.taken - self._told
+        cdef bint fin = self.final_size >= 0 and self.taken == <uint64_t>self.final_size
+        self._told = self.taken
+        self.ended = False
+        if fin:
+            self.finished = True
+        return count, fin
 
     def take(self):
         """What arrived in order since the last call, as ``(bytes, fin)``."""
-        cdef bytes result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>self._pending)
-        cdef char* at = PyBytes_AS_STRING(result)
-        cdef size_t i
-        for i in range(self._count):
-            memcpy(at, self._spans[i], self._sizes[i])
-            at += self._sizes[i]
-        self._count = 0
-        self._pending = 0
-        self.has_news = False
-        self._keep_alive.clear()
-        if self._early.count == 0:
-            self._ring = None
-        cdef bint fin = self.final_size >= 0 and self.arrived == <uint64_t>self.final_size
-        if fin:
-            self.finished = True
+        cdef uint64_t size = self.arrived - self.taken, at, part
+        cdef bytes result = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>size)
+        if size:
+            at = self.taken & (self._ring_size - 1)
+            part = min(size, self._ring_size - at)
+            memcpy(PyBytes_AS_STRING(result), self._ring + at, <size_t>part)
+            memcpy(PyBytes_AS_STRING(result) + part, self._ring, <size_t>(size - part))
+            self.taken = self.arrived
+        _, fin = self.collect()
         return result, fin
 
     def adopt(self, uint64_t highest, final_size, uint64_t arrived, early):
         """Go on with a stream of which ``arrived`` bytes were taken already and others, by offset, came too early."""
-        self.arrived = arrived
+        self.arrived = self.taken = self._told = self._in_place = arrived
         self.highest = highest
         self.final_size = -1 if final_size is None else final_size
         self.finished = self.final_size >= 0 and arrived == <uint64_t>self.final_size
         for offset, data in early:
-            self._keep_early(offset, <const uint8_t*>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data))
+            self.receive(offset, <const uint8_t*>PyBytes_AS_STRING(data), <size_t>PyBytes_GET_SIZE(data), False)
+        self.drain()
 
     def end(self, int64_t final_size):
         """The peer reset the stream at ``final_size``; returns False where that contradicts what came before."""
@@ -430,7 +552,7 @@ cdef class ReceiveStream:
         self.finished = True
         return True
 
-    cdef int _append(self, const uint8_t* data, size_t size) except -1:
+    cdef int _append(self, const uint8_t* data, size_t size) except -1 nogil:
         cdef size_t capacity
         cdef const uint8_t** spans
         cdef size_t* sizes
@@ -448,59 +570,41 @@ cdef class ReceiveStream:
         self._spans[self._count] = data
         self._sizes[self._count] = size
         self._count += 1
-        self._pending += size
-        self.arrived += size
+        self._in_place += size
         return 0
 
-    cdef int _keep_early(self, uint64_t offset, const uint8_t* data, size_t size) except -1:
-        if size == 0:
-            return 0
-        self._reserve(offset + size - (self.arrived - self._pending))
-        self._early.add(offset, offset + size)
-        if self._early.count > _GAPS_MAX:
-            return 3
-        self._put(offset, data, size)
-        return 0
-
-    cdef int _take_early(self) except -1:
+    cdef int _take_early(self) except -1 nogil:
         """What the gap kept back is in order now."""
-        cdef uint64_t stop, at
         while self._early.count and self._early.spans[0].start <= self.arrived:
-            stop = self._early.spans[0].stop
-            self._early.remove(0, stop)
-            while self.arrived < stop:
-                at = self.arrived & <uint64_t>(PyBytes_GET_SIZE(self._ring) - 1)
-                self._append(
-                    <const uint8_t*>PyBytes_AS_STRING(self._ring) + at,
-                    <size_t>min(stop - self.arrived, <uint64_t>PyBytes_GET_SIZE(self._ring) - at),
-                )
+            self.arrived = max(self.arrived, self._early.spans[0].stop)
+            self._early.remove(0, self.arrived)
         return 0
 
-    cdef int _reserve(self, uint64_t size) except -1:
-        """Have a ring for ``size`` bytes from the first that was not taken; the credit bounds it."""
-        cdef bytes old = self._ring
-        cdef uint64_t capacity = _RING_MIN, at, part
-        cdef size_t i
-        if old is not None and size <= <uint64_t>PyBytes_GET_SIZE(old):
+    cdef int _reserve(self, uint64_t stop) except -1 nogil:
+        """Have a ring for the bytes from the first that was not taken up to ``stop``."""
+        cdef uint64_t size = max(_RING_MIN, self._ring_size), at, part
+        cdef uint8_t* old = self._ring
+        cdef uint64_t old_size = self._ring_size
+        while size < stop - self.taken:
+            size *= 2
+        if size == old_size:
             return 0
-        while capacity < size:
-            capacity *= 2
-        self._ring = PyBytes_FromStringAndSize(NULL, <Py_ssize_t>capacity)
-        if old is None:
-            return 0
-        self._keep_alive.append(old)
-        for i in range(self._early.count):
-            at = self._early.spans[i].start
-            while at < self._early.spans[i].stop:
-                part = <uint64_t>PyBytes_GET_SIZE(old) - (at & <uint64_t>(PyBytes_GET_SIZE(old) - 1))
-                part = min(part, self._early.spans[i].stop - at)
-                self._put(at, <const uint8_t*>PyBytes_AS_STRING(old) + (at & (PyBytes_GET_SIZE(old) - 1)), part)
-                at += part
+        self._ring = <uint8_t*>malloc(<size_t>size)
+        if self._ring == NULL:
+            self._ring = old
+            raise MemoryError
+        self._ring_size = size
+        at = self.taken
+        # Whatever of it is not kept is copied for nothing, which is rare and harmless.
+        while at < self.taken + old_size:
+            part = min(old_size - (at & (old_size - 1)), self.taken + old_size - at)
+            self._put(at, old + (at & (old_size - 1)), part)
+            at += part
+        free(old)
         return 0
 
-    cdef void _put(self, uint64_t offset, const uint8_t* data, uint64_t size) noexcept:
-        cdef uint64_t capacity = <uint64_t>PyBytes_GET_SIZE(self._ring)
-        cdef uint64_t at = offset & (capacity - 1)
-        cdef uint64_t part = min(size, capacity - at)
-        memcpy(PyBytes_AS_STRING(self._ring) + at, data, <size_t>part)
-        memcpy(PyBytes_AS_STRING(self._ring), data + part, <size_t>(size - part))
+    cdef void _put(self, uint64_t offset, const uint8_t* data, uint64_t size) noexcept nogil:
+        cdef uint64_t at = offset & (self._ring_size - 1)
+        cdef uint64_t part = min(size, self._ring_size - at)
+        memcpy(self._ring + at, data, <size_t>part)
+        memcpy(self._ring, data + part, <size_t>(size - part))
