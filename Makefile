@@ -55,7 +55,8 @@ ifeq ($(FUZZ_CHECKED),1)
 		$(BIN)/python setup.py -q build --build-base $(FUZZED) --build-lib $(FUZZED)/lib
 	cc -O2 -shared -fPIC -o $(FUZZED)/counters.so fuzz/counters.c
 	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
-		FUZZ_COUNTERS=$(FUZZED)/counters.so PYTHONPATH=$(FUZZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
+		FUZZ_COUNTERS=$(FUZZED)/counters.so PYTHONPATH=$(FUZZED)/lib \
+		LD_PRELOAD="$$(cc -print-file-name=libasan.so) $(CURDIR)/$(FUZZED)/counters.so" \
 		$(BIN)/python -m fuzz run --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)
 else
 	$(BIN)/python -m fuzz run --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)

@@ -26,6 +26,7 @@ PLAIN = (
     "admission",
     "names",
     "first_packets",
+    "handshake",
 )
 """Targets that run everywhere."""
 

@@ -1,5 +1,5 @@
 /* Counts where compiled modules go that were built with -fsanitize-coverage=trace-pc, which gcc has as well as clang.
-   Loaded with its symbols global before those modules are; used by coverage.py. One thread at a time counts right. */
+   Loaded before the program (LD_PRELOAD); used by coverage.py. One thread at a time counts right. */
 
 #include <stdint.h>
 #include <string.h>

@@ -22,8 +22,8 @@ SPARSE = 8
 
 
 class Coverage:
-    """Remembers what was ever reached. ``counters`` is the library made from ``counters.c``, loaded before the compiled
-    modules were, or None when they do not count."""
+    """Remembers what was ever reached. ``counters`` is the library made from ``counters.c``, which was loaded
+    before the program began, or None when compiled modules do not count."""
 
     def __init__(self, counters: ctypes.CDLL | None) -> None:
         self.lines = 0

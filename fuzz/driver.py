@@ -11,6 +11,7 @@ import ctypes
 import faulthandler
 import gc
 import hashlib
+import logging
 import mmap
 import os
 import sys
@@ -163,9 +164,8 @@ def main() -> int:
     parser.add_argument("--keep", action="store_true")
     arguments = parser.parse_args()
     faulthandler.enable()
+    logging.disable()
     faulthandler.dump_traceback_later(HANG, exit=True)
-    # Before the compiled modules are.
-    _counters()
     run = Run(load(arguments.name), arguments.seed, arguments.out, arguments.keep)
     is_fine = run.go(arguments.seconds, arguments.runs)
     print(run.summary(), file=sys.stderr)
@@ -174,7 +174,7 @@ def main() -> int:
 
 def _counters() -> ctypes.CDLL | None:
     path = os.environ.get("FUZZ_COUNTERS")
-    return ctypes.CDLL(path, mode=ctypes.RTLD_GLOBAL) if path else None
+    return ctypes.CDLL(path) if path else None
 
 
 def _memory() -> int:

@@ -8,8 +8,9 @@ from __future__ import annotations
 from collections.abc import Callable, Hashable
 
 from .choices import Choices, piece
-from .native_sides import OPTIONS, Side, beginning, steady
+from .native_sides import OPTIONS, Side, beginning
 from .paths import Path
+from .steady import steady
 
 STEPS_MAX = 30_000
 WRITTEN_MAX = 40_000

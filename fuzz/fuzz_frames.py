@@ -10,7 +10,8 @@ from collections.abc import Callable, Hashable
 from link import varint
 
 from .choices import Choices, piece
-from .native_sides import OPTIONS, Forger, Side, beginning, steady
+from .native_sides import OPTIONS, Forger, Side, beginning
+from .steady import steady
 
 CODES = range(0x01, 0x11)
 """QUIC's own error codes (RFC 9000, section 20.1)."""

@@ -5,11 +5,7 @@ from __future__ import annotations
 
 import array
 import functools
-import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from dataclasses import asdict, dataclass
-from random import Random
 
 from hosts import Host, Path
 
@@ -93,13 +89,3 @@ class Forger:
         for i in range(4):
             header[9 + i] ^= mask[1 + i]
         return array.array("B", bytes(header) + sealed)
-
-
-@contextmanager
-def steady() -> Iterator[None]:
-    """What engines draw by chance is the same each time, so that an input does the same when it is tried again."""
-    real, os.urandom = os.urandom, Random(1).randbytes
-    try:
-        yield
-    finally:
-        os.urandom = real

@@ -16,12 +16,15 @@ def test_an_input_keeps_the_invariant_of_its_target(name: str, path: Path) -> No
 
 
 @pytest.mark.parametrize("name", fuzz.names())
-def test_the_corpus_holds_what_the_target_makes(name: str) -> None:
-    """``python -m fuzz seeds`` writes it anew."""
+def test_what_a_target_begins_with_keeps_its_invariant(name: str) -> None:
+    """``python -m fuzz seeds`` writes these inputs into the corpus."""
     target = fuzz.load(name)
-    seeds = {f"seed-{what}": data for what, data in target.seeds().items()}
-    assert seeds
-    assert {path.name: path.read_bytes() for path in target.corpus() if path.name.startswith("seed-")} == seeds
+    seeds = target.seeds()
+    assert len(seeds) > 4
+    assert len(target.corpus()) > 4
+    for data in seeds.values():
+        assert len(data) <= target.size_max
+        target.fuzz(data)
 
 
 @pytest.mark.parametrize("name", fuzz.names())
