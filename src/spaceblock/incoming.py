@@ -175,6 +175,8 @@ class Incoming(Job):
             self.enter(Phase.MOVING)
             self.act(self.receiver.accept(skip))
             settled = await self._settled
+            if settled.errors:
+                await self.in_worker(self.sink.conclude)
             self.enter(Phase.CLOSING)
             await either(self._said, timeout=self._timeouts.close)
             if self._said.done():
@@ -182,6 +184,7 @@ class Incoming(Job):
             return self._receipt(settled)
         except Exception as cause:
             error = typed_error(cause)
+            error.phase = error.phase or str(self.phase)
             self.act(self.receiver.fail(error))
             if error.receipt is None:
                 error.receipt = self._receipt_so_far()

@@ -113,6 +113,7 @@ class Outgoing(Job):
             return self._receipt(completed)
         except Exception as cause:
             error = typed_error(cause)
+            error.phase = error.phase or str(self.phase)
             if self._sender is not None:
                 self._act(self._sender.fail(error))
             completed_after_all = await self._retreat(error)

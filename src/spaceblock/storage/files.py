@@ -22,14 +22,11 @@ from ..events import Phase
 from ..manifest import Entry, EntryKind
 from ..names import local_rules
 from ..options import Links
-from .metadata import leads_out
+from .metadata import MODE, leads_out
 
 logger = logging.getLogger("spaceblock")
 
 PREPARING = str(Phase.PREPARING)
-
-_MODE = 0o777
-"""The bits of a file's mode that are offered: those that make a program another user's stay here."""
 
 # Without O_NONBLOCK, opening what has become a named pipe meanwhile would wait for its writer.
 _READ = os.O_RDONLY | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_BINARY", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -161,7 +158,7 @@ def request_of(size: int, part: tuple[int, int] | None) -> SpaceblockRequest:
 
 def _walk(path: str, name: str, status: os.stat_result, links: Links, depth: int = 0) -> Iterator[FileSource | Entry]:
     local_rules().check(name)
-    yield Entry(EntryKind.FOLDER, name, mode=status.st_mode & _MODE, mtime_ns=status.st_mtime_ns)
+    yield Entry(EntryKind.FOLDER, name, mode=status.st_mode & MODE, mtime_ns=status.st_mtime_ns)
     try:
         with os.scandir(path) as entries:
             found = sorted(entries, key=lambda entry: entry.name)
@@ -195,7 +192,7 @@ def _file(path: str, name: str, status: os.stat_result, part: tuple[int, int] | 
     if not os.access(path, os.R_OK):
         raise _cannot_send(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
     request = request_of(status.st_size, part)
-    return FileSource(path, name, request, Identity.of(status), status.st_mode & _MODE, _is_sparse(status))
+    return FileSource(path, name, request, Identity.of(status), status.st_mode & MODE, _is_sparse(status))
 
 
 def _is_sparse(status: os.stat_result) -> bool:

@@ -3,11 +3,13 @@
 Rules: every path is resolved from the descriptor of the target folder, part by part, and no part may be a symbolic
 link; a name appears only by linking or renaming a finished file; without ``overwrite`` nothing that exists is ever
 replaced. Unfinished files live in a hidden folder inside the target, so on its file system, and go with the transfer.
+Symbolic links, and the modes and times of new folders, come when all files are in place.
 """
 
 from __future__ import annotations
 
 import errno
+import logging
 import os
 import stat
 import threading
@@ -22,12 +24,16 @@ from ..blocks import SpaceblockRequests
 from ..core import write_all
 from ..display import printable, shown
 from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
+from ..events import Phase
 from ..manifest import Entry, EntryKind, Manifest
 from ..messages import NameRule
 from ..names import STAGING_PREFIX, NameRules, Problem, alternative, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
+from .metadata import Metadata, steps_of, umask_of
 from .probe import rules_of
 from .sinks import Sink
+
+logger = logging.getLogger("spaceblock")
 
 _ALTERNATIVES_MAX = 10_000
 """Names tried before giving up on a free one: ``a (1)``, ``a (2)`` ..."""
@@ -58,6 +64,10 @@ class FolderSink(Sink):
         self._starts: list[int] = []
         self._lengths: list[int | None] = []
         self._folders: list[str] = []
+        self._metadata = Metadata()
+        self._to_come: set[int] = set()
+        self._links_made: set[str] = set()
+        self._links_left: list[Entry] = []
 
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
         problems = self.name_problems(requests, manifest)
@@ -68,6 +78,8 @@ class FolderSink(Sink):
         self._check_space(sum(request.length or 0 for i, request in enumerate(requests.items) if i not in skip))
         for name in self._folders:
             os.close(self._folder(name))
+        self._to_come = set(range(len(requests.items))) - skip
+        self._settle()
         return skip
 
     def name_problems(self, requests: SpaceblockRequests, manifest: Manifest | None) -> list[Problem]:
@@ -106,25 +118,26 @@ class FolderSink(Sink):
         return None
 
     def begin(self, item: int) -> None:
-        with self._errors("create a file in", self.path, item):
+        with self._errors("create a file in", self.path, item, Phase.MOVING):
             fd = os.open(str(item), _NEW_FILE, 0o666, dir_fd=self._staging)
         with self._lock:
             self._open[item] = fd
             self._staged.add(item)
 
     def write(self, item: int, offset: int, data: memoryview) -> None:
-        with self._errors("write", self._names[item], item):
+        with self._errors("write", self._names[item], item, Phase.MOVING):
             write_all(self._open[item], data, offset - self._starts[item])
 
     def hole(self, item: int, offset: int, length: int) -> None:
-        with self._errors("write", self._names[item], item):
+        with self._errors("write", self._names[item], item, Phase.MOVING):
             os.ftruncate(self._open[item], offset - self._starts[item] + length)
 
     def finish(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item)
-        with self._errors("flush", self._names[item], item):
+        with self._errors("flush", self._names[item], item, Phase.VERIFYING):
             try:
+                self._metadata.apply_to_file(item, fd)
                 if self.durable:
                     os.fsync(fd)
             finally:
@@ -135,9 +148,14 @@ class FolderSink(Sink):
         by_folder = sorted(items, key=self._parent)
         for parent, group in groupby(by_folder, key=self._parent):
             results.update(self._place_into(parent, list(group)))
+        self._settle(*items)
         return [results[item] for item in items]
 
     def discard(self, item: int) -> None:
+        self._drop(item)
+        self._settle(item)
+
+    def _drop(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item, -1)
             staged = item in self._staged
@@ -149,9 +167,12 @@ class FolderSink(Sink):
             with suppress(OSError):
                 os.unlink(str(item), dir_fd=self._staging)
 
+    def conclude(self) -> None:
+        self._settle(*self._to_come)
+
     def close(self) -> None:
         for item in [*self._staged, *self._open]:
-            self.discard(item)
+            self._drop(item)
         if self._staging >= 0:
             os.close(self._staging)
             self._staging = -1
@@ -164,18 +185,15 @@ class FolderSink(Sink):
             self._root = -1
 
     def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
+        self._metadata = Metadata(manifest, umask_of(self._staging))
+        self._links_left = list(self._metadata.links)
         given: list[str | None] = [None] * len(requests.items)
         for entry in manifest.entries if manifest is not None else ():
             if entry.kind is EntryKind.FOLDER:
                 self._folders.append(entry.name)
-            elif entry.kind is EntryKind.FILE and entry.item is not None:
+            elif entry.item is not None:
                 given[entry.item] = entry.name
-            else:
-                raise NameRejected(
-                    f"{printable(entry.name)!r} is a link or has no content: leave it out and send again",
-                    name=entry.name,
-                )
-        names = _all_named(given, self._folders, self.limits)
+        names = _all_named(given, [*self._folders, *(link.name for link in self._links_left)], self.limits)
         self._names = names
         self._lengths = [request.length for request in requests.items]
         self._starts = [request.start for request in requests.items]
@@ -245,6 +263,9 @@ class FolderSink(Sink):
         """The items to skip because their names are taken; raises :class:`TargetExists` where that is an error."""
         if self._on_conflict not in ("skip", "error"):
             return set()
+        for link in self._links_left if self._on_conflict == "error" else ():
+            if self._is_there(link.name):
+                raise self._taken(link.name)
         taken = {}
         for parent, group in groupby(sorted(range(len(self._names)), key=self._parent), key=self._parent):
             folder = self._existing(parent)
@@ -255,7 +276,7 @@ class FolderSink(Sink):
                     os.close(folder)
                 taken.update({item: status for item, status in found.items() if status is not None})
         if taken and self._on_conflict == "error":
-            raise self._taken(min(taken))
+            raise self._taken(self._names[min(taken)], min(taken))
         self.comparable = frozenset(
             item
             for item, status in taken.items()
@@ -288,6 +309,7 @@ class FolderSink(Sink):
             finally:
                 os.close(folder)
         except SpaceblockError as error:
+            error.phase = error.phase or str(Phase.VERIFYING)
             results.update({item: error for item in items if isinstance(results.get(item, ""), str)})
         return results
 
@@ -301,13 +323,111 @@ class FolderSink(Sink):
                 return name
             if self._on_conflict == "error":
                 break
-        raise self._taken(item)
+        raise self._taken(wanted, item)
+
+    def _settle(self, *done: int) -> None:
+        """When nothing is to come any more, make the links, and then give the new folders their modes and times."""
+        with self._lock:
+            self._to_come.difference_update(done)
+            if self._to_come:
+                return
+            links, self._links_left = self._links_left, []
+        for link in links:
+            try:
+                self._place_link(link)
+            except (SpaceblockError, OSError) as error:
+                logger.warning("left out the link %s: %s", shown(link.name), error)
+        for name in self._metadata.folders_made():
+            with suppress(SpaceblockError, OSError):
+                folder = self._existing(name)
+                if folder is not None:
+                    try:
+                        self._metadata.apply_to_folder(name, folder)
+                        if self.durable:
+                            os.fsync(folder)
+                    finally:
+                        os.close(folder)
+
+    def _place_link(self, link: Entry) -> None:
+        assert link.target is not None
+        parent, _, _ = link.name.rpartition("/")
+        if self._leads_elsewhere(parent, link.target):
+            raise NameRejected("it leads through a link that was there before", name=link.name)
+        folder = self._folder(parent)
+        try:
+            for number in range(_ALTERNATIVES_MAX):
+                name = link.name if number == 0 else alternative(link.name, number, self.limits)
+                if self._try_link(link.target, name.rpartition("/")[2], folder):
+                    self._links_made.add(name)
+                    break
+                if self._on_conflict == "skip":
+                    return
+            if link.mtime_ns is not None:
+                with suppress(OSError, OverflowError, NotImplementedError):
+                    times = (link.mtime_ns, link.mtime_ns)
+                    os.utime(name.rpartition("/")[2], ns=times, dir_fd=folder, follow_symlinks=False)
+        finally:
+            os.close(folder)
+
+    def _try_link(self, target: str, last: str, folder: int) -> bool:
+        """Make a link, unless another thing has its name; what is the same link already will do."""
+        with suppress(OSError):
+            if os.readlink(last, dir_fd=folder) == target:
+                return True
+        if self._on_conflict != "overwrite":
+            try:
+                os.symlink(target, last, dir_fd=folder)
+            except FileExistsError:
+                return False
+            return True
+        os.symlink(target, "link", dir_fd=self._staging)
+        try:
+            os.replace("link", last, src_dir_fd=self._staging, dst_dir_fd=folder)
+        except BaseException:
+            os.unlink("link", dir_fd=self._staging)
+            raise
+        return True
+
+    def _leads_elsewhere(self, parent: str, target: str) -> bool:
+        """Whether the way to a link's target passes a link that is not of this transfer, and so leads anywhere."""
+        up, down = steps_of(target)
+        parts = parent.split("/") if parent else []
+        parts = parts[: len(parts) - up]
+        for part in down:
+            folder = self._existing("/".join(parts))
+            if folder is None:
+                return False
+            try:
+                mode = os.lstat(part, dir_fd=folder).st_mode
+            except FileNotFoundError:
+                return False
+            finally:
+                os.close(folder)
+            parts.append(part)
+            if stat.S_ISLNK(mode):
+                return "/".join(parts) not in self._links_made
+            if not stat.S_ISDIR(mode):
+                return False
+        return False
+
+    def _is_there(self, name: str) -> bool:
+        parent, _, last = name.rpartition("/")
+        folder = self._existing(parent)
+        if folder is None:
+            return False
+        try:
+            with self._errors("look at", name):
+                os.lstat(last, dir_fd=folder)
+        except TargetMissing:
+            return False
+        finally:
+            os.close(folder)
+        return True
 
     def _parent(self, item: int) -> str:
         return self._names[item].rpartition("/")[0]
 
-    def _taken(self, item: int) -> TargetExists:
-        name = self._names[item]
+    def _taken(self, name: str, item: int | None = None) -> TargetExists:
         return TargetExists(
             f"{printable(name)!r} is already there: move it away or let it be renamed",
             errno=errno.EEXIST,
@@ -317,7 +437,7 @@ class FolderSink(Sink):
 
     def _try_place(self, item: int, folder: int, last: str) -> bool:
         source = str(item)
-        with self._errors("create", last, item):
+        with self._errors("create", last, item, Phase.VERIFYING):
             if self._on_conflict == "overwrite":
                 os.replace(source, last, src_dir_fd=self._staging, dst_dir_fd=folder)
                 return True
@@ -352,7 +472,9 @@ class FolderSink(Sink):
             for depth, part in enumerate(name.split("/") if name else ()):
                 try:
                     with suppress(FileExistsError):
-                        os.mkdir(part, dir_fd=fd)
+                        own = "/".join(name.split("/")[: depth + 1])
+                        os.mkdir(part, self._metadata.first_mode(own), dir_fd=fd)
+                        self._metadata.made(own)
                         if self.durable:
                             os.fsync(fd)
                     inner = self._enter(name, depth, fd)
@@ -387,7 +509,8 @@ class FolderSink(Sink):
             return fd
 
     @contextmanager
-    def _errors(self, action: str, name: str, item: int | None = None) -> Iterator[None]:
+    def _errors(self, action: str, name: str, item: int | None = None, phase: Phase | None = None) -> Iterator[None]:
+        doing = None if phase is None else str(phase)
         try:
             yield
         except SpaceblockError:
@@ -401,9 +524,10 @@ class FolderSink(Sink):
                     item=item,
                     name=name,
                     errno=error.errno,
+                    phase=doing,
                 ) from error
             what = f"cannot {action} {shown(name)}"
-            raise storage_error(error, what, item=item, name=name, path=path) from error
+            raise storage_error(error, what, item=item, name=name, path=path, phase=doing) from error
 
 
 class _NotAFolder(NameRejected):

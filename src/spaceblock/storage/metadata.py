@@ -1,15 +1,77 @@
-"""What a file system keeps of a file beside its bytes: modes, times and links, as far as they are safe to take over.
+"""What a file system keeps beside a file's bytes: modes, times and links, as far as they are safe to take over.
 
-A peer's modes are met by this side's umask, and never make a file another user's or a group's when it is run. What the
-file system here cannot keep is left out; the bytes are what counts.
+A peer's modes are met by this side's umask and never let a file run as somebody else. What the file system here cannot
+keep is left out: the bytes are what counts. A folder's mode and time come last, as what is put into it would change the
+one and could be forbidden by the other.
 """
 
 from __future__ import annotations
 
 import os
+from collections.abc import Iterator
 from contextlib import suppress
 
-_MODE = 0o777
+from ..display import shown
+from ..errors import NameRejected
+from ..manifest import Entry, EntryKind, Manifest
+
+MODE = 0o777
+"""The bits of a mode that travel: reading, writing and running, for the owner, the group and all others."""
+
+
+class Metadata:
+    """The modes, times and links of one transfer. Safe for several threads, as it is only read but for :meth:`made`."""
+
+    def __init__(self, manifest: Manifest | None = None, umask: int = 0o022) -> None:
+        """Raises :class:`NameRejected` for a link that could lead out of the folder, and for a file without bytes."""
+        self._umask = umask
+        self._files: dict[int, Entry] = {}
+        self._folders: dict[str, Entry] = {}
+        self._made: set[str] = set()
+        self.links: list[Entry] = []
+        for entry in manifest.entries if manifest is not None else ():
+            if entry.kind is EntryKind.FOLDER:
+                self._folders[entry.name] = entry
+            elif entry.kind is EntryKind.FILE and entry.item is not None:
+                self._files[entry.item] = entry
+            elif entry.kind is EntryKind.LINK and entry.target is not None:
+                _check_link(entry, entry.target)
+                self.links.append(entry)
+            else:
+                raise NameRejected(f"{shown(entry.name)} has no content: leave it out and send again", name=entry.name)
+
+    def apply_to_file(self, item: int, fd: int) -> None:
+        """Give an open file whose bytes are all there its mode and time."""
+        entry = self._files.get(item)
+        if entry is not None:
+            self._apply(entry, fd)
+
+    def apply_to_folder(self, name: str, fd: int) -> None:
+        """Give an open folder that was made for this transfer its mode and time."""
+        entry = self._folders.get(name)
+        if entry is not None:
+            self._apply(entry, fd)
+
+    def first_mode(self, name: str) -> int:
+        """The mode with which a new folder is made: no more than it will have, but that things can be put into it."""
+        entry = self._folders.get(name)
+        return MODE if entry is None or entry.mode is None else entry.mode & MODE | 0o700
+
+    def made(self, name: str) -> None:
+        """The folder ``name`` was not there before."""
+        self._made.add(name)
+
+    def folders_made(self) -> Iterator[str]:
+        """The folders that were made and have something to take over, those inside of others first."""
+        yield from sorted(self._made & self._folders.keys(), key=lambda name: -name.count("/"))
+
+    def _apply(self, entry: Entry, fd: int) -> None:
+        if entry.mode is not None and hasattr(os, "fchmod"):
+            with suppress(OSError):
+                os.fchmod(fd, entry.mode & MODE & ~self._umask)
+        if entry.mtime_ns is not None:
+            with suppress(OSError, OverflowError):
+                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
 
 
 def leads_out(target: str, depth: int) -> bool:
@@ -20,24 +82,31 @@ def leads_out(target: str, depth: int) -> bool:
     """
     if not target or target.startswith("/") or "\0" in target or "\\" in target or ":" in target.partition("/")[0]:
         return True
+    up, down = steps_of(target)
+    return up > depth or ".." in down
+
+
+def steps_of(target: str) -> tuple[int, list[str]]:
+    """How many folders a link's target goes up at its beginning, and the parts that follow."""
     parts = [part for part in target.split("/") if part not in ("", ".")]
-    ups = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
-    return ups > depth or ".." in parts[ups:]
+    up = next((index for index, part in enumerate(parts) if part != ".."), len(parts))
+    return up, parts[up:]
 
 
-def apply_mode(fd: int, mode: int | None, umask: int) -> None:
-    """Give an open file or folder the permissions of ``mode`` that ``umask`` leaves."""
-    if mode is not None and hasattr(os, "fchmod"):
-        with suppress(OSError):
-            os.fchmod(fd, mode & _MODE & ~umask)
+def umask_of(folder: int) -> int:
+    """The bits that a new file in ``folder``, a private one, does not get: asking for the umask would change it for all
+    threads."""
+    fd = os.open("umask", os.O_WRONLY | os.O_CREAT | os.O_EXCL, MODE, dir_fd=folder)
+    try:
+        return ~os.fstat(fd).st_mode & MODE
+    finally:
+        os.close(fd)
+        os.unlink("umask", dir_fd=folder)
 
 
-def apply_time(target: int | str, mtime_ns: int | None, *, folder: int | None = None) -> None:
-    """Set when ``target``, a descriptor or a name in ``folder`` that is not followed, was last changed."""
-    if mtime_ns is None:
-        return
-    with suppress(OSError, OverflowError, ValueError, NotImplementedError):
-        if isinstance(target, int):
-            os.utime(target, ns=(mtime_ns, mtime_ns))
-        else:
-            os.utime(target, ns=(mtime_ns, mtime_ns), dir_fd=folder, follow_symlinks=False)
+def _check_link(entry: Entry, target: str) -> None:
+    if leads_out(target, entry.name.count("/")):
+        raise NameRejected(
+            f"{shown(entry.name)} is a link that may lead out of the receiver's folder: leave it out and send again",
+            name=entry.name,
+        )

@@ -84,6 +84,10 @@ class Sink(abc.ABC):
     def discard(self, item: int) -> None:
         """Drop what there is of an item that will not be completed."""
 
+    def conclude(self) -> None:
+        """Every item has come to its end, some of them by failing; there is nothing to do if all were placed."""
+        return
+
     def stop(self) -> None:
         """Nobody wants the bytes any more: end a write that waits for a program. Any thread may call this."""
         return
