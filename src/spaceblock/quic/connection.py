@@ -39,6 +39,7 @@ from .interface import (
 if TYPE_CHECKING:
     from cryptography import x509
 
+    from .native.engine import PacketEngine
     from .native.engine_shell import NativeEngine
 
 RESEND_INTERVAL = 0.001
@@ -57,6 +58,15 @@ class Carrier(Protocol):
         """Write datagrams of ``segment`` bytes, the last one maybe shorter.
 
         False means a full socket: the connection is serviced when it has room again.
+        """
+
+    def join(self, connection: AioquicConnection, packets: PacketEngine) -> None:
+        """From now on a native engine has the connection's packets, straight from the socket where that can be."""
+
+    def pump(self, connection: AioquicConnection) -> int | None:
+        """Send what the connection's native engine has to send, without Python.
+
+        Says how it went as ``Pump.send`` does; None where datagrams are to be given to :meth:`send_train`.
         """
 
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
@@ -172,6 +182,11 @@ class AioquicConnection(Connection):
         return self._engine.host_cid
 
     @property
+    def raw_peer_address(self) -> Any:
+        """Where the peer is, as the socket names it."""
+        return self._engine.get_peer_address()
+
+    @property
     def has_heard(self) -> bool:
         """At least one packet came that only the peer could have made."""
         return self._engine.started
@@ -212,6 +227,14 @@ class AioquicConnection(Connection):
                 self.receive(bytes(data[start : start + segment]), address, now)
         else:
             engine.receive_buffer(data, segment, address, now)
+
+    def take_news(self, now: float) -> None:
+        """Take in what the native engine's packets have brought; :meth:`service` must follow."""
+        if not isinstance(self._engine, Engine):
+            if self._farewell:
+                self._answer_late_packet(now)
+            else:
+                self._engine.take_news(now)
 
     def service(self) -> None:
         """Deliver what arrived, send what is due, set the timer."""
@@ -254,7 +277,14 @@ class AioquicConnection(Connection):
         from .native.engine_shell import NativeEngine
 
         self._take_events()
-        self._engine = NativeEngine(engine.hand_over(), self._options, partial(self._carrier.send_train, self))
+        state = engine.hand_over()
+        self._engine = NativeEngine(
+            state,
+            self._options,
+            partial(self._carrier.send_train, self),
+            partial(self._carrier.pump, self),
+        )
+        self._carrier.join(self, self._engine.packets)
         for stream in self._streams.values():
             stream.change_engine(self._engine)
         self._transmit()

@@ -15,13 +15,17 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, Unreachable
 from ..limits import DATAGRAM_MIN
 from .connection import AioquicConnection, plain_address
 from .handshake import CID_SIZE, VERSION, RetryTokens, client_engine, initial_token, server_engine, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
+
+if TYPE_CHECKING:
+    from .native.engine import PacketEngine
+    from .native.pump import Pump
 
 RECEIVE_BATCH = 64
 """Datagrams taken in before the connections work and other tasks of the loop get their turn."""
@@ -68,6 +72,8 @@ class Endpoint:
         self._connecting: dict[AioquicConnection, Any] = {}  # with the socket address that each one calls
         self._retry = RetryTokens()
         self._queue: deque[tuple[bytes, Any]] = deque()
+        self._pump: Pump | None = None
+        self._engines: dict[AioquicConnection, PacketEngine] = {}  # of those that were handed over
         self._blocked: dict[AioquicConnection, None] = {}  # with a train that a full socket did not take
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
         self._idle = asyncio.Event()  # no connection is left
@@ -93,8 +99,9 @@ class Endpoint:
         sock = await _open_socket(host, port)
         try:
             endpoint = cls(sock, options or TransportOptions(), server, on_connection)
-            if endpoint._options.native and _receive_trains(sock):
-                endpoint._loop.add_reader(sock, endpoint._on_readable_native)
+            if endpoint._options.native:
+                endpoint._start_pump()
+                endpoint._loop.add_reader(sock, endpoint._on_readable_pump)
             else:
                 endpoint._loop.add_reader(sock, endpoint._on_readable)
         except NotImplementedError:
@@ -199,6 +206,23 @@ class Endpoint:
                 stop = start + 1
             start = stop
 
+    def join(self, connection: AioquicConnection, packets: PacketEngine) -> None:
+        assert self._pump is not None
+        packets.set_peer_address(connection.raw_peer_address, self._sock.family)
+        packets.owner = connection
+        self._engines[connection] = packets
+        for cid in self._connections.get(connection, ()):
+            self._pump.add_route(cid, packets)
+
+    def pump(self, connection: AioquicConnection) -> int | None:
+        packets = self._engines.get(connection)
+        if self._pump is None or packets is None or self.packet_filter is not None:
+            return None
+        result = self._pump.send(packets)
+        if result == _FULL:
+            self._wait_for_room(connection)
+        return result
+
     def send_train(self, connection: AioquicConnection, data: Any, segment: int, address: Any) -> bool:
         if self.packet_filter is not None or not self._has_trains:
             pieces = [bytes(data[start : start + segment]) for start in range(0, len(data), segment)]
@@ -208,8 +232,7 @@ class Endpoint:
         try:
             self._sock.sendmsg([data], train, 0, address)
         except (BlockingIOError, InterruptedError):
-            self._blocked[connection] = None
-            self._loop.add_writer(self._sock, self._on_writable)
+            self._wait_for_room(connection)
             return False
         except OSError as error:
             if error.errno in _PASSING:
@@ -222,9 +245,13 @@ class Endpoint:
         if connection in self._connections:
             self._routes[cid] = connection
             self._connections[connection].add(cid)
+            if self._pump is not None and connection in self._engines:
+                self._pump.add_route(cid, self._engines[connection])
 
     def remove_route(self, cid: bytes) -> None:
         connection = self._routes.pop(cid, None)
+        if self._pump is not None:
+            self._pump.remove_route(cid)
         if connection is not None:
             self._connections[connection].discard(cid)
 
@@ -237,12 +264,30 @@ class Endpoint:
     def forget(self, connection: AioquicConnection) -> None:
         for cid in self._connections.pop(connection, ()):
             self._routes.pop(cid, None)
+            if self._pump is not None:
+                self._pump.remove_route(cid)
+        self._engines.pop(connection, None)
         self._half_open.discard(connection)
         self._connecting.pop(connection, None)
         if not self._connections:
             self._idle.set()
 
     # Reading.
+
+    def _on_readable_pump(self) -> None:
+        if self.packet_filter is not None:
+            self._on_readable_native()
+            return
+        assert self._pump is not None
+        engines, others = self._pump.receive()
+        now = self._loop.time()
+        touched: dict[AioquicConnection, None] = {}
+        for packets in engines:
+            touched[packets.owner] = None
+            packets.owner.take_news(now)
+        for data, address in others:
+            self._take_in(data, address, now, touched)
+        self._work(touched)
 
     def _on_readable_native(self) -> None:
         now = self._loop.time()
@@ -372,6 +417,8 @@ class Endpoint:
 
     def _on_writable(self) -> None:
         queue = self._queue
+        if self._pump is not None and not self._pump.resume():
+            return
         while queue:
             if not self._send_again(*queue[0]):
                 return
@@ -380,6 +427,16 @@ class Endpoint:
         blocked, self._blocked = self._blocked, {}
         for connection in blocked:
             self._serve(connection)
+
+    def _wait_for_room(self, connection: AioquicConnection) -> None:
+        self._blocked[connection] = None
+        self._loop.add_writer(self._sock, self._on_writable)
+
+    def _start_pump(self) -> None:
+        from .native.pump import Pump
+
+        _receive_trains(self._sock)
+        self._pump = Pump(self._sock)
 
     def _send_again(self, data: bytes, address: Any) -> bool:
         """Send a datagram after an error, or lose it to another one; False when the socket is full.
@@ -442,6 +499,7 @@ class Endpoint:
 RECEIVE_BUFFERS = 8
 """Receive buffers, of up to 64 KiB each, taken in before the connections work."""
 
+_FULL = 2  # of Pump.send
 _BUFFER_SIZE = 65_535
 _ANCILLARY_SIZE = 64
 _SOL_UDP = 17

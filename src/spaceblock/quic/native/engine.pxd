@@ -6,6 +6,7 @@ from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.ranges cimport AckFrame, PacketRanges
 from spaceblock.quic.native.recovery cimport Recovery, Sent
+from spaceblock.quic.native.udp cimport sockaddr_storage, socklen_t
 from spaceblock.quic.native.streams cimport ReceiveStream, SendStream, StreamTable
 
 cdef enum:
@@ -64,6 +65,17 @@ cdef class PacketEngine:
     cdef uint64_t _broken_code, _broken_kind
     cdef const char *_broken_why
     cdef object _broken_text  # instead of _broken_why
+    cdef public uint64_t packets_max  # number of the first packet that the key must not seal
+    cdef public bint is_closing  # nothing but its close is sent any more
+    cdef public object owner
+    # For a pump.
+    cdef sockaddr_storage peer
+    cdef socklen_t peer_size
+    cdef bint touched
+    cdef void *next_touched
+    # The idle time-out's clock (RFC 9000, section 10.1), in microseconds.
+    cdef public int64_t idle_since
+    cdef bint _elicited  # an ack-eliciting packet was sent since the last that was received
     cdef uint8_t *_out
     cdef AckFrame _ack
     cdef Opened[GROUP] _packets

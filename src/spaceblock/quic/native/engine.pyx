@@ -25,6 +25,7 @@ from spaceblock.quic.native.recovery cimport (
     TIMER_PROBE,
 )
 from spaceblock.quic.native.streams cimport ReceiveStream, Run, SendStream
+from spaceblock.quic.native.udp cimport pack_address
 from spaceblock.quic.native.varint cimport read_varint, write_varint
 
 cimport cython
@@ -79,6 +80,7 @@ cdef class PacketEngine:
         self.datagram_size = datagram_size
         self._per_batch = min(<size_t>GROUP, <size_t>BATCH_SIZE // datagram_size)
         self._accept = accept
+        self.packets_max = VARINT_MAX
         self.send_streams = {}
         self.receive_streams = {}
         self._senders = StreamTable()
@@ -102,6 +104,10 @@ cdef class PacketEngine:
             raise ValueError("a connection ID has at most 20 bytes")
         self._peer_cid_size = <size_t>PyBytes_GET_SIZE(cid)
         memcpy(self._peer_cid, PyBytes_AS_STRING(cid), self._peer_cid_size)
+
+    def set_peer_address(self, address, int family):
+        """Where a pump sends to, on a socket of that family."""
+        self.peer_size = pack_address(address, family, &self.peer)
 
     def set_local_cids(self, cids):
         """The connection IDs that packets of the peer may carry."""
@@ -245,7 +251,10 @@ cdef class PacketEngine:
                 if self.is_broken:
                     break
             total += count
-        self.opened += total
+        if total:
+            self.opened += total
+            self.idle_since = now
+            self._elicited = False
         return total
 
     cdef int drain(self) except -1 nogil:
@@ -611,6 +620,9 @@ cdef class PacketEngine:
                 self._to_turn_end(stream)
                 if size == 0:
                     break
+        if self.recovery.last_eliciting_time == now and not self._elicited:
+            self._elicited = True
+            self.idle_since = now
         if total == 0:
             if allowance >= full:
                 self.recovery.on_app_limited(now)

@@ -25,6 +25,7 @@ from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
 from .keys import CONFIDENTIALITY_LIMIT, Suite, derive
 from .protection import HeaderKey, PacketKey
+from .pump import LIMIT, MORE
 from .ranges import PacketRanges
 from .rare import RareFrames
 from .recovery import NEVER, Recovery
@@ -54,7 +55,8 @@ class NativeEngine:
     """One connection after its hand-over.
 
     ``transmit(batch, segment, address)`` writes a train of datagrams of ``segment`` bytes, the last one maybe shorter,
-    and returns whether the socket took it.
+    and returns whether the socket took it. ``pump()``, where there is one, sends what is due without building it here,
+    and says so as :meth:`Pump.send <spaceblock.quic.native.pump.Pump.send>` does; None leaves it to ``transmit``.
     """
 
     verify_error: Exception | None = None
@@ -64,7 +66,13 @@ class NativeEngine:
     has_more = False
     """Sending stopped only to give others their turn."""
 
-    def __init__(self, state: HandOver, options: TransportOptions, transmit: Transmit) -> None:
+    def __init__(
+        self,
+        state: HandOver,
+        options: TransportOptions,
+        transmit: Transmit,
+        pump: Callable[[], int | None] | None = None,
+    ) -> None:
         self.peer_certificate: x509.Certificate | None = state.peer_certificate
         self.is_client = state.is_client
         self.packets = _packet_engine(state, self._accept)
@@ -72,14 +80,14 @@ class NativeEngine:
         self.timed_out = False
         self.host_cid = state.local_ids[0].cid
         self._options = options
-        self._packets_max = CONFIDENTIALITY_LIMIT[_SUITES[state.suite]] - _PACKETS_SPARE
         self._transmit = transmit
+        self._pump = pump
         self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
         self._rare = RareFrames(self, state)
         self._idle_timeout = state.idle_timeout
-        self._idle_since = state.largest_received_time
-        self._ack_eliciting_since = False
+        self.packets.idle_since = int(state.largest_received_time * MICROSECONDS)
+        self.packets.packets_max = CONFIDENTIALITY_LIMIT[_SUITES[state.suite]] - _PACKETS_SPARE
         self._unsent = 0
         self._close_reason: CloseReason | None = None
         self._close_at: float | None = None
@@ -252,11 +260,15 @@ class NativeEngine:
 
     def receive_buffer(self, data: Any, segment: int, address: Any, now: float) -> None:
         """Take in datagrams of ``segment`` bytes each from one peer; ``data`` is opened in place."""
+        if self._close_reason is None and self.packets.receive(data, segment, int(now * MICROSECONDS)):
+            self.take_news(now)
+
+    def take_news(self, now: float) -> None:
+        """Do what the packets that were taken in have left to do."""
         packets = self.packets
-        if self._close_reason is not None or not packets.receive(data, segment, int(now * MICROSECONDS)):
+        if self._close_reason is not None:
+            packets.news.clear()
             return
-        self._idle_since = now
-        self._ack_eliciting_since = False
         for stream in packets.news:
             if stream.intake is not None:
                 count, fin = stream.collect()
@@ -292,17 +304,19 @@ class NativeEngine:
         if self._unsent and not self._transmit(batch[: self._unsent], packets.datagram_size, self._peer_address):
             return []
         self._unsent = 0
+        pumped = self._pump() if self._pump is not None else None
+        if pumped == LIMIT:
+            return self._at_key_limit(now)
+        if pumped is not None:
+            self.has_more = pumped == MORE
+            return []
         microseconds = int(now * MICROSECONDS)
         for _ in range(BATCHES):
-            if packets.recovery.next_number() >= self._packets_max:
-                self.close(_AEAD_LIMIT_REACHED, 0, "a key has sealed as many packets as it may (RFC 9001, section 6.6)")
-                return self._last_words(now)
+            if packets.recovery.next_number() >= packets.packets_max:
+                return self._at_key_limit(now)
             size = packets.build(microseconds)
             if not size:
                 return []
-            if not self._ack_eliciting_since:
-                self._ack_eliciting_since = True
-                self._idle_since = now
             if not self._transmit(batch[:size], packets.datagram_size, self._peer_address):
                 self._unsent = size
                 return []
@@ -318,7 +332,7 @@ class NativeEngine:
         at = int(recovery.timeout())
         if self.packets.wants_to_send():
             at = min(at, int(recovery.send_time()))
-        idle = self._idle_since + max(self._idle_timeout, 3 * recovery.pto() / MICROSECONDS)
+        idle = self._idle_at()
         return idle if at == NEVER else min(idle, at / MICROSECONDS)
 
     def handle_timer(self, now: float) -> None:
@@ -327,7 +341,7 @@ class NativeEngine:
                 self.terminated = True
             return
         recovery = self.packets.recovery
-        if now >= self._idle_since + max(self._idle_timeout, 3 * recovery.pto() / MICROSECONDS):
+        if now >= self._idle_at():
             self.timed_out = True
             self._close_reason = CloseReason(0, "", is_application=False, timed_out=True)
             self.abort()
@@ -337,6 +351,14 @@ class NativeEngine:
         if self.packets.lost:
             self._tell_again()
 
+    def _idle_at(self) -> float:
+        pto = self.packets.recovery.pto() / MICROSECONDS
+        return self.packets.idle_since / MICROSECONDS + max(self._idle_timeout, 3 * pto)
+
+    def _at_key_limit(self, now: float) -> list[tuple[bytes, Any]]:
+        self.close(_AEAD_LIMIT_REACHED, 0, "a key has sealed as many packets as it may (RFC 9001, section 6.6)")
+        return self._last_words(now)
+
     # The end.
 
     def close(self, error_code: int = 0, frame_type: int | None = None, reason_phrase: str = "") -> None:
@@ -344,6 +366,7 @@ class NativeEngine:
         if self._close_reason is not None:
             return
         self._close_reason = CloseReason(error_code, reason_phrase, is_application=frame_type is None)
+        self.packets.is_closing = True
         reason = reason_phrase.encode()[:REASON_MAX].decode("utf-8", "ignore").encode()
         if frame_type is None:
             frame = b"\x1d" + encode_uint_var(error_code)
@@ -355,11 +378,13 @@ class NativeEngine:
     def closed_by_peer(self, code: int, reason: str, is_application: bool, now: float) -> None:
         """The peer closed: send nothing any more, and forget the connection soon (RFC 9000, section 10.2.2)."""
         self._close_reason = CloseReason(code, reason, by_peer=True, is_application=is_application)
+        self.packets.is_closing = True
         self._close_at = now + 3 * self.packets.recovery.pto() / MICROSECONDS
         self._give_up_streams()
 
     def abort(self) -> None:
         self.terminated = True
+        self.packets.is_closing = True
         if self._close_reason is None:
             self._close_reason = CloseReason(0, "", is_application=False)
         self._give_up_streams()
