@@ -344,7 +344,7 @@ async def test_a_sender_that_names_a_file_outside_the_folder(
         def check(self, name: str) -> str:
             return name
 
-    monkeypatch.setattr("spaceblock.storage.sources.local_rules", AnyName)
+    monkeypatch.setattr("spaceblock.storage.sources.WIRE_RULES", AnyName())
     receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--yes", "--once")
     async with spaceblock.connect(receiver.read_line()) as peer:
         with pytest.raises(spaceblock.NameRejected, match="could lead out of the folder"):

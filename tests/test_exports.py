@@ -18,7 +18,7 @@ PUBLIC = {
     "values": [
         *["Full", "Item", "OfferItem", "Partial", "Phase", "Progress", "Range", "Receipt", "ReceiptItem"],
         *["Identity", "Limits", "Options", "Reports", "Timeouts"],
-        "DISCARD",
+        *["DISCARD", "BadName", "NameRule", "NameRules"],
     ],
     "errors": [
         *["AdmissionRefused", "BufferUnfit", "CertificateMissing", "ConnectionFailed", "ConnectionLost"],
@@ -67,20 +67,20 @@ SIGNATURES = {
     "listen": ["host", "port", "*", "options"],
     "Listener.invite": ["count", "lifetime"],
     "Listener.peers": [],
-    "Peer.send": ["*sources"],
+    "Peer.send": ["*sources", "rename"],
     "Peer.offers": [],
     "Peer.close": [],
-    "Offer.accept": ["folder", "*", "into", "on_conflict", "durability"],
+    "Offer.accept": ["folder", "*", "into", "on_conflict", "durability", "rename"],
     "Offer.decline": ["reason"],
     "Transfer.cancel": [],
     "Item": ["source", "name", "range"],
     "Partial": ["start", "stop"],
     "Identity.load": ["path"],
     "Identity.ephemeral": [],
-    "sync.send": ["ticket", "*sources", "on_ticket", "options", "progress", "host", "port"],
+    "sync.send": ["ticket", "*sources", "on_ticket", "options", "progress", "rename", "host", "port"],
     "sync.receive": [
         *["folder", "ticket", "on_ticket", "*", "into", "on_conflict", "durability", "options", "progress"],
-        *["host", "port"],
+        *["rename", "host", "port"],
     ],
 }
 
@@ -98,7 +98,7 @@ FIELDS = {
         *["phase", "bytes_done", "bytes_total", "rate", "eta", "verified", "durable", "items_done", "items_total"],
         "current",
     ],
-    "Receipt": ["uuid", "peer", "items", "bytes", "seconds"],
+    "Receipt": ["uuid", "peer", "items", "bytes", "seconds", "renamed"],
     "ReceiptItem": ["index", "name", "path", "size", "digest", "skipped"],
     "OfferItem": ["index", "name", "size", "range"],
     "Options": [
@@ -195,6 +195,7 @@ def test_the_words_for_phases_stay() -> None:
         "preparing",
         "connecting",
         "waiting for the answer",
+        "waiting for other names",
         "transferring",
         "waiting for the sender's program",
         "waiting for the receiver's program",

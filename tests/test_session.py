@@ -37,7 +37,7 @@ def test_each_side_greets_with_its_version_and_the_limits_of_its_names() -> None
     hello = local_hello("spaceblock/test")
     rules = local_rules()
     assert hello.version == VERSION
-    assert hello.features == Feature.NONE
+    assert hello.features == Feature.RENAME | Feature.COMPARE
     assert hello.software == "spaceblock/test"
     assert peer_rules(hello) == rules
 

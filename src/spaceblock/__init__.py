@@ -60,6 +60,7 @@ if TYPE_CHECKING:
     from .identity import Identity
     from .incoming import Offer
     from .listener import Listener
+    from .names import BadName, NameRule, NameRules
     from .peer import Peer
     from .storage.sources import Item
     from .transfer import Transfer
@@ -69,6 +70,7 @@ __version__ = "0.1.0"
 __all__ = [
     "DISCARD",
     "AdmissionRefused",
+    "BadName",
     "BufferUnfit",
     "CertificateMissing",
     "ConnectionFailed",
@@ -86,6 +88,8 @@ __all__ = [
     "ListenerBusy",
     "LocalProtocolError",
     "NameRejected",
+    "NameRule",
+    "NameRules",
     "NoSpace",
     "Offer",
     "OfferExpired",
@@ -132,7 +136,10 @@ __all__ = [
 _LATE = {
     "Identity": "identity",
     "Item": "storage.sources",
+    "BadName": "names",
     "Listener": "listener",
+    "NameRule": "names",
+    "NameRules": "names",
     "Offer": "incoming",
     "Peer": "peer",
     "Transfer": "transfer",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from collections.abc import Mapping
+from dataclasses import dataclass, field
 from enum import Enum
 
 from .blocks import Range
@@ -14,6 +15,7 @@ class Phase(str, Enum):
     PREPARING = "preparing"
     CONNECTING = "connecting"
     OFFERING = "waiting for the answer"
+    NAMES = "waiting for other names"
     MOVING = "transferring"
     SOURCE = "waiting for the sender's program"
     SINK = "waiting for the receiver's program"
@@ -54,7 +56,8 @@ class ReceiptItem:
 
     ``name`` is the name it was offered under (None: unnamed); ``path`` is where it is now, relative to the target
     folder, as the receiver told it (None: a buffer). ``size`` is in bytes, ``digest`` is BLAKE3 as 64 hex characters.
-    ``skipped`` items did not travel and have no digest.
+    ``skipped`` items did not travel: their names were taken. One with a digest is there already, byte for byte, as
+    both sides found; one without has something else there under its name.
     """
 
     index: int
@@ -67,19 +70,24 @@ class ReceiptItem:
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """What both sides agree on at the end: every item, the bytes moved and how long it took in seconds."""
+    """What both sides agree on at the end: every item, the bytes moved and how long it took in seconds.
+
+    ``renamed`` leads from the name that a file or folder was offered under to the one that it has now, where the two
+    differ. Of names that the receiver's user chose for folders, the sender does not hear.
+    """
 
     uuid: str
     peer: str
     items: tuple[ReceiptItem, ...]
     bytes: int
     seconds: float
+    renamed: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
 class OfferItem:
     """One item of an offer. ``name`` is None for an unnamed buffer, ``size`` None where it is not known yet; ``range``
-    is the part of the item that would travel."""
+    is the part of the item that would travel. A folder for which another name is wanted has the index -1."""
 
     index: int
     name: str | None

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
 from time import monotonic
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
+from .asking import Rename, ask_for_names
 from .control import MessageStream
 from .errors import (
     ErrorCode,
@@ -22,11 +23,13 @@ from .errors import (
     error_code,
 )
 from .events import OfferItem, Phase, Receipt, ReceiptItem
-from .limits import DATA_STREAMS_MAX, Limits, Timeouts
-from .manifest import Manifest
-from .messages import Message, Outcome, OutcomeKind, ReceiverState, Waiting
+from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, Limits, Timeouts
+from .manifest import Manifest, renamed
+from .messages import Feature, Message, Outcome, OutcomeKind, ReceiverState, Waiting
+from .names import Problem, refusal
 from .options import Conflict, Durability, Reports
 from .protocol.receiver import (
+    Amended,
     Failed,
     Finished,
     ItemAgreed,
@@ -39,13 +42,16 @@ from .protocol.receiver import (
 )
 from .protocol.sender import first_error
 from .quic.interface import Stream
+from .storage.comparing import Comparison
 from .storage.landing import Landing
 from .storage.ring import Ring
 from .storage.sinks import IntoSink, Sink
-from .transfer import Job, Transfer, either, typed_error
+from .transfer import Job, Transfer, either, spawn, typed_error
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
+
+_T = TypeVar("_T")
 
 _USER_HEARTBEAT = 1.0
 """Seconds between reports while this side's user thinks about an offer."""
@@ -75,6 +81,7 @@ class Offer:
         into: Sequence[Any] | None = None,
         on_conflict: Conflict = "rename",
         durability: Durability = "fsync",
+        rename: Rename | None = None,
     ) -> Transfer:
         """Receive everything, into ``folder`` or into what ``into`` gives; returns the started :class:`Transfer`.
 
@@ -82,8 +89,16 @@ class Offer:
         in place. A binary file object, a pipe or standard output's ``buffer`` among them, is written to from where it
         stands, with nothing spooled; it is flushed at the end and not closed. ``spaceblock.DISCARD`` takes everything
         and keeps nothing. Byte 0 of a target is the range's start, and what a failed transfer leaves in one is
-        undefined. ``on_conflict`` says what to do where a name is
-        taken: ``"rename"`` to a free one, ``"skip"`` the item, ``"overwrite"`` it atomically, or raise an ``"error"``.
+        undefined.
+
+        ``on_conflict`` says what to do where a name is taken: ``"rename"`` to a free one, ``"skip"`` the item,
+        ``"overwrite"`` it atomically, or raise an ``"error"``. What is skipped is compared with what is there, without
+        sending it; the receipt tells which is the same, by its digest.
+
+        A name that cannot be used in this folder is the sender's to change. Where that does not help,
+        ``rename(item, problem)`` returns another (``problem.proposal`` would do) or None; it may be a coroutine
+        function, and otherwise runs in a thread. Without it the whole offer is refused with :class:`NameRejected`.
+
         With ``durability="fsync"`` a verified file survives a loss of power.
 
         Raises :class:`LocalProtocolError` if the offer was answered before. Awaiting the transfer raises
@@ -105,7 +120,7 @@ class Offer:
             assert folder is not None
             return FolderSink(folder, on_conflict, durability)
 
-        return self._incoming.accept(make_sink)
+        return self._incoming.accept(make_sink, rename)
 
     async def decline(self, reason: str = "") -> None:
         """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``.
@@ -127,11 +142,12 @@ class Incoming(Job):
         timeouts: Timeouts,
         reports: Reports,
         on_offer: Callable[[Incoming, Offer], None],
+        features: Feature = Feature.NONE,
     ) -> None:
         super().__init__(timeouts.idle)
         self.peer_id = peer_id
         self.uuid = b""
-        self.receiver = Receiver(limits)
+        self.receiver = Receiver(limits, features)
         self.ring = Ring()
         self.sink: Sink = IntoSink([])
         self.answered = False
@@ -140,6 +156,11 @@ class Incoming(Job):
         self._on_offer = on_offer
         self._control = MessageStream(stream, self._receive, self._receive_end, self.fail)
         self._make_sink: Callable[[], Sink] | None = None
+        self._rename: Rename | None = None
+        self._asks_user = False
+        self._amended: asyncio.Future[Amended] | None = None
+        self._manifest: Manifest | None = None
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._decision: asyncio.Future[None] = self.loop.create_future()
         self._settled: asyncio.Future[Settled] = self.loop.create_future()
         self._said: asyncio.Future[None] = self.loop.create_future()
@@ -171,9 +192,11 @@ class Incoming(Job):
         try:
             await self._decision
             self.enter(Phase.PREPARING)
-            skip = await self._prepare()
+            skip, compare = await self._prepare()
             self.enter(Phase.MOVING)
-            self.act(self.receiver.accept(skip))
+            self.act(self.receiver.accept(skip, compare))
+            if compare:
+                self._start(self._compare(compare))
             settled = await self._settled
             if settled.errors:
                 await self.in_worker(self.sink.conclude)
@@ -194,9 +217,10 @@ class Incoming(Job):
         finally:
             await self._clean_up()
 
-    def accept(self, make_sink: Callable[[], Sink]) -> Transfer:
+    def accept(self, make_sink: Callable[[], Sink], rename: Rename | None = None) -> Transfer:
         """The user takes the offer."""
         self._answer()
+        self._rename = rename
         self._make_sink = make_sink
         if not self._decision.done():
             self._decision.set_result(None)
@@ -235,6 +259,7 @@ class Incoming(Job):
         return {
             Phase.PREPARING: limits.verify,
             Phase.USER: limits.offer,
+            Phase.NAMES: limits.offer,
             Phase.SOURCE: limits.source + limits.idle,
             Phase.SINK: limits.sink,
             Phase.DISK: limits.sink,
@@ -299,6 +324,9 @@ class Incoming(Job):
         for event in events:
             if isinstance(event, Offered):
                 self._offered(event)
+            elif isinstance(event, Amended):
+                if self._amended is not None and not self._amended.done():
+                    self._amended.set_result(event)
             elif isinstance(event, ItemAgreed):
                 self._agreed.append(event.item)
             elif isinstance(event, ItemLost):
@@ -331,20 +359,89 @@ class Incoming(Job):
             raise LocalProtocolError("the offer was answered before: wait for the next one")
         self.answered = True
 
-    async def _prepare(self) -> set[int]:
+    async def _prepare(self) -> tuple[set[int], frozenset[int]]:
+        """Make the sink, see to the names, and check the rest; returns the items to skip and those to compare."""
         offer, make_sink = self._offered_event, self._make_sink
         assert offer is not None
         assert make_sink is not None
+        self._manifest = offer.manifest
 
-        def prepare() -> set[int]:
+        def prepare() -> list[Problem]:
             self.sink = make_sink()
-            return self.sink.prepare(offer.requests, offer.manifest)
+            return self.sink.name_problems(offer.requests, offer.manifest)
 
-        job = self.in_worker(prepare)
-        await either(job, self._settled)
+        problems = await self._from_worker(prepare)
+        if problems:
+            await self._settle_names(offer.requests, problems)
+        skip = await self._from_worker(lambda: self.sink.prepare(offer.requests, self._manifest))
+        compare = self.sink.comparable if self.receiver.may(Feature.COMPARE) else frozenset()
+        return skip - compare, compare
+
+    async def _settle_names(self, requests: SpaceblockRequests, problems: list[Problem]) -> None:
+        """Find other names: the sender's user is asked first, then this side's. Raises :class:`NameRejected`."""
+        asked = 0
+        while problems:
+            assert self._manifest is not None
+            self.enter(Phase.NAMES)
+            if self.receiver.may_ask_for_names and not self._asks_user:
+                self._amended = self.loop.create_future()
+                self.receiver.ask_for_names(self.sink.limits, problems)
+                self.act([])
+                amended = await self._unless_over(self._amended)
+                self._manifest = amended.manifest
+                self._asks_user = not amended.changed  # the sender has nobody to ask, or who gave up
+            elif self._rename is not None and asked < NAME_ROUNDS:
+                asked += 1
+                self._asks_user = True
+                entries, items = self._manifest.entries, requests.items
+                asking = ask_for_names(self._rename, entries, items, self.sink.limits, problems)
+                renaming = await self._unless_over(self._start(asking))
+                self._manifest = self._manifest.renamed(renaming.changes())
+            else:
+                raise refusal(self._manifest.entries, problems)
+            self.enter(Phase.PREPARING)
+            problems = await self._from_worker(lambda: self.sink.name_problems(requests, self._manifest))
+
+    async def _from_worker(self, work: Callable[[], _T]) -> _T:
+        return await self._unless_over(self.in_worker(work))
+
+    async def _unless_over(self, work: asyncio.Future[_T]) -> _T:
+        """The result of ``work``, or what ended the transfer before."""
+        await either(work, self._settled)
         if self._settled.done():
             self._settled.result()
-        return job.result()
+        return work.result()
+
+    async def _compare(self, items: Iterable[int]) -> None:
+        """Hash what is here already of items that are not to travel."""
+        comparison = Comparison(self.sink, items)
+        while not comparison.done and self.receiver.state is State.MOVING:
+            job = self.in_worker(comparison.work)
+            try:
+                found = await asyncio.shield(job)
+            except asyncio.CancelledError:
+                job.add_done_callback(lambda _: comparison.close())
+                raise
+            events: list[ReceiverEvent] = []
+            for item, result in found:
+                if isinstance(result, bytes):
+                    events += self.receiver.item_found(item, result, self.sink.name_of(item))
+                else:
+                    events += self.receiver.item_failed(item, result)
+            self.changed()
+            self.act(events)
+        comparison.close()
+
+    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+        """Run ``work`` beside everything else; where it fails the transfer does."""
+
+        def ended(task: asyncio.Task[Any]) -> None:
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self.fail(typed_error(error))
+
+        task = spawn(self._tasks, work)
+        task.add_done_callback(ended)
+        return task
 
     def _offered(self, event: Offered) -> None:
         self._offered_event = event
@@ -380,7 +477,10 @@ class Incoming(Job):
 
     def _report(self) -> None:
         self._reported_at = monotonic()
-        self.receiver.report(_REPORTED.get(self._present_phase(), ReceiverState.MOVING))
+        phase = self._present_phase()
+        if phase is Phase.NAMES and self._asks_user:
+            phase = Phase.USER
+        self.receiver.report(_REPORTED.get(phase, ReceiverState.MOVING))
         self.act([])
 
     def _present_phase(self) -> Phase:
@@ -457,12 +557,20 @@ class Incoming(Job):
                 outcome.name or None,
                 outcome.size,
                 outcome.digest.hex(),
-                outcome.kind is OutcomeKind.SKIPPED,
+                outcome.kind is OutcomeKind.SKIPPED or self.receiver.compared(item),
             )
             for item, outcome in sorted(outcomes.items())
             if outcome.kind is not OutcomeKind.FAILED
         )
-        return Receipt(self.offer.uuid, self.peer_id, items, sum(item.size for item in items), self.seconds)
+        moved = sum(item.size for item in items if not item.skipped)
+        return Receipt(self.offer.uuid, self.peer_id, items, moved, self.seconds, self._renamed(items))
+
+    def _renamed(self, items: Sequence[ReceiptItem]) -> dict[str, str]:
+        offered = self._offered_event
+        if offered is None or offered.manifest is None or self._manifest is None:
+            return {}
+        places = {item.index: item.path for item in items if item.path is not None}
+        return renamed(offered.manifest.entries, self._manifest.entries, places)
 
     def _receipt(self, settled: Settled) -> Receipt:
         receipt = self._receipt_of(dict(enumerate(settled.outcomes)))

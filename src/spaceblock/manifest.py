@@ -6,7 +6,7 @@ and nothing more: whether its name can be used on this system is decided by :mod
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
 
@@ -89,3 +89,14 @@ class Manifest:
         if other is not entry:
             names = f"{other.name!r} and {entry.name!r}"
             raise LocalProtocolError(f"the entries {names} both name item {item}: let each item have one name")
+
+
+def renamed(first: Sequence[Entry], last: Sequence[Entry], places: Mapping[int, str]) -> dict[str, str]:
+    """What became of names: entries were offered as ``first`` and are now called as in ``last``, but items that arrived
+    are where ``places`` says."""
+    names = {}
+    for before, after in zip(first, last, strict=True):
+        name = after.name if before.item is None else places.get(before.item, before.name)
+        if name != before.name:
+            names[before.name] = name
+    return names

@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Coroutine, Iterator, Sequence
+from collections.abc import Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any
+from typing import Any, TypeVar, cast
 
+from .asking import Rename, ask_for_names
 from .control import MessageStream
 from .errors import (
     ErrorCode,
@@ -21,22 +22,29 @@ from .errors import (
 )
 from .events import Phase, Receipt, ReceiptItem
 from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, SMALL_ITEM, Timeouts
-from .messages import Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
+from .manifest import Entry, renamed
+from .messages import Hello, Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
+from .names import WIRE_RULES, find_problems
 from .protocol.sender import (
     Answered,
     Completed,
     Failed,
     ItemRefused,
+    NamesRefused,
     Reported,
     Sender,
     SenderEvent,
+    abort_message,
     first_error,
 )
+from .protocol.session import FEATURES
 from .quic.interface import Connection, Stream, StreamStopped
 from .storage.feed import Feed, Filled
 from .storage.ring import Ring
 from .storage.sources import Held, Prepared, Source, prepare, release_buffers, source_length, stop_reading
 from .transfer import Job, either, spawn, typed_error
+
+_T = TypeVar("_T")
 
 _PHASES = {
     ReceiverState.MOVING: Phase.MOVING,
@@ -66,8 +74,12 @@ class Outgoing(Job):
         peer_id: str,
         held: Sequence[Held],
         timeouts: Timeouts,
+        hello: Hello | None = None,
+        rename: Rename | None = None,
     ) -> None:
         super().__init__(timeouts.idle)
+        self._hello = hello or Hello()
+        self._rename = rename
         self._connection = connection
         self._peer_id = peer_id
         self._held = held
@@ -81,7 +93,7 @@ class Outgoing(Job):
         self._refused: dict[int, SpaceblockError] = {}
         self._streams: set[Stream] = set()
         self._tasks: set[asyncio.Task[None]] = set()
-        self._answer: asyncio.Future[tuple[int, ...]] = self.loop.create_future()
+        self._answer: asyncio.Future[Answered] = self.loop.create_future()
         self._end: asyncio.Future[Completed] = self.loop.create_future()
         self._end.add_done_callback(lambda end: end.exception())
         self._verdict: asyncio.Future[Completed | None] = self.loop.create_future()
@@ -91,6 +103,7 @@ class Outgoing(Job):
         self._told_waiting = 0.0
         self._total: int | None = None
         self._items_sent = 0
+        self._compared: frozenset[int] = frozenset()
         self._current: str | None = None
 
     @property
@@ -101,12 +114,17 @@ class Outgoing(Job):
     async def run(self) -> Receipt:
         try:
             self._prepared = await self._prepare()
-            self._sender = Sender(self._prepared.requests, self._prepared.manifest)
+            features = self._hello.features & FEATURES
+            self._sender = Sender(self._prepared.requests, self._prepared.manifest, features, self._hello.system)
             await self._offer(self._sender)
-            wanted = await self._wait_for_answer()
+            answered = await self._wait_for_answer()
+            wanted = answered.wanted
             lengths = [source_length(self._prepared.sources[item]) for item in wanted]
             self._total = None if None in lengths else sum(length or 0 for length in lengths)
             self.enter(Phase.MOVING)
+            self._compared = frozenset(answered.compared)
+            if answered.compared:
+                self._start(self._compare(answered.compared))
             await self._move(wanted)
             completed = await self._end
             await self._say_done()
@@ -150,6 +168,7 @@ class Outgoing(Job):
         return {
             Phase.PREPARING: limits.verify,
             Phase.OFFERING: limits.idle,
+            Phase.NAMES: limits.offer,
             Phase.USER: limits.offer + limits.idle,
             Phase.SOURCE: limits.source,
             Phase.SINK: limits.sink + limits.idle,
@@ -188,11 +207,85 @@ class Outgoing(Job):
             self._act([])
 
     async def _prepare(self) -> Prepared:
-        job = self.in_worker(lambda: prepare(self._held))
+        prepared = await self._from_worker(lambda: prepare(self._held, names_later=True))
+        entries: Sequence[Entry] = prepared.entries
+        if self._rename is not None:
+            problems = await self._from_worker(lambda: find_problems(WIRE_RULES, entries))
+            if problems:
+                self.enter(Phase.NAMES)
+                asking = ask_for_names(self._rename, entries, prepared.requests.items, WIRE_RULES, problems)
+                entries = (await self._unless_ended(asking)).entries
+                self.enter(Phase.PREPARING)
+        return await self._from_worker(lambda: prepared.named(entries))
+
+    async def _from_worker(self, work: Callable[[], _T]) -> _T:
+        job = self.in_worker(work)
         await either(job, self._end)
         if self._end.done():
             self._end.result()
         return job.result()
+
+    async def _find_names(self, refused: NamesRefused) -> None:
+        """Answer a receiver that cannot use some names; without a way to ask the names stay, and it must find some."""
+        sender = self._sender
+        assert sender is not None
+        assert sender.manifest is not None
+        names: dict[int, str] = {}
+        if self._rename is not None:
+            self.enter(Phase.NAMES)
+            entries, items = sender.manifest.entries, sender.requests.items
+            renaming = await ask_for_names(self._rename, entries, items, refused.limits, refused.problems)
+            names = renaming.changes()
+            self.enter(Phase.OFFERING)
+        sender.amend(names)
+        self._act([])
+
+    async def _compare(self, items: Sequence[int]) -> None:
+        """Hash what the receiver has already, and send the digests alone; what cannot be read is said on a stream."""
+        prepared, sender = self._prepared, self._sender
+        assert prepared is not None
+        assert sender is not None
+        feed = Feed(items, prepared.sources, prepared.requests.block_size)
+        self._feeds.add(feed)
+        filling: asyncio.Future[Filled] | None = None
+        aborted: list[Message] = []
+        done = False
+        try:
+            while not done:
+                slot = await self._free_slot()
+                filling = self.in_worker(partial(feed.fill, slot))
+                filled = await asyncio.shield(filling)
+                done = filled.done
+                filled.release()
+                self._ring.give(slot)
+                for item, size, digest in filled.sent:
+                    sender.item_sent(item, size, digest)
+                for item, error in filled.aborted:
+                    sender.item_aborted(item, error)
+                    aborted.append(abort_message(item, error))
+                self._items_sent += len(filled.sent) + len(filled.aborted)
+                self.changed()
+                self._act([])
+        finally:
+            self._feeds.discard(feed)
+            if filling is not None and not filling.done():
+                filling.add_done_callback(partial(self._put_away, feed))
+            else:
+                self.in_worker(feed.close)
+        if aborted:
+            stream = self._connection.open_stream(unidirectional=True)
+            self._streams.add(stream)
+            stream.write(encode_stream_header(StreamType.DATA, prepared.requests.uuid))
+            stream.write(b"".join(message.encode() for message in aborted), fin=True)
+
+    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+        """Run ``work`` beside everything else; where it fails the transfer does."""
+
+        def ended(task: asyncio.Task[None]) -> None:
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self.fail(typed_error(error))
+
+        spawn(self._tasks, work).add_done_callback(ended)
 
     async def _offer(self, sender: Sender) -> None:
         self.enter(Phase.OFFERING)
@@ -209,7 +302,7 @@ class Outgoing(Job):
                 await self._unless_ended(stream.drain(CONTROL_BACKLOG))
         control.send(pages)
 
-    async def _wait_for_answer(self) -> tuple[int, ...]:
+    async def _wait_for_answer(self) -> Answered:
         await either(self._answer, self._end)
         if not self._answer.done():
             self._end.result()
@@ -337,7 +430,9 @@ class Outgoing(Job):
         assert self._sender is not None
         for event in events:
             if isinstance(event, Answered):
-                self._answer.set_result(event.wanted)
+                self._answer.set_result(event)
+            elif isinstance(event, NamesRefused):
+                self._start(self._find_names(event))
             elif isinstance(event, Reported):
                 self._receive_report(event.progress)
             elif isinstance(event, ItemRefused):
@@ -345,7 +440,7 @@ class Outgoing(Job):
                 for feed in self._feeds:
                     feed.refuse(event.item, event.error)
             elif isinstance(event, Completed):
-                self._told = replace(self._told, received=sum(outcome.size for outcome in event.outcomes))
+                self._told = replace(self._told, received=self._moved_bytes(event))
                 verdict: asyncio.Future[Any] = self._verdict if self._end.done() else self._end
                 if not verdict.done():
                     verdict.set_result(event)
@@ -356,6 +451,8 @@ class Outgoing(Job):
 
     def _receive_report(self, report: Progress) -> None:
         phase = _PHASES[report.state]
+        if self.phase is Phase.NAMES:
+            return  # this side's user is being asked, whatever the receiver does
         if phase is Phase.MOVING and self.phase is Phase.SOURCE:
             phase = Phase.SOURCE
         if report != self._told or phase is not self.phase:
@@ -372,13 +469,13 @@ class Outgoing(Job):
         if not self._end.done():
             self._end.set_exception(error)
 
-    async def _unless_ended(self, work: Coroutine[Any, Any, None]) -> None:
+    async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
         task = spawn(self._tasks, work)
         await either(task, self._end)
         if self._end.done():
             task.cancel()
             self._end.result()
-        task.result()
+        return cast("_T", task.result())
 
     async def _say_done(self) -> None:
         """Let ``Done`` reach the receiver; that it gets lost does not change what both sides know."""
@@ -417,19 +514,30 @@ class Outgoing(Job):
                 outcome.name or None,
                 outcome.size,
                 outcome.digest.hex(),
-                outcome.kind is OutcomeKind.SKIPPED,
+                outcome.kind is OutcomeKind.SKIPPED or index in self._compared,
             )
             for index, (source, outcome) in enumerate(zip(self._prepared.sources, completed.outcomes, strict=True))
             if outcome.kind is not OutcomeKind.FAILED
         )
-        moved = sum(item.size for item in items)
+        moved = sum(item.size for item in items if not item.skipped)
         uuid = self._prepared.requests.uuid.hex()
-        receipt = Receipt(uuid, self._peer_id, items, moved, self.seconds)
+        receipt = Receipt(uuid, self._peer_id, items, moved, self.seconds, self._renamed(items))
         error = first_error(completed.errors, completed.outcomes)
         if error is not None:
             error.receipt = receipt
             raise error
         return receipt
+
+    def _moved_bytes(self, completed: Completed) -> int:
+        return sum(outcome.size for item, outcome in enumerate(completed.outcomes) if item not in self._compared)
+
+    def _renamed(self, items: Sequence[ReceiptItem]) -> dict[str, str]:
+        assert self._prepared is not None
+        assert self._sender is not None
+        if self._sender.manifest is None:
+            return {}
+        places = {item.index: item.path for item in items if item.path is not None}
+        return renamed(self._prepared.entries, self._sender.manifest.entries, places)
 
 
 def lanes_of(wanted: Sequence[int], sources: Sequence[Source]) -> Iterator[list[int]]:

@@ -8,6 +8,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
+from .asking import Rename
 from .control import MessageStream
 from .errors import (
     ConnectionLost,
@@ -23,11 +24,11 @@ from .errors import (
 from .events import Phase
 from .incoming import Incoming, Offer
 from .mailbox import Mailbox
-from .messages import Hello, Message, StreamType, encode_stream_header
+from .messages import Feature, Hello, Message, StreamType, encode_stream_header
 from .options import Options
 from .outgoing import Outgoing
 from .protocol.sender import error_message
-from .protocol.session import StreamOpening, check_hello, local_hello
+from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream
 from .storage.sources import hold_buffers
 from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, spawn
@@ -73,11 +74,17 @@ class Peer:
         connection.set_close_handler(self._connection_closed)
         connection.set_stream_handler(self._stream_opened)
 
-    def send(self, *sources: Any) -> Transfer:
+    def send(self, *sources: Any, rename: Rename | None = None) -> Transfer:
         """Offer paths, buffers and :class:`Item` to the peer; returns the started :class:`Transfer`.
 
         A path may be a file or a folder; a buffer is anything C-contiguous that exports one, held without copying until
-        the transfer ends. Raises :class:`LocalProtocolError` for what is neither, :class:`BufferUnfit` for a buffer
+        the transfer ends.
+
+        Where the receiver cannot use a name, ``rename(item, problem)`` returns another for it
+        (``problem.proposal`` would do) or None; it may be a coroutine function, and otherwise runs in a thread.
+        Without it the receiver's user is asked, or the offer refused.
+
+        Raises :class:`LocalProtocolError` for what is neither, :class:`BufferUnfit` for a buffer
         that is not contiguous; everything else is raised by awaiting the transfer.
         """
         self._check_open()
@@ -85,7 +92,8 @@ class Peer:
             raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
         if len(self._outgoing) >= self._options.limits.transfers:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
-        outgoing = Outgoing(self._connection, self.peer_id, hold_buffers(sources), self._options.timeouts)
+        held, timeouts = hold_buffers(sources), self._options.timeouts
+        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename)
         outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
         outgoing.start()
@@ -244,8 +252,9 @@ class Peer:
             stream.write(error_message(refusal).encode(), fin=True)
             self._let_arrive(stream)
             return
+        features = FEATURES & self.hello.features if self.hello is not None else Feature.NONE
         incoming = Incoming(
-            stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read
+            stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read, features
         )
         incoming.on_finished = lambda: self._forget_incoming(incoming)
         self._incoming.add(incoming)

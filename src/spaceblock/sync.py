@@ -13,6 +13,7 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from .api import connect, listen
+from .asking import Rename
 from .errors import ConnectionLost, LocalProtocolError
 from .events import Progress, Receipt
 from .incoming import Offer
@@ -34,6 +35,7 @@ def send(
     on_ticket: ShowTicket | None = None,
     options: Options | None = None,
     progress: ShowProgress | None = None,
+    rename: Rename | None = None,
     host: str = "0.0.0.0",
     port: int = 0,
 ) -> Receipt:
@@ -41,14 +43,15 @@ def send(
 
     With ``ticket=None`` this side listens on ``host`` and ``port``, calls ``on_ticket(ticket)`` and sends to the first
     peer that comes. ``progress`` is called with the latest :class:`Progress` a few times a second. Both are called in
-    this thread, between packets, and so should be quick; what they raise cancels the transfer.
+    this thread, between packets, and so should be quick; what they raise cancels the transfer. ``rename`` is that of
+    :meth:`Peer.send`, and runs in another thread.
 
     Raises what :func:`spaceblock.connect`, :func:`spaceblock.listen` and :meth:`Peer.send` raise, and
     :class:`LocalProtocolError` inside a running event loop.
     """
 
     async def to(peer: Peer) -> Receipt:
-        return await _follow(peer.send(*sources), progress)
+        return await _follow(peer.send(*sources, rename=rename), progress)
 
     async def work() -> Receipt:
         if ticket is not None:
@@ -74,14 +77,15 @@ def receive(
     durability: Durability = "fsync",
     options: Options | None = None,
     progress: ShowProgress | None = None,
+    rename: Rename | None = None,
     host: str = "0.0.0.0",
     port: int = 0,
 ) -> Receipt:
     """Accept one offer, into ``folder`` or into the writable buffers ``into``, and return its :class:`Receipt`.
 
     Without a ticket this side listens on ``host`` and ``port`` and calls ``on_ticket(ticket)``; with one it connects
-    and takes what the listener sends. ``into``, ``on_conflict`` and ``durability`` are those of :meth:`Offer.accept`,
-    ``progress`` is that of :func:`send`.
+    and takes what the listener sends. ``into``, ``on_conflict``, ``durability`` and ``rename`` are those of
+    :meth:`Offer.accept`, ``progress`` is that of :func:`send`.
 
     Raises what :func:`spaceblock.connect`, :func:`spaceblock.listen` and :meth:`Offer.accept` raise,
     :class:`ConnectionLost` if the sender leaves without an offer, and :class:`LocalProtocolError` inside a running
@@ -90,7 +94,8 @@ def receive(
 
     async def take(offer: Offer) -> Receipt:
         target = None if into is not None else folder
-        return await _follow(offer.accept(target, into=into, on_conflict=on_conflict, durability=durability), progress)
+        transfer = offer.accept(target, into=into, on_conflict=on_conflict, durability=durability, rename=rename)
+        return await _follow(transfer, progress)
 
     async def work() -> Receipt:
         if ticket is not None:

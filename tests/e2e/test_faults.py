@@ -327,7 +327,7 @@ async def test_a_name_that_is_taken_is_an_error_on_request(tmp_path: Path, inbox
     assert tree(inbox) == {"x": old}
 
 
-@pytest.mark.parametrize("name", ["../x", "/x", "a//b", "a/../x", ".", "", "a\0b", "x" * 256, ".spaceblock-0/x"])
+@pytest.mark.parametrize("name", ["../x", "/x", "a//b", "a/../x", ".", "", "a\0b", "\udcff", ".spaceblock-0/x"])
 async def test_a_name_that_no_receiver_should_take_is_refused_before_it_is_offered(name: str) -> None:
     async with pair() as peers:
         error = await failure(peers.here.send(spaceblock.Item(b"data", name=name)))

@@ -17,7 +17,7 @@ from ..display import shown
 from ..manifest import Entry, EntryKind
 from ..messages import NameRule
 from ..wire import NAME_MAX
-from .rules import DEPTH_MAX, STAGING_PREFIX, Fault, NameRules, forbidden, is_device
+from .rules import DEPTH_MAX, OF_THE_SYSTEM, STAGING_PREFIX, Fault, NameRules, forbidden, is_device
 from .tree import Problem
 
 
@@ -44,12 +44,13 @@ class BadName:
 class Renaming:
     """Other names for the entries of one manifest, given one after the other.
 
-    ``entries`` has them with the names of this moment, in the order of the manifest.
+    ``entries`` has them with the names of this moment, in the order of the manifest. ``limits`` are those of the target
+    and what its ``problems`` tell of it beyond them.
     """
 
-    def __init__(self, entries: Sequence[Entry], limits: NameRules) -> None:
+    def __init__(self, entries: Sequence[Entry], limits: NameRules, problems: Iterable[Problem] = ()) -> None:
         self.entries = list(entries)
-        self.limits = limits
+        self.limits = limits = _learned(limits, problems, entries)
         self._first = [entry.name for entry in entries]
         self._sorted = sorted(range(len(entries)), key=self._first.__getitem__)
         self._keys = [self._first[index] for index in self._sorted]
@@ -68,6 +69,11 @@ class Renaming:
 
         return sorted(problems, key=key)
 
+    def is_mended(self, problem: Problem) -> bool:
+        """Whether another answer has given this entry a name that will do, as part of what is in a folder."""
+        name = self.entries[problem.entry].name
+        return name != self._first[problem.entry] and self.limits.fault(name) is None
+
     def changes(self) -> dict[int, str]:
         """The new names, by entry."""
         return {index: entry.name for index, entry in enumerate(self.entries) if entry.name != self._first[index]}
@@ -81,7 +87,7 @@ class Renaming:
     def propose(self, problem: Problem) -> str:
         """Another name that would do, or an empty string where none does."""
         limits = self.limits
-        if problem.rule in _OF_THE_SYSTEM and not limits.follows_windows:
+        if problem.rule in OF_THE_SYSTEM and not limits.follows_windows:
             limits = replace(limits, windows=True)
         wanted = _mended(self.entries[problem.entry].name, limits)
         numbered = self._taken.file_above(wanted)
@@ -159,6 +165,16 @@ def alternative(name: str, number: int, limits: NameRules) -> str:
     """
     folder, slash, last = name.rpartition("/")
     return folder + slash + _numbered(last, number, limits)
+
+
+def _learned(limits: NameRules, problems: Iterable[Problem], entries: Sequence[Entry]) -> NameRules:
+    """``limits`` with what the target refuses although they would allow it."""
+    strange = {problem.rule for problem in problems if limits.fault(entries[problem.entry].name) is None}
+    return replace(
+        limits,
+        windows=limits.follows_windows or not strange.isdisjoint(OF_THE_SYSTEM),
+        caseless=limits.ignores_case or NameRule.COLLISION in strange,
+    )
 
 
 class _Taken:
@@ -262,4 +278,3 @@ _LAST_MIN = 64
 _NUMBER_ROOM = 8
 _NUMBERS_MAX = 10_000
 _SUFFIX = re.compile(r"(\.tar)?\.[^. ]{1,16}\Z")
-_OF_THE_SYSTEM = frozenset({NameRule.CHARACTER, NameRule.RESERVED, NameRule.ENDING})

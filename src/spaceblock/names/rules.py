@@ -174,6 +174,9 @@ def _windows_fault(part: str) -> Fault | None:
     return None
 
 
+OF_THE_SYSTEM = frozenset({NameRule.CHARACTER, NameRule.RESERVED, NameRule.ENDING})
+"""Rules that differ from system to system, and of which a receiver may have more than its limits tell."""
+
 _UNIT_WORDS = {NameUnit.BYTES: "bytes", NameUnit.UTF16: "UTF-16 units", NameUnit.CODE_POINTS: "characters"}
 _WINDOWS_DEVICES = frozenset(
     ["CON", "PRN", "AUX", "NUL", "CONIN$", "CONOUT$", "CLOCK$"]

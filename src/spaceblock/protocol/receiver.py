@@ -561,7 +561,8 @@ class Receiver:
         return self._check_settled()
 
     def _awaits_digest(self, item: int) -> bool:
-        return item in self._compared and self._status[item] in (Status.ENDED, Status.STORED) and item not in self._theirs
+        settled = self._status[item] >= Status.PLACED
+        return item in self._compared and not settled and item not in self._theirs
 
     def _begin(self, stream: int, item: int) -> _Moving:
         other = self._carried.setdefault(stream, item)

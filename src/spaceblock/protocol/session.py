@@ -12,8 +12,8 @@ from ..messages import VERSION, Feature, Hello, Message, StreamType
 from ..names import NameRules, local_rules
 from ..wire import UUID_SIZE
 
-FEATURES = Feature.NONE
-"""No optional feature is announced: resume, repair, status query, fetching and renaming are reserved."""
+FEATURES = Feature.RENAME | Feature.COMPARE
+"""The optional features that are announced; resume, repair, status query and fetching are reserved."""
 
 
 def local_hello(software: str) -> Hello:

@@ -20,7 +20,7 @@ from ..display import printable
 from ..errors import LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
 from ..events import Phase
 from ..manifest import Entry, EntryKind
-from ..names import local_rules
+from ..names import DEPTH_MAX, WIRE_RULES
 from ..options import Links
 from .metadata import MODE, leads_out
 
@@ -157,7 +157,8 @@ def request_of(size: int, part: tuple[int, int] | None) -> SpaceblockRequest:
 
 
 def _walk(path: str, name: str, status: os.stat_result, links: Links, depth: int = 0) -> Iterator[FileSource | Entry]:
-    local_rules().check(name)
+    if name.count("/") >= DEPTH_MAX:  # whatever a user might call it: what walks here goes no deeper
+        WIRE_RULES.check(name)
     yield Entry(EntryKind.FOLDER, name, mode=status.st_mode & MODE, mtime_ns=status.st_mtime_ns)
     try:
         with os.scandir(path) as entries:

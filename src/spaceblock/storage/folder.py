@@ -54,6 +54,7 @@ class FolderSink(Sink):
         self.durable = durability == "fsync"
         self._on_conflict = on_conflict
         self.limits = local_rules()
+        self._sound: Manifest | None = None  # the names that were found to be usable
         self._lock = threading.Lock()
         self._root = -1
         self._staging = -1
@@ -70,9 +71,10 @@ class FolderSink(Sink):
         self._links_left: list[Entry] = []
 
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
-        problems = self.name_problems(requests, manifest)
-        if problems:
-            raise refusal(manifest.entries if manifest is not None else (), problems)
+        if self._root < 0 or manifest is not self._sound:
+            problems = self.name_problems(requests, manifest)
+            if problems:
+                raise refusal(manifest.entries if manifest is not None else (), problems)
         self._learn(requests, manifest)
         skip = self._taken_names()
         self._check_space(sum(request.length or 0 for i, request in enumerate(requests.items) if i not in skip))
@@ -89,8 +91,12 @@ class FolderSink(Sink):
         entries = manifest.entries if manifest is not None else ()
         problems = find_problems(self.limits, entries)
         known = {problem.entry for problem in problems}
-        problems += [problem for problem in self._obstructed(entries, known) if problem.entry not in known]
+        problems += self._obstructed(entries, known)
+        self._sound = None if problems else manifest
         return sorted(problems, key=lambda problem: problem.entry)
+
+    def name_of(self, item: int) -> str:
+        return self._names[item]
 
     def digest(self, item: int) -> Iterator[bytes | None]:
         """Hash the file that is there under the name of an item: yields None after each portion, and at last the

@@ -41,6 +41,10 @@ class Sink(abc.ABC):
         """
         return []
 
+    def name_of(self, item: int) -> str:
+        """The name that an item is to have here; empty where items have none."""
+        return ""
+
     def digest(self, item: int) -> Iterator[bytes | None]:
         """Hash what is here already of a comparable item: yields None after each portion, and at last the digest."""
         raise AssertionError("only what is comparable is hashed")

@@ -11,14 +11,14 @@ import os
 import stat
 import uuid
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from ..core import MESSAGE_DATA_MAX
 from ..errors import BufferUnfit, LocalProtocolError, source_error
 from ..manifest import Entry, EntryKind, Manifest
-from ..names import local_rules
+from ..names import WIRE_RULES
 from ..options import Links
 from .files import PREPARING, FileSource, expand, open_file, request_of
 from .readers import Reader, has_descriptor, is_open_for_reading, read_error, reader_of
@@ -80,6 +80,15 @@ class Prepared:
     requests: SpaceblockRequests
     manifest: Manifest | None
     sources: tuple[Source, ...]
+    entries: tuple[Entry, ...]
+    """What the manifest is made of; the names are those that the caller gave."""
+
+    def named(self, entries: Sequence[Entry]) -> Prepared:
+        """The same with a manifest of ``entries``; raises :class:`NameRejected` for a name that no receiver could take,
+        :class:`LocalProtocolError` for two of one name."""
+        for entry in entries:
+            WIRE_RULES.check(entry.name)
+        return replace(self, manifest=Manifest(tuple(entries), len(self.sources)) if entries else None)
 
     def release(self) -> None:
         """Give the caller's things back."""
@@ -114,9 +123,9 @@ def release_buffers(held: Sequence[Held]) -> None:
             thing.close()
 
 
-def prepare(held: Sequence[Held], links: Links = "skip") -> Prepared:
-    """Look at every source; raises :class:`SourceError`, :class:`NameRejected`, or :class:`LocalProtocolError` for two
-    of one name, before anything is offered.
+def prepare(held: Sequence[Held], links: Links = "skip", *, names_later: bool = False) -> Prepared:
+    """Look at every source; raises :class:`SourceError` and, unless the names are to be looked at later, what
+    :meth:`Prepared.named` raises, before anything is offered.
 
     This walks folders and so belongs in a worker thread.
     """
@@ -132,13 +141,10 @@ def prepare(held: Sequence[Held], links: Links = "skip") -> Prepared:
         else:
             sources.append(_measured(thing) if isinstance(thing, StreamSource) else thing)
     entries += [_entry(source, item) for item, source in enumerate(sources) if source.name is not None]
-    rules = local_rules()
-    for entry in entries:
-        rules.check(entry.name)
     items = tuple(source.request for source in sources)
     requests = SpaceblockRequests(uuid.uuid4().bytes, _block_size(items), items)
-    manifest = Manifest(tuple(entries), len(sources)) if entries else None
-    return Prepared(requests, manifest, tuple(sources))
+    prepared = Prepared(requests, None, tuple(sources), tuple(entries))
+    return prepared if names_later else prepared.named(entries)
 
 
 def _hold(item: Item) -> Held:
