@@ -340,7 +340,6 @@ class NativeEngine:
             if now >= self._close_at:
                 self.terminated = True
             return
-        recovery = self.packets.recovery
         if now >= self._idle_at():
             self.timed_out = True
             self._close_reason = CloseReason(0, "", is_application=False, timed_out=True)

@@ -168,9 +168,9 @@ cdef class Pump:
         return done
 
     cdef int rounds(self, int64_t now) except -1 nogil:
-        cdef int i, got, number
+        cdef int i, got, _
         cdef void *each
-        for number in range(_ROUNDS):
+        for _ in range(_ROUNDS):
             got = self.incoming.receive(self.fd)
             if got <= 0:
                 return 0
@@ -231,11 +231,11 @@ cdef class Pump:
         return 0
 
     cdef int flush(self, PacketEngine engine, int64_t now) except -1 nogil:
-        cdef int i, code
+        cdef int _, code
         cdef size_t size
         if not self.flush_held():
             return 2
-        for i in range(_TRAINS):
+        for _ in range(_TRAINS):
             if engine.recovery.next_number() >= engine.packets_max:
                 return 3
             size = engine.build_into(self.outgoing.space(), now)

@@ -479,7 +479,7 @@ cdef class ReceiveStream:
         return 1
 
     cdef int drain(self) except -1 nogil:
-        """Hand on what arrived in order as far as the intake takes it; the packets' memory is not needed afterwards."""
+        """Hand on what arrived in order, as far as the intake takes it; the packets' memory is not needed then."""
         cdef size_t i, done
         cdef uint64_t at, part
         at = self._in_place
