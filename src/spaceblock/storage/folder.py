@@ -110,7 +110,7 @@ class FolderSink(Sink):
                 fd = os.open(last, _OLD_FILE, dir_fd=folder)
             finally:
                 os.close(folder)
-        hasher, buffer = blake3(), bytearray(_PORTION)
+        hasher, buffer = blake3(), bytearray(min(self._lengths[item] or 1, _PORTION))
         try:
             with self._errors("read", self._names[item], item):
                 while count := os.readv(fd, [buffer]):
