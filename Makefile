@@ -62,6 +62,11 @@ else
 	$(BIN)/python -m fuzz run --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)
 endif
 
+# Our transport with those of others (docs/interop.md); their programs are fetched and built on the first run.
+.PHONY: interop
+interop: .venv/built .venv/test
+	$(BIN)/python interop/run.py
+
 coverage: .venv/built .venv/instrument
 	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib
 	cp $(TRACED)/lib/spaceblock/_fastblock*.so src/spaceblock/
