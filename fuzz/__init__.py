@@ -19,6 +19,7 @@ CORPUS = Path(__file__).parent / "corpus"
 
 PLAIN = (
     "deframer",
+    "rooms",
     "core",
     "messages",
     "transfer",
@@ -30,7 +31,7 @@ PLAIN = (
 )
 """Targets that run everywhere."""
 
-NATIVE = ("acks", "packets", "frames", "streams", "link", "connections")
+NATIVE = ("acks", "packets", "frames", "streams", "intake", "link", "connections")
 """Targets of the native engine."""
 
 SIZE_MAX = 4_096

@@ -14,10 +14,13 @@ import hashlib
 import logging
 import mmap
 import os
+import signal
 import sys
 import threading
 import time
 import traceback
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from random import Random
 
@@ -26,7 +29,7 @@ from .coverage import Coverage
 from .mutate import mutate
 
 HANG = 60
-"""Seconds after which a single input counts as a hang."""
+"""Seconds of processor time after which a single input counts as a hang."""
 
 WARM_UP = 2_000
 """Runs after which the process should have reached its size."""
@@ -82,12 +85,10 @@ class Run:
     def go(self, seconds: float, runs: int) -> bool:
         """Try inputs until time or count is used up; False when one of them broke the invariant."""
         threads = threading.active_count()
-        try:
-            return self._go(time.monotonic() + seconds, runs) and self._left_nothing(threads)
-        finally:
-            faulthandler.cancel_dump_traceback_later()
+        with _watched() as watch:
+            return self._go(time.monotonic() + seconds, runs, watch) and self._left_nothing(threads)
 
-    def _go(self, stop: float, runs: int) -> bool:
+    def _go(self, stop: float, runs: int, watch: Callable[[], None]) -> bool:
         watched = 0.0
         for data in self._first():
             if not self._try(data):
@@ -97,7 +98,7 @@ class Run:
             now = time.monotonic()
             if now > watched + 1:
                 watched = now
-                faulthandler.dump_traceback_later(HANG, exit=True)
+                watch()
             if self.runs == WARM_UP:
                 self._size = _memory()
             parent = self._inputs[self._pick()]
@@ -165,11 +166,31 @@ def main() -> int:
     arguments = parser.parse_args()
     faulthandler.enable()
     logging.disable()
-    faulthandler.dump_traceback_later(HANG, exit=True)
     run = Run(load(arguments.name), arguments.seed, arguments.out, arguments.keep)
     is_fine = run.go(arguments.seconds, arguments.runs)
     print(run.summary(), file=sys.stderr)
     return 0 if is_fine else FOUND
+
+
+@contextmanager
+def _watched() -> Iterator[Callable[[], None]]:
+    """Something to call now and then, and the process ends when it is not, saying where it was.
+
+    It is processor time that counts, since a busy machine may hold up everything for long.
+    """
+    if not hasattr(signal, "setitimer"):
+        yield lambda: None
+        return
+
+    def watch() -> None:
+        signal.setitimer(signal.ITIMER_VIRTUAL, HANG)
+
+    faulthandler.register(signal.SIGVTALRM, chain=True)
+    try:
+        yield watch
+    finally:
+        signal.setitimer(signal.ITIMER_VIRTUAL, 0)
+        faulthandler.unregister(signal.SIGVTALRM)
 
 
 def _counters() -> ctypes.CDLL | None:

@@ -1,0 +1,140 @@
+# Invariant: whatever is done with a Deframer in whatever order (feeding, giving targets and rooms, taking them away,
+# asking), the compiled one and its twin answer the same, write the same bytes to the same places and refuse the same.
+"""All calls of a Deframer, against its twin."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Hashable
+from typing import Any
+
+import spaceblock.core
+from framing import AnyDeframer, block, message
+from spaceblock import _pyblock
+from spaceblock.errors import RemoteProtocolError
+
+from .choices import Choices, large, piece
+
+LIMITS = (0, 1, 5, 64, 300, 4_096)
+SIZES = (0, 1, 10, 100, 300, 1_000)
+STEPS_MAX = 300
+PARTICULARS = re.compile("0x[0-9a-f]+|[0-9]+")
+SIZE_MAX = 1_500
+
+
+def fuzz(data: bytes) -> Hashable:
+    choices = Choices(data)
+    limits = LIMITS[choices.below(len(LIMITS))], LIMITS[choices.below(len(LIMITS))]
+    steps = choices.rest()
+    ours = _Driven(spaceblock.core.Deframer(*limits), Choices(steps))
+    twin = _Driven(_pyblock.Deframer(*limits), Choices(steps))
+    happened = set[Hashable]()
+    for _ in range(STEPS_MAX):
+        if not twin.choices:
+            break
+        outcome = twin.step()
+        assert ours.step() == outcome
+        assert ours.state() == twin.state()
+        happened.add(PARTICULARS.sub("", outcome[1]) if isinstance(outcome[1], str) else twin.deframer.event)
+    assert ours.memory() == twin.memory()
+    return frozenset(map(str, happened))
+
+
+def seeds() -> dict[str, bytes]:
+    limits = bytes([4, 5])
+    data = b"data" * 20
+    one = block(_pyblock, 3, 4_096, data)
+    two = block(_pyblock, 3, 4_096 + len(data), data)
+    other = message(_pyblock, 0x24, b"payload")
+
+    def feed(stream: bytes) -> bytes:
+        return b"\0" + piece(stream) + b"\0\0\0"
+
+    def provide(size: int, item: int | None = None, offset: int = 0) -> bytes:
+        bound = b"\0" if item is None else b"\1" + large(item) + large(offset)
+        return bytes([1, size]) + large(0) + bound
+
+    return {
+        "target": limits + feed(one[:20]) + b"\5\3" + large(0) + feed(one[20:]) + feed(other),
+        "room": limits + provide(5) + feed(one + two + other) + b"\2",
+        "bound-room": limits + provide(5, 3, 4_096) + feed(one + two) + b"\2" + feed(other) + b"\6\7\x08",
+        "room-that-is-too-small": limits + provide(2) + provide(5) + feed(one + two) + b"\2",
+        "withdrawn": limits + provide(5) + feed(one[:30]) + b"\3" + feed(one[30:] + two) + b"\2\3",
+        "released": limits + provide(5) + feed(one[:30]) + b"\4\5\3" + large(0) + feed(one[30:]) + b"\2",
+        "too-many-rooms": limits + provide(1) * 9 + feed(one),
+        "lost": limits + feed(bytes.fromhex("06ffffffffffffffff")) + b"\6\7\x08" + feed(other),
+    }
+
+
+class _Driven:
+    """One of the two, which is told what to do by the same choices as the other."""
+
+    def __init__(self, deframer: AnyDeframer, choices: Choices) -> None:
+        self.deframer = deframer
+        self.choices = choices
+        self._data = b""
+        self._pos = 0
+        self._memory: list[bytearray] = []
+        self._lost = False
+
+    def step(self) -> tuple[str, Any]:
+        """Do one thing: its name, and what came of it."""
+        deframer = self.deframer
+        acts: list[Callable[[], Any]] = [
+            self._feed,
+            self._provide,
+            deframer.landed,
+            deframer.withdraw,
+            deframer.release,
+            self._set_target,
+            deframer.proceed,
+            deframer.ready,
+            deframer.check,
+        ]
+        act = acts[self.choices.below(len(acts))]
+        try:
+            return act.__name__, act()
+        except RemoteProtocolError as error:
+            self._lost = True
+            return act.__name__, str(error)
+        except ValueError:  # for the first of its faults that is looked at
+            return act.__name__, "ValueError"
+
+    def state(self) -> tuple[Any, ...]:
+        """Everything that a deframer tells; what a stream that is lost was about is nobody's business."""
+        deframer = self.deframer
+        told = (deframer.at_boundary, deframer.in_block, deframer.free, deframer.room, self._pos)
+        if self._lost:
+            return told[:-1]
+        found = (deframer.event, deframer.payload)
+        head = (deframer.message_type, deframer.item, deframer.offset, deframer.length) if deframer.event else ()
+        return *told, *found, *head
+
+    def memory(self) -> list[bytes]:
+        """All targets and rooms; none is held any more."""
+        self.deframer.release()
+        for each in self._memory:
+            each.append(0)
+        return [bytes(each) for each in self._memory]
+
+    def _feed(self) -> int:
+        if self._pos == len(self._data):
+            self._data, self._pos = self.choices.piece(), 0
+        before = self._pos
+        self._pos = self.deframer.feed(self._data, self._pos)
+        return self._pos - before
+
+    def _provide(self) -> int:
+        memory = self._new_memory()
+        start = self.choices.large()
+        if not self.choices.byte() & 1:
+            return self.deframer.provide(memory, start)
+        return self.deframer.provide(memory, start, self.choices.large(), self.choices.large())
+
+    def _set_target(self) -> None:
+        memory = self._new_memory()
+        self.deframer.set_target(memory, self.choices.large())
+
+    def _new_memory(self) -> bytearray:
+        self._memory.append(bytearray(SIZES[self.choices.below(len(SIZES))]))
+        return self._memory[-1]
