@@ -23,7 +23,7 @@ T = TypeVar("T")
 BLOCK = 128 * 1024
 """The smallest block, which all these tests' items have."""
 
-PATIENCE = 20.0
+PATIENCE = 60.0
 """Seconds after which something that must happen counts as not happening; nothing waits this long when all is well."""
 
 QUICK = spaceblock.Timeouts(connect=5.0, offer=5.0, idle=1.5, sink=5.0, verify=5.0, close=1.0)

@@ -17,7 +17,7 @@ import engines
 import spaceblock
 
 from .stages import receiver_places
-from .support import BLOCK, QUICK, assert_helpful, failure, file_of, tree, until, within
+from .support import BLOCK, PATIENCE, QUICK, assert_helpful, failure, file_of, tree, until, within
 from .test_transfers import b3sum
 
 PROGRAM = Path(__file__).with_name("program.py")
@@ -34,7 +34,7 @@ class Child:
     def __init__(self, process: Process) -> None:
         self.process = process
 
-    async def line(self, begins: str, seconds: float = 20.0) -> list[str]:
+    async def line(self, begins: str, seconds: float = PATIENCE) -> list[str]:
         """The words behind ``begins`` on the next line, which must begin so."""
         assert self.process.stdout is not None
         line = (await within(self.process.stdout.readline(), seconds)).decode()
