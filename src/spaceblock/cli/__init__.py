@@ -116,6 +116,11 @@ def _endpoint_options(command: _Command) -> _Command:
     return command
 
 
+_fix_names = click.option(
+    "--fix-names", is_flag=True, help="Take what is proposed for every name that cannot be used, unasked."
+)
+
+
 @click.group(
     invoke_without_command=True,
     context_settings={"help_option_names": ["-h", "--help"]},
@@ -148,22 +153,33 @@ def spaceblock(context: click.Context) -> int | None:
 @click.option(
     "--on-conflict",
     type=click.Choice(["rename", "skip", "overwrite", "error"]),
-    default="rename",
     help="What to do with a name that is taken; rename if not given.",
 )
+@click.option("--rename", "conflict", flag_value="rename", help="The same as --on-conflict rename.")
+@click.option("--skip", "conflict", flag_value="skip", help="The same as --on-conflict skip.")
+@click.option("--overwrite", "conflict", flag_value="overwrite", help="The same as --on-conflict overwrite.")
+@_fix_names
 @_endpoint_options
-def receive(folder: str, yes: bool, once: bool, on_conflict: Any, **choices: Any) -> _Job:
+def receive(
+    folder: str, yes: bool, once: bool, on_conflict: Any, conflict: Any, fix_names: bool, **choices: Any
+) -> _Job:
     """Receive what others send.
 
     Without TICKET, print one for the sender and receive until interrupted. With TICKET, connect to a listening sender;
     "-" asks for it. A ticket can also come from --ticket-file, or from SPACEBLOCK_TICKET in the environment.
+
+    What is skipped is compared with what is there, without sending it. Without --yes, another name is asked for on the
+    terminal where one cannot be used here and the sender does not find another.
     """
+    if on_conflict and conflict and on_conflict != conflict:
+        raise click.UsageError(f"--on-conflict {on_conflict} and --{conflict} were given: choose one of them")
 
     def job() -> int:
         from .choices import Choices
         from .receive import receive
 
-        return receive(Choices(**choices), folder, yes=yes, once=once, on_conflict=on_conflict)
+        on_taken: Any = on_conflict or conflict or "rename"
+        return receive(Choices(**choices), folder, yes=yes, once=once, on_conflict=on_taken, fix_names=fix_names)
 
     return job
 
@@ -171,19 +187,22 @@ def receive(folder: str, yes: bool, once: bool, on_conflict: Any, **choices: Any
 @spaceblock.command(epilog=_EPILOG)
 @click.option("--to", "ticket", metavar="TICKET", help='The ticket that the receiver printed; "-" asks for it.')
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@_fix_names
 @_endpoint_options
-def send(paths: tuple[str, ...], **choices: Any) -> _Job:
+def send(paths: tuple[str, ...], fix_names: bool, **choices: Any) -> _Job:
     """Send files and folders.
 
     Without a ticket, print one for the receiver and send to the first that comes with it. A ticket can also come from
     --ticket-file, or from SPACEBLOCK_TICKET in the environment.
+
+    Where the receiver cannot use a name, another is asked for on the terminal; without one the receiver is asked.
     """
 
     def job() -> int:
         from .choices import Choices
         from .send import send
 
-        return send(Choices(**choices), paths)
+        return send(Choices(**choices), paths, fix_names=fix_names)
 
     return job
 

@@ -12,17 +12,19 @@ import os
 import sys
 import threading
 import traceback
-from collections.abc import Mapping, Sequence
-from contextlib import closing, suppress
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING, Any
 
 from ..bars import Row, open_display, size_text, title_of
-from ..display import printable
+from ..display import printable, shortened, shown
 from ..errors import SpaceblockError
-from ..events import Progress, Receipt, ReceiptItem
+from ..events import OfferItem, Progress, Receipt, ReceiptItem
 
 if TYPE_CHECKING:
+    from ..asking import Rename
     from ..incoming import Offer
+    from ..names import BadName
     from ..transfer import Transfer
 
 DIGESTS_SHOWN = 20
@@ -31,8 +33,16 @@ DIGESTS_SHOWN = 20
 ITEMS_LISTED = 200
 """Items of an offer that are listed before the user is asked."""
 
+LISTED_MAX = 500
+"""Characters of a name in a list."""
+
 INTERVAL = 0.25
 """Seconds between two looks at a transfer: drawing takes time from it."""
+
+
+def can_ask() -> bool:
+    """Whether there is a terminal to ask on."""
+    return sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def open_console(*, json: bool, quiet: bool) -> Console:
@@ -50,6 +60,7 @@ class Console:
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._display = open_display(quiet=quiet)
+        self._question = asyncio.Lock()
 
     def say(self, text: str) -> None:
         """A sentence that helps but is not needed."""
@@ -78,6 +89,11 @@ class Console:
         if len(receipt.items) <= DIGESTS_SHOWN:
             for item in receipt.items:
                 self.say(_digest_line(item))
+        if len(receipt.renamed) <= DIGESTS_SHOWN:
+            for name, place in receipt.renamed.items():
+                self.say(f"renamed {shown(name)} to {shown(place)}")
+        else:
+            self.say(f"renamed {len(receipt.renamed)} files and folders")
         moved = [item for item in receipt.items if not item.skipped]
         skipped = len(receipt.items) - len(moved)
         seconds = max(receipt.seconds, 1e-6)
@@ -113,12 +129,42 @@ class Console:
 
     async def confirm(self, offer: Offer, folder: str) -> bool:
         """Ask on the terminal whether to take ``offer``; anything but yes is no."""
-        with self._display.paused():
+        async with self._asking():
             if self._quiet:
                 print(_headline(offer, folder), file=sys.stderr)
             print(*_listing(offer), sep="\n", file=sys.stderr)
             print("Accept? [y/N] ", end="", file=sys.stderr, flush=True)
             return (await _read_line()).strip().lower() in ("y", "yes")
+
+    def renamer(self, take_all: bool) -> Rename:
+        """Who is asked for other names: the user, on the terminal, or nobody where ``take_all`` takes every proposal.
+
+        An empty answer takes the proposal, ``!`` that and all further ones. A name without folders stays in the folder
+        that is proposed.
+        """
+
+        async def ask(item: OfferItem, bad: BadName) -> str | None:
+            nonlocal take_all
+            async with self._asking():
+                if take_all:
+                    return bad.proposal or None
+                print(f"{shown(bad.name)} {printable(bad.reason)}", file=sys.stderr)
+                print(_name_question(bad), end="", file=sys.stderr, flush=True)
+                answer = (await _read_line()).rstrip("\r\n")
+            if answer == "!" or not answer:
+                take_all = take_all or answer == "!"
+                return bad.proposal or None
+            folder, slash, _ = bad.proposal.rpartition("/")
+            return answer if "/" in answer else f"{folder}{slash}{answer}"
+
+        return ask
+
+    @asynccontextmanager
+    async def _asking(self) -> AsyncIterator[None]:
+        """One question at a time, and nothing drawn meanwhile."""
+        async with self._question:
+            with self._display.paused():
+                yield
 
 
 class JsonConsole(Console):
@@ -155,6 +201,7 @@ class JsonConsole(Console):
                 "bytes": receipt.bytes,
                 "seconds": receipt.seconds,
                 "items": [_json_item(item) for item in receipt.items],
+                "renamed": dict(receipt.renamed),
             }
         )
 
@@ -238,8 +285,16 @@ def _count(items: int) -> str:
 
 
 def _digest_line(item: ReceiptItem) -> str:
-    name = printable(item.path or item.name or f"unnamed item {item.index}")
-    return f"skipped, it was there already: {name}" if item.skipped else f"BLAKE3 {item.digest}  {name}"
+    name = _listed(item.path or item.name or f"unnamed item {item.index}")
+    if item.skipped:
+        return f"skipped, {'it was there already' if item.digest else 'something else has its name'}: {name}"
+    return f"BLAKE3 {item.digest}  {name}"
+
+
+def _name_question(bad: BadName) -> str:
+    if not bad.proposal:
+        return "New name: "
+    return f"New name (Enter: {shown(bad.proposal)}, !: that and all further proposals): "
 
 
 def _headline(offer: Offer, folder: str) -> str:
@@ -248,11 +303,16 @@ def _headline(offer: Offer, folder: str) -> str:
     return f"{offer.peer} offers {_count(len(offer.items))} {total}, to be stored in {where}"
 
 
+def _listed(name: str) -> str:
+    """A name on a line of its own, which it must not fill with whatever a sender likes."""
+    return shortened(printable(name), LISTED_MAX)
+
+
 def _listing(offer: Offer) -> list[str]:
     lines = []
     for item in offer.items[:ITEMS_LISTED]:
         size = "?" if item.size is None else size_text(item.size)
-        name = f"(unnamed item {item.index})" if item.name is None else printable(item.name)
+        name = f"(unnamed item {item.index})" if item.name is None else _listed(item.name)
         lines.append(f"{size:>9}  {name}")
     if len(offer.items) > ITEMS_LISTED:
         lines.append(f"{'':>9}  ... and {len(offer.items) - ITEMS_LISTED} more")

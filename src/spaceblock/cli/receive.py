@@ -5,22 +5,24 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
-import sys
 from collections.abc import AsyncIterator
 
 from ..api import connect, listen
+from ..asking import Rename
 from ..display import printable
 from ..errors import ConnectionLost, SpaceblockError, TransferRefused, storage_error
 from ..incoming import Offer
 from ..interrupts import COMMAND_SIGNALS, run
 from ..options import Conflict
 from .choices import Choices
-from .console import Console, open_console
+from .console import Console, can_ask, open_console
 
 ADVICE = "On the other computer run: spaceblock send --to TICKET PATH"
 
 
-def receive(choices: Choices, folder: str, *, yes: bool, once: bool, on_conflict: Conflict) -> int:
+def receive(
+    choices: Choices, folder: str, *, yes: bool, once: bool, on_conflict: Conflict, fix_names: bool = False
+) -> int:
     """Receive into ``folder`` and return the exit code of the first offer that failed, or 0.
 
     Raises what is wrong before anything is tried, such as :class:`StorageError` for a folder that cannot be used.
@@ -28,7 +30,9 @@ def receive(choices: Choices, folder: str, *, yes: bool, once: bool, on_conflict
     ticket, address, options = choices.find_ticket(), choices.address(), choices.options()
     _check_folder(folder)
     console = open_console(json=choices.json, quiet=choices.quiet)
-    receiver = _Receiver(console, folder, yes=yes, once=once, on_conflict=on_conflict)
+    asks = fix_names or (can_ask() and not choices.json and not yes)
+    rename = console.renamer(fix_names) if asks else None
+    receiver = _Receiver(console, folder, yes=yes, once=once, on_conflict=on_conflict, rename=rename)
 
     async def work() -> int:
         if ticket is not None:
@@ -48,13 +52,15 @@ def receive(choices: Choices, folder: str, *, yes: bool, once: bool, on_conflict
 class _Receiver:
     """Answers offers, each in a task of its own, so that a long transfer keeps nobody waiting."""
 
-    def __init__(self, console: Console, folder: str, *, yes: bool, once: bool, on_conflict: Conflict) -> None:
+    def __init__(
+        self, console: Console, folder: str, *, yes: bool, once: bool, on_conflict: Conflict, rename: Rename | None
+    ) -> None:
         self._console = console
         self._folder = folder
         self._yes = yes
         self._once = once
         self._on_conflict = on_conflict
-        self._question = asyncio.Lock()
+        self._rename = rename
 
     async def take_all(self, offers: AsyncIterator[Offer]) -> int:
         """Take offers until they end, or one; returns the first exit code that is not 0.
@@ -99,7 +105,7 @@ class _Receiver:
         try:
             if not self._yes:
                 await self._ask(offer)
-            transfer = offer.accept(self._folder, on_conflict=self._on_conflict)
+            transfer = offer.accept(self._folder, on_conflict=self._on_conflict, rename=self._rename)
             receipt = await self._console.follow(transfer, [item.name for item in offer.items], offer.uuid)
         except SpaceblockError as error:
             self._console.failed(error, offer.uuid)
@@ -109,15 +115,14 @@ class _Receiver:
 
     async def _ask(self, offer: Offer) -> None:
         """Decline and raise :class:`TransferRefused` unless the user wants the offer; one question at a time."""
-        if not (sys.stdin.isatty() and sys.stderr.isatty()):
+        if not can_ask():
             await offer.decline("nobody is there to be asked")
             raise TransferRefused(
                 "the offer was declined, as there is no terminal to ask on: use --yes to accept unasked"
             )
-        async with self._question:
-            if not await self._console.confirm(offer, self._folder):
-                await offer.decline()
-                raise TransferRefused("the offer was declined: answer y to accept the next")
+        if not await self._console.confirm(offer, self._folder):
+            await offer.decline()
+            raise TransferRefused("the offer was declined: answer y to accept the next")
 
 
 def _check_folder(folder: str) -> None:

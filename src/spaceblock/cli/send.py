@@ -16,26 +16,28 @@ from ..events import Receipt
 from ..interrupts import COMMAND_SIGNALS, run
 from ..peer import Peer
 from .choices import Choices
-from .console import open_console
+from .console import can_ask, open_console
 
 ADVICE = "On the other computer run: spaceblock receive TICKET"
 
 
-def send(choices: Choices, paths: Sequence[str]) -> int:
+def send(choices: Choices, paths: Sequence[str], *, fix_names: bool = False) -> int:
     """Send ``paths`` and return the exit code; raises what is wrong before anything is tried."""
     if "-" in paths:
         raise click.UsageError("standard input cannot be sent yet: write it to a file and send that")
     ticket, address, options = choices.find_ticket(), choices.address(), choices.options()
     names = [os.path.basename(os.path.abspath(path)) for path in paths]
+    asks = fix_names or (can_ask() and not choices.json)
     for name, count in Counter(names).items():
-        if count > 1:
+        if count > 1 and not asks:
             raise click.UsageError(f"{count} paths are called {printable(name)!r}: send them one after the other")
     for path in paths:
         _check_source(path)
     console = open_console(json=choices.json, quiet=choices.quiet)
+    rename = console.renamer(fix_names) if asks else None
 
     async def to(peer: Peer) -> Receipt:
-        return await console.follow(peer.send(*paths), names)
+        return await console.follow(peer.send(*paths, rename=rename), names)
 
     async def work() -> Receipt:
         if ticket is not None:
