@@ -23,7 +23,7 @@ from spaceblock.errors import (
     IntegrityError,
     NoSpace,
     RemoteProtocolError,
-    SourceMissing,
+    SourceChanged,
     SpaceblockError,
     StorageError,
     TransferCancelled,
@@ -240,7 +240,7 @@ def expected(size: int, fate: str) -> tuple[OutcomeKind, type[SpaceblockError] |
     if fate == "arrives" or (fate == "write" and size == 0):
         return OutcomeKind.VERIFIED, None
     if fate == "vanishes":
-        return OutcomeKind.FAILED, SourceMissing
+        return OutcomeKind.FAILED, SourceChanged
     return OutcomeKind.FAILED, IntegrityError if fate == "wrong digest" else StorageError
 
 

@@ -354,10 +354,14 @@ class Outgoing(Job):
         try:
             while not done:
                 slot = await self._free_slot()
-                filling = self.in_worker(partial(feed.fill, slot))
-                filled = await asyncio.shield(filling)
+                if feed.never_waits:
+                    filled = feed.fill(slot)
+                else:
+                    filling = self.in_worker(partial(feed.fill, slot))
+                    filled = await asyncio.shield(filling)
                 done = filled.done
                 self._write(stream, filled, slot)
+                await asyncio.sleep(0)
                 await stream.drain(DATA_BACKLOG)
         finally:
             # A pump that is stopped does not wait for the disk, but nothing is taken from under a worker.

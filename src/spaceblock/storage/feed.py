@@ -27,6 +27,7 @@ from ..messages import Hole, ItemEnd
 from ..protocol.sender import abort_message
 from .files import FileSource
 from .readers import read_error
+from .resident import is_resident
 from .sources import BufferSource, Source, StreamSource
 
 _T = TypeVar("_T")
@@ -85,6 +86,8 @@ class Feed:
         self._hasher = blake3()
         self._head = bytearray(HEADER_ROOM)
         self._asked = 0
+        self.never_waits = all(_is_in_memory(sources[item]) for item in self._lane)
+        """Whether :meth:`fill` only computes, so that it may be called on the event loop."""
         self.question = 0
         """The number of the question to somebody else's program that :meth:`fill` waits for; 0: it does not wait."""
 
@@ -349,3 +352,7 @@ def _name(source: StreamSource) -> str:
 def _changed(source: StreamSource, how: str) -> SourceChanged:
     text = f"{_name(source)} {how} the size it had when it was offered: send it again when nobody writes to it"
     return SourceChanged(text, name=source.name)
+
+
+def _is_in_memory(source: Source) -> bool:
+    return isinstance(source, BufferSource) and is_resident(source.view)

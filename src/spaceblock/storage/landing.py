@@ -66,6 +66,12 @@ class _Step:
     offset: int = 0
     length: int = 0
     data: memoryview = field(default_factory=lambda: memoryview(b""))
+    at_once: bool = False
+    """It only computes, so that it may be done on the event loop."""
+
+
+_Result = tuple[int, int, "bytes | SpaceblockError"]
+"""An item, its size, and its digest or why there is none."""
 
 
 class Landing:
@@ -89,7 +95,7 @@ class Landing:
         self._steps: list[_Step] = []
         self._retired: list[memoryview] = []
         self.working = False
-        self._begun: set[int] = set()
+        self._begun: dict[int, bool] = {}  # with whether they are in place
         self._hashers: dict[int, blake3] = {}
 
     @property
@@ -149,12 +155,14 @@ class Landing:
                 return False
             self._receive_message()
             self.intake.proceed()
-        if self.ended:
-            return False
-        while not self.intake.ready():
+        return self._is_ready()
+
+    def _is_ready(self) -> bool:
+        """Whether the intake can take more, after all room was made that can be."""
+        while not self.ended and not self.intake.ready():
             if not self._make_room():
                 return False
-        return True
+        return not self.ended
 
     def _collect(self) -> None:
         """Check the blocks that have landed, and note them for the worker."""
@@ -162,15 +170,17 @@ class Landing:
             wanted = self._host.receiver.block(self._key, item, offset, length)
             self.blocks += 1
             if wanted:
-                self._begin(item)
-                kind = _Kind.IN_PLACE if room in self._in_place else _Kind.DATA
-                self._steps.append(_Step(kind, item, offset, length, self._rooms[room][start : start + length]))
+                in_place = room in self._in_place
+                self._begin(item, in_place)
+                kind = _Kind.IN_PLACE if in_place else _Kind.DATA
+                data = self._rooms[room][start : start + length]
+                self._steps.append(_Step(kind, item, offset, length, data, in_place))
         self._retire()
 
-    def _begin(self, item: int) -> None:
+    def _begin(self, item: int, in_place: bool = False) -> None:
         if item not in self._begun:
-            self._begun.add(item)
-            self._steps.append(_Step(_Kind.BEGIN, item))
+            self._begun[item] = in_place
+            self._steps.append(_Step(_Kind.BEGIN, item, at_once=in_place))
 
     def _make_room(self) -> bool:
         """Find memory for the block that is about to land; False if there is none now."""
@@ -217,8 +227,8 @@ class Landing:
         if isinstance(message, ItemEnd):
             if self._host.receiver.item_end(self._key, message):
                 self._begin(message.item)
-                self._begun.discard(message.item)
-                self._steps.append(_Step(_Kind.END, message.item, length=message.size))
+                in_place = self._begun.pop(message.item)
+                self._steps.append(_Step(_Kind.END, message.item, length=message.size, at_once=in_place))
         elif isinstance(message, ItemAbort):
             self._act(self._host.receiver.item_abort(self._key, message))
         elif isinstance(message, Hole):
@@ -257,33 +267,41 @@ class Landing:
             return
         steps, self._steps = self._steps, []
         slots, self._retired = self._retired, []
-        results: list[tuple[int, int, bytes | SpaceblockError]] = []
+        results: list[_Result] = []
+        if all(step.at_once for step in steps):
+            # Cheaper than waking a thread, and the bytes are still in the cache.
+            self._work(steps, results)
+            self._take_results(results, slots)
+            return
         self.working = True
 
         def done(error: BaseException | None) -> None:
             self.working = False
             steps.clear()
-            self._give_back(slots)
             if error is not None:
                 self._host.fail(InternalError(f"storing received bytes failed unexpectedly: {error!r}; report this"))
-            for item, size, result in results:
-                if isinstance(result, bytes):
-                    self._host.act(self._host.receiver.item_stored(item, size, result))
-                elif isinstance(result, NoSpace):
-                    self._host.fail(result)
-                else:
-                    self._host.act(self._host.receiver.item_failed(item, result))
+            self._take_results(results, slots)
             self._submit()
             self._advance()
 
         self._host.work(lambda: self._work(steps, results), done)
 
+    def _take_results(self, results: list[_Result], slots: list[memoryview]) -> None:
+        self._give_back(slots)
+        for item, size, result in results:
+            if isinstance(result, bytes):
+                self._host.act(self._host.receiver.item_stored(item, size, result))
+            elif isinstance(result, NoSpace):
+                self._host.fail(result)
+            else:
+                self._host.act(self._host.receiver.item_failed(item, result))
+
     def _give_back(self, slots: list[memoryview]) -> None:
         for slot in slots:
             self._host.ring.give(slot)
 
-    def _work(self, steps: list[_Step], results: list[tuple[int, int, bytes | SpaceblockError]]) -> None:
-        """Runs in a worker thread; an item without a hasher has failed or was dropped."""
+    def _work(self, steps: list[_Step], results: list[_Result]) -> None:
+        """Runs in a worker thread unless all is at once; an item without a hasher has failed or was dropped."""
         sink = self._host.sink
         for step in steps:
             try:
