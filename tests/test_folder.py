@@ -248,6 +248,28 @@ def test_a_target_that_cannot_be_written_is_refused_before_data_moves() -> None:
         assert os.listdir(folder) == []
 
 
+def test_the_peer_is_not_told_where_a_folder_is_however_long_its_path() -> None:
+    with tempfile.TemporaryDirectory() as name:
+        target = Path(name) / ("x" * 150) / ("y" * 150)
+        target.mkdir(parents=True)
+        os.chmod(name, 0o755)
+        target.chmod(0o555)
+        with unprivileged():
+            error = refusal(target, "a")
+    assert isinstance(error, TargetNotWritable)
+    assert str(target) in str(error)
+    assert str(target.parent) not in error.told()
+
+
+def test_a_name_that_only_the_disk_refuses_is_told_as_such(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    limits = NameRules(System.POSIX, 0, NameUnit.BYTES, 0)
+    monkeypatch.setattr("spaceblock.storage.folder.rules_of", lambda *_: limits)
+    (error, placed) = receive(target, "x" * 300, "fine")
+    assert isinstance(error, NameRejected)
+    assert (error.item, error.errno) == (0, errno.ENAMETOOLONG)
+    assert placed == "fine"
+
+
 def test_a_folder_below_the_target_that_cannot_be_written_fails_its_own_files_only() -> None:
     with tempfile.TemporaryDirectory() as folder:
         os.chmod(folder, 0o777)

@@ -523,7 +523,7 @@ class FolderSink(Sink):
             raise
         except OSError as error:
             path = name if os.path.isabs(name) else None
-            if error.errno in _NAME_ERRORS and item is not None:
+            if error.errno in _NAME_ERRORS and path is None:
                 raise NameRejected(
                     f"the name {shown(name)} cannot be had on the receiver's disk ({os.strerror(error.errno)}): "
                     "rename it on the sending side and send again",
@@ -532,7 +532,7 @@ class FolderSink(Sink):
                     errno=error.errno,
                     phase=doing,
                 ) from error
-            what = f"cannot {action} {shown(name)}"
+            what = f"cannot {action} {printable(name)!r}"  # a path in full, so that the peer can be told less
             raise storage_error(error, what, item=item, name=name, path=path, phase=doing) from error
 
 
