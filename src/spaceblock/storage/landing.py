@@ -261,12 +261,12 @@ class Landing:
         """Hand over what has landed, unless the worker is busy: then it goes with the next batch."""
         if self.working:
             return
-        if not self._steps:
-            self._give_back(self._retired)
-            self._retired = []
-            return
+        # Giving a slot back may call this again, for another one that waits.
         steps, self._steps = self._steps, []
         slots, self._retired = self._retired, []
+        if not steps:
+            self._give_back(slots)
+            return
         results: list[_Result] = []
         if all(step.at_once for step in steps):
             # Cheaper than waking a thread, and the bytes are still in the cache.
