@@ -165,3 +165,23 @@ async def test_ctrl_c_tells_the_other_side(receiver: subprocess.Popen[str], tmp_
     assert receiver.communicate(timeout=PATIENCE)[0] == "interrupted\n"
     assert receiver.returncode == 0
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_either_side_can_be_asked_for_another_name(tmp_path: Path, other: spaceblock.Options, who: str) -> None:
+    tickets: Future[str] = Future()
+    asked = []
+
+    def ask(item: spaceblock.OfferItem, problem: spaceblock.BadName) -> str:
+        asked.append(item.index)
+        return problem.proposal
+
+    receiving = beside(
+        lambda: spaceblock.sync.receive(
+            tmp_path, on_ticket=tickets.set_result, rename=ask if who == "receiver" else None, host="127.0.0.1"
+        )
+    )
+    item = spaceblock.Item(b"data", name="x" * 300 + ".bin")
+    sent = spaceblock.sync.send(tickets.result(PATIENCE), item, options=other, rename=ask if who == "sender" else None)
+    assert receiving.result(PATIENCE).renamed == sent.renamed == {item.name: "x" * 251 + ".bin"}
+    assert asked == [0]
