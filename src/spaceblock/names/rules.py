@@ -110,7 +110,7 @@ class NameRules:
     def fault_of_whole(self, name: str) -> Fault | None:
         """What is wrong with ``name`` that no part of it shows."""
         try:
-            size = len(name.encode())
+            size = len(name) if name.isascii() else len(name.encode())
         except UnicodeEncodeError:
             return Fault(NameRule.CHARACTER, "is not valid Unicode")
         if not name:
@@ -134,7 +134,8 @@ class NameRules:
             return Fault(NameRule.NOT_RELATIVE, f"has {part!r} as a part, which could lead out of the folder")
         if "\0" in part:
             return Fault(NameRule.CHARACTER, "contains a NUL character")
-        if self.name_limit and self.length(part) > self.name_limit:
+        # No character counts as more than four of any unit, which spares most names the exact count.
+        if self.name_limit and 4 * len(part) > self.name_limit and self.length(part) > self.name_limit:
             counted = f"{self.name_limit} {_UNIT_WORDS[self.name_unit]}"
             return Fault(NameRule.TOO_LONG, f"has a part longer than {counted}")
         return _windows_fault(part) if self.follows_windows else None

@@ -45,6 +45,7 @@ def find_problems(rules: NameRules, entries: Sequence[Named]) -> list[Problem]:
     found: dict[int, Fault] = {}
     tree = NameTree(rules)
     places: list[int] = []  # of each entry: its own place if it is a folder, else that of the folder it is in
+    last_folder, last_place = "", _ROOT  # neighbours are mostly in one folder
     for index, entry in enumerate(entries):
         fault = rules.fault_of_whole(entry.name)
         if fault is not None:
@@ -53,7 +54,10 @@ def find_problems(rules: NameRules, entries: Sequence[Named]) -> list[Problem]:
             continue
         is_folder = entry.kind is EntryKind.FOLDER
         folder = entry.name if is_folder else entry.name.rpartition("/")[0]
-        places.append(tree.add_folder(folder, index, named=is_folder) if folder else _ROOT)
+        if is_folder or folder != last_folder:
+            last_folder = folder
+            last_place = tree.add_folder(folder, index, named=is_folder) if folder else _ROOT
+        places.append(last_place)
         if not is_folder and not folder and "/" in entry.name:
             found[index] = Fault(NameRule.NOT_RELATIVE, "is absolute or has an empty part")
     for index, entry in enumerate(entries):
@@ -88,6 +92,7 @@ class NameTree:
 
     def __init__(self, rules: NameRules) -> None:
         self._rules = rules
+        self._folds = rules.ignores_case
         self._places: dict[tuple[int, str], int] = {}
         self._parents: list[int] = [_ROOT]
         self._owners: list[int] = [_NOBODY]  # the entry that first had each place
@@ -135,7 +140,7 @@ class NameTree:
 
     def _place(self, folder: int, part: str, entry: int) -> int:
         new = len(self._parents)
-        place = self._places.setdefault((folder, self._rules.fold(part)), new)
+        place = self._places.setdefault((folder, self._rules.fold(part) if self._folds else part), new)
         if place == new:
             self._parents.append(folder)
             self._owners.append(entry)
