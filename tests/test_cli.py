@@ -261,7 +261,9 @@ def assert_failed(ended: Ended, code: int, words: str) -> None:
     ("words", "sentence"),
     [
         (["send"], "Missing argument"),
-        (["send", "-"], "standard input cannot be sent yet"),
+        (["send", "-", "-"], "standard input can be sent once"),
+        (["send", "-", "--to", "-"], "cannot be both the ticket and a path"),
+        (["send", "a", "--name", "b"], "--name is for standard input"),
         (["send", "a/same", "b/same"], "2 paths are called 'same'"),
         (["send", "--to", "-", "report.pdf"], "takes a terminal"),
         (["send", "--to", "word", __file__], "this is not a ticket"),

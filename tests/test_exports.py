@@ -67,7 +67,7 @@ SIGNATURES = {
     "listen": ["host", "port", "*", "options"],
     "Listener.invite": ["count", "lifetime"],
     "Listener.peers": [],
-    "Peer.send": ["*sources", "rename"],
+    "Peer.send": ["*sources", "links", "rename"],
     "Peer.offers": [],
     "Peer.close": [],
     "Offer.accept": ["folder", "*", "into", "on_conflict", "durability", "rename"],
@@ -77,7 +77,7 @@ SIGNATURES = {
     "Partial": ["start", "stop"],
     "Identity.load": ["path"],
     "Identity.ephemeral": [],
-    "sync.send": ["ticket", "*sources", "on_ticket", "options", "progress", "rename", "host", "port"],
+    "sync.send": ["ticket", "*sources", "on_ticket", "options", "progress", "links", "rename", "host", "port"],
     "sync.receive": [
         *["folder", "ticket", "on_ticket", "*", "into", "on_conflict", "durability", "options", "progress"],
         *["rename", "host", "port"],

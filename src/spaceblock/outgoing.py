@@ -25,6 +25,7 @@ from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, SMALL_ITEM, Tim
 from .manifest import Entry, renamed
 from .messages import Hello, Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
 from .names import WIRE_RULES, find_problems
+from .options import Links
 from .protocol.sender import (
     Answered,
     Completed,
@@ -76,6 +77,7 @@ class Outgoing(Job):
         timeouts: Timeouts,
         hello: Hello | None = None,
         rename: Rename | None = None,
+        links: Links = "skip",
     ) -> None:
         super().__init__(timeouts.idle)
         self._hello = hello or Hello()
@@ -83,6 +85,7 @@ class Outgoing(Job):
         self._connection = connection
         self._peer_id = peer_id
         self._held = held
+        self._links = links
         self._timeouts = timeouts
         self._prepared: Prepared | None = None
         self._sender: Sender | None = None
@@ -207,7 +210,7 @@ class Outgoing(Job):
             self._act([])
 
     async def _prepare(self) -> Prepared:
-        prepared = await self._from_worker(lambda: prepare(self._held, names_later=True))
+        prepared = await self._from_worker(lambda: prepare(self._held, self._links, names_later=True))
         entries: Sequence[Entry] = prepared.entries
         if self._rename is not None:
             problems = await self._from_worker(lambda: find_problems(WIRE_RULES, entries))

@@ -25,7 +25,7 @@ from .events import Phase
 from .incoming import Incoming, Offer
 from .mailbox import Mailbox
 from .messages import Feature, Hello, Message, StreamType, encode_stream_header
-from .options import Options
+from .options import Links, Options
 from .outgoing import Outgoing
 from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
@@ -74,26 +74,31 @@ class Peer:
         connection.set_close_handler(self._connection_closed)
         connection.set_stream_handler(self._stream_opened)
 
-    def send(self, *sources: Any, rename: Rename | None = None) -> Transfer:
-        """Offer paths, buffers and :class:`Item` to the peer; returns the started :class:`Transfer`.
+    def send(self, *sources: Any, links: Links = "skip", rename: Rename | None = None) -> Transfer:
+        """Offer paths, buffers, streams and :class:`Item` to the peer; returns the started :class:`Transfer`.
 
         A path may be a file or a folder; a buffer is anything C-contiguous that exports one, held without copying until
-        the transfer ends.
+        the transfer ends. A binary file object is sent from where it stands to its end; a pipe, or an asynchronous
+        iterator of bytes-like pieces, until it ends, with nothing spooled, and it cannot be resumed. With
+        ``links="copy"`` the symbolic links in folders are sent as links, but for those that lead out of the folder;
+        otherwise they are left out, and what is left out is named in the log.
 
         Where the receiver cannot use a name, ``rename(item, problem)`` returns another for it
         (``problem.proposal`` would do) or None; it may be a coroutine function, and otherwise runs in a thread.
         Without it the receiver's user is asked, or the offer refused.
 
-        Raises :class:`LocalProtocolError` for what is neither, :class:`BufferUnfit` for a buffer
+        Raises :class:`LocalProtocolError` for what is none of these, :class:`BufferUnfit` for a buffer
         that is not contiguous; everything else is raised by awaiting the transfer.
         """
         self._check_open()
+        if links not in ("skip", "copy"):
+            raise LocalProtocolError(f"links={links!r} is not 'skip' or 'copy'")
         if not sources:
             raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
         if len(self._outgoing) >= self._options.limits.transfers:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
         held, timeouts = hold_buffers(sources), self._options.timeouts
-        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename)
+        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links)
         outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
         outgoing.start()

@@ -18,7 +18,7 @@ from .errors import ConnectionLost, LocalProtocolError
 from .events import Progress, Receipt
 from .incoming import Offer
 from .interrupts import run
-from .options import Conflict, Durability, Options
+from .options import Conflict, Durability, Links, Options
 from .peer import Peer
 from .tickets import Ticket
 from .transfer import Transfer
@@ -35,23 +35,24 @@ def send(
     on_ticket: ShowTicket | None = None,
     options: Options | None = None,
     progress: ShowProgress | None = None,
+    links: Links = "skip",
     rename: Rename | None = None,
     host: str = "0.0.0.0",
     port: int = 0,
 ) -> Receipt:
-    """Send paths, buffers and :class:`spaceblock.Item`; returns the :class:`Receipt` once the receiver verified all.
+    """Send what :meth:`Peer.send` takes; returns the :class:`Receipt` once the receiver verified all.
 
     With ``ticket=None`` this side listens on ``host`` and ``port``, calls ``on_ticket(ticket)`` and sends to the first
     peer that comes. ``progress`` is called with the latest :class:`Progress` a few times a second. Both are called in
-    this thread, between packets, and so should be quick; what they raise cancels the transfer. ``rename`` is that of
-    :meth:`Peer.send`, and runs in another thread.
+    this thread, between packets, and so should be quick; what they raise cancels the transfer. ``links`` and ``rename``
+    are those of :meth:`Peer.send`; the latter runs in another thread.
 
     Raises what :func:`spaceblock.connect`, :func:`spaceblock.listen` and :meth:`Peer.send` raise, and
     :class:`LocalProtocolError` inside a running event loop.
     """
 
     async def to(peer: Peer) -> Receipt:
-        return await _follow(peer.send(*sources, rename=rename), progress)
+        return await _follow(peer.send(*sources, links=links, rename=rename), progress)
 
     async def work() -> Receipt:
         if ticket is not None:

@@ -67,11 +67,14 @@ async def pair(
         yield Pair(listener, peer, await anext(listener.peers()))
 
 
-async def deliver(peers: Pair, *sources: Any, **choices: Any) -> tuple[spaceblock.Receipt, spaceblock.Receipt]:
-    """Send ``sources`` from here to there, where they are accepted with ``choices``; both sides' receipts."""
-    sending = peers.here.send(*sources)
+async def deliver(
+    peers: Pair, *sources: Any, sending: dict[str, Any] | None = None, **choices: Any
+) -> tuple[spaceblock.Receipt, spaceblock.Receipt]:
+    """Send ``sources`` from here, with the choices of ``sending``, to there, where they are accepted with ``choices``;
+    both sides' receipts."""
+    transfer = peers.here.send(*sources, **(sending or {}))
     offer = await peers.offer()
-    return await within(asyncio.gather(sending, offer.accept(**choices)))
+    return await within(asyncio.gather(transfer, offer.accept(**choices)))
 
 
 async def within(work: Awaitable[T], seconds: float = PATIENCE) -> T:

@@ -146,7 +146,7 @@ def spaceblock(context: click.Context) -> int | None:
     "folder",
     default=".",
     metavar="DIR",
-    help="The folder to receive into, which must exist; the current one if not given.",
+    help='The folder to receive into, which must exist; the current one if not given. "-" is standard output.',
 )
 @click.option("-y", "--yes", is_flag=True, help="Accept every offer without asking.")
 @click.option("--once", is_flag=True, help="Stop after one offer.")
@@ -187,10 +187,17 @@ def receive(
 @spaceblock.command(epilog=_EPILOG)
 @click.option("--to", "ticket", metavar="TICKET", help='The ticket that the receiver printed; "-" asks for it.')
 @click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option("--name", metavar="NAME", help="What to call standard input; it has no name if not given.")
+@click.option(
+    "--links",
+    type=click.Choice(["skip", "copy"]),
+    default="skip",
+    help="What to do with symbolic links in folders; skip if not given.",
+)
 @_fix_names
 @_endpoint_options
-def send(paths: tuple[str, ...], fix_names: bool, **choices: Any) -> _Job:
-    """Send files and folders.
+def send(paths: tuple[str, ...], name: str | None, links: Any, fix_names: bool, **choices: Any) -> _Job:
+    """Send files and folders; the path "-" is standard input.
 
     Without a ticket, print one for the receiver and send to the first that comes with it. A ticket can also come from
     --ticket-file, or from SPACEBLOCK_TICKET in the environment.
@@ -202,7 +209,7 @@ def send(paths: tuple[str, ...], fix_names: bool, **choices: Any) -> _Job:
         from .choices import Choices
         from .send import send
 
-        return send(Choices(**choices), paths, fix_names=fix_names)
+        return send(Choices(**choices), paths, name=name, links=links, fix_names=fix_names)
 
     return job
 

@@ -40,14 +40,21 @@ INTERVAL = 0.25
 """Seconds between two looks at a transfer: drawing takes time from it."""
 
 
+OUTPUT = "-"
+"""The folder that stands for standard output."""
+
+
 def can_ask() -> bool:
     """Whether there is a terminal to ask on."""
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def open_console(*, json: bool, quiet: bool) -> Console:
-    """The console that the command's options ask for; what the library logs is told through it."""
-    console = JsonConsole() if json else Console(quiet=quiet)
+def open_console(*, json: bool, quiet: bool, data_on_output: bool = False) -> Console:
+    """The console that the command's options ask for; what the library logs is told through it.
+
+    With ``data_on_output`` standard output carries what is received, and so nothing else.
+    """
+    console = JsonConsole() if json else Console(quiet=quiet, data_on_output=data_on_output)
     logger = logging.getLogger("spaceblock")
     logger.addHandler(_Warnings(console))
     logger.propagate = False
@@ -55,10 +62,11 @@ def open_console(*, json: bool, quiet: bool) -> Console:
 
 
 class Console:
-    """Tells people. Tickets alone go to standard output."""
+    """Tells people. Tickets alone go to standard output, unless that carries data."""
 
-    def __init__(self, *, quiet: bool) -> None:
+    def __init__(self, *, quiet: bool, data_on_output: bool = False) -> None:
         self._quiet = quiet
+        self._data_on_output = data_on_output
         self._display = open_display(quiet=quiet)
         self._question = asyncio.Lock()
 
@@ -74,7 +82,7 @@ class Console:
     def invite(self, ticket: str, advice: str) -> None:
         """The ticket for the other side, alone on its line, and what to do with it."""
         self.say(advice)
-        print(ticket, flush=True)
+        print(ticket, file=sys.stderr if self._data_on_output else sys.stdout, flush=True)
 
     def offer(self, offer: Offer, folder: str) -> None:
         """Somebody wants to send."""
@@ -299,8 +307,8 @@ def _name_question(bad: BadName) -> str:
 
 def _headline(offer: Offer, folder: str) -> str:
     total = "of unknown size" if offer.total_size is None else f"with {size_text(offer.total_size)}"
-    where = printable(os.path.abspath(folder))
-    return f"{offer.peer} offers {_count(len(offer.items))} {total}, to be stored in {where}"
+    where = "written to standard output" if folder == OUTPUT else f"stored in {printable(os.path.abspath(folder))}"
+    return f"{offer.peer} offers {_count(len(offer.items))} {total}, to be {where}"
 
 
 def _listed(name: str) -> str:

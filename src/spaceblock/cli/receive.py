@@ -5,7 +5,10 @@ from __future__ import annotations
 import asyncio
 import errno
 import os
+import sys
 from collections.abc import AsyncIterator
+
+import click
 
 from ..api import connect, listen
 from ..asking import Rename
@@ -14,8 +17,9 @@ from ..errors import ConnectionLost, SpaceblockError, TransferRefused, storage_e
 from ..incoming import Offer
 from ..interrupts import COMMAND_SIGNALS, run
 from ..options import Conflict
+from ..transfer import Transfer
 from .choices import Choices
-from .console import Console, can_ask, open_console
+from .console import OUTPUT, Console, can_ask, open_console
 
 ADVICE = "On the other computer run: spaceblock send --to TICKET PATH"
 
@@ -25,13 +29,19 @@ def receive(
 ) -> int:
     """Receive into ``folder`` and return the exit code of the first offer that failed, or 0.
 
+    "-" is standard output, which takes one offer of one item; what is said goes to standard error then.
     Raises what is wrong before anything is tried, such as :class:`StorageError` for a folder that cannot be used.
     """
     ticket, address, options = choices.find_ticket(), choices.address(), choices.options()
-    _check_folder(folder)
-    console = open_console(json=choices.json, quiet=choices.quiet)
+    to_output = folder == OUTPUT
+    if not to_output:
+        _check_folder(folder)
+    elif choices.json:
+        raise click.UsageError("--json and --dir - both need standard output: leave one of them out")
+    console = open_console(json=choices.json, quiet=choices.quiet, data_on_output=to_output)
     asks = fix_names or (can_ask() and not choices.json and not yes)
     rename = console.renamer(fix_names) if asks else None
+    once = once or to_output
     receiver = _Receiver(console, folder, yes=yes, once=once, on_conflict=on_conflict, rename=rename)
 
     async def work() -> int:
@@ -105,13 +115,21 @@ class _Receiver:
         try:
             if not self._yes:
                 await self._ask(offer)
-            transfer = offer.accept(self._folder, on_conflict=self._on_conflict, rename=self._rename)
+            transfer = await self._accept(offer)
             receipt = await self._console.follow(transfer, [item.name for item in offer.items], offer.uuid)
         except SpaceblockError as error:
             self._console.failed(error, offer.uuid)
             return error.exit_code
         self._console.complete(receipt, "received")
         return 0
+
+    async def _accept(self, offer: Offer) -> Transfer:
+        if self._folder != OUTPUT:
+            return offer.accept(self._folder, on_conflict=self._on_conflict, rename=self._rename)
+        if len(offer.items) != 1:
+            await offer.decline("standard output takes one item")
+            raise TransferRefused(f"{len(offer.items)} items were offered and standard output takes one: give a folder")
+        return offer.accept(into=[sys.stdout.buffer])
 
     async def _ask(self, offer: Offer) -> None:
         """Decline and raise :class:`TransferRefused` unless the user wants the offer; one question at a time."""

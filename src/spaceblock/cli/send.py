@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from collections import Counter
 from collections.abc import Sequence
 
@@ -14,30 +15,41 @@ from ..display import printable
 from ..errors import ConnectionLost, SpaceblockError, source_error
 from ..events import Receipt
 from ..interrupts import COMMAND_SIGNALS, run
+from ..options import Links
 from ..peer import Peer
-from .choices import Choices
+from ..storage.sources import Item
+from .choices import TICKET_VARIABLE, Choices
 from .console import can_ask, open_console
+
+INPUT = "-"
+"""The path that stands for standard input."""
 
 ADVICE = "On the other computer run: spaceblock receive TICKET"
 
 
-def send(choices: Choices, paths: Sequence[str], *, fix_names: bool = False) -> int:
-    """Send ``paths`` and return the exit code; raises what is wrong before anything is tried."""
-    if "-" in paths:
-        raise click.UsageError("standard input cannot be sent yet: write it to a file and send that")
+def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Links, fix_names: bool = False) -> int:
+    """Send ``paths`` and return the exit code; raises what is wrong before anything is tried.
+
+    "-" among them is standard input, offered under ``name``; then nothing can be asked there.
+    """
+    if name is not None and INPUT not in paths:
+        raise click.UsageError('--name is for standard input: give "-" as a path')
+    if INPUT in paths and choices.ticket == "-":
+        raise click.UsageError(f'"-" cannot be both the ticket and a path: use --ticket-file or {TICKET_VARIABLE}')
     ticket, address, options = choices.find_ticket(), choices.address(), choices.options()
-    names = [os.path.basename(os.path.abspath(path)) for path in paths]
-    asks = fix_names or (can_ask() and not choices.json)
-    for name, count in Counter(names).items():
+    if paths.count(INPUT) > 1:
+        raise click.UsageError("standard input can be sent once: leave the other away")
+    names = [name if path == INPUT else os.path.basename(os.path.abspath(path)) for path in paths]
+    asks = fix_names or (can_ask() and not choices.json and INPUT not in paths)
+    for word, count in Counter(names).items():
         if count > 1 and not asks:
-            raise click.UsageError(f"{count} paths are called {printable(name)!r}: send them one after the other")
-    for path in paths:
-        _check_source(path)
+            raise click.UsageError(f"{count} paths are called {printable(word or '')!r}: send them one after the other")
+    sources = [_source_of(path, name) for path in paths]
     console = open_console(json=choices.json, quiet=choices.quiet)
     rename = console.renamer(fix_names) if asks else None
 
     async def to(peer: Peer) -> Receipt:
-        return await console.follow(peer.send(*paths, rename=rename), names)
+        return await console.follow(peer.send(*sources, links=links, rename=rename), names)
 
     async def work() -> Receipt:
         if ticket is not None:
@@ -58,11 +70,19 @@ def send(choices: Choices, paths: Sequence[str], *, fix_names: bool = False) -> 
     return 0
 
 
-def _check_source(path: str) -> None:
-    """Find out what is missing before anybody is bothered; raises :class:`SourceError`."""
+def _source_of(path: str, name: str | None) -> str | Item:
+    """What to send for a word of the command; finds out what is missing before anybody is bothered.
+
+    Raises :class:`SourceError`.
+    """
+    if path == INPUT:
+        if sys.stdin is None:
+            raise click.UsageError("there is no standard input: give a path")
+        return Item(sys.stdin.buffer, name=name)
     try:
         os.stat(path)
         if not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise source_error(error, f"cannot send {printable(path)!r}", name=path) from error
+    return path
