@@ -339,6 +339,14 @@ def test_deep_names_take_no_more_memory_than_their_length() -> None:
     assert peak < 12 * sum(map(len, names)), "one copy of every prefix would be 30 times as much"
 
 
+def test_of_very_many_bad_names_only_some_are_told(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spaceblock.names.tree.NAME_PROBLEMS_MAX", 3)
+    for names in (["/"] * 5, ["a:"] * 5, ["x"] * 5):
+        entries = entries_of(names, [])
+        assert len(find_problems(WINDOWS, entries)) == 3
+        assert "(and 2 more names cannot be used)" in refused(WINDOWS, names).message
+
+
 # Another name for a file whose name is taken.
 
 

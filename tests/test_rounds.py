@@ -6,7 +6,7 @@ import pytest
 
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import ErrorCode, LimitExceeded, LocalProtocolError, RemoteProtocolError, SourceError
-from spaceblock.limits import MESSAGE_PAYLOAD_MAX, NAME_ROUNDS, TEXT_MAX, Limits
+from spaceblock.limits import MESSAGE_PAYLOAD_MAX, NAME_ROUNDS, Limits
 from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.messages import (
     Amend,
@@ -137,7 +137,7 @@ def test_words_from_the_receiver_are_safe_to_print_and_cut() -> None:
     first, second = refused(sender, receiver).problems
     assert first.rule == 99, "a rule from the future is told by its words"
     assert first.reason.startswith("\\x1b[2J")
-    assert len(first.reason) < TEXT_MAX + 10
+    assert len(first.reason) <= 500
     assert second.reason
 
 
@@ -149,6 +149,16 @@ def test_problems_must_be_of_entries_that_were_offered(problems: list[NameProble
     sender, _ = pair("a", "b")
     with pytest.raises(RemoteProtocolError, match="was not offered"):
         sender.receive_message(NameProblems(255, NameUnit.BYTES, 4_000, 0, True, tuple(problems)))
+
+
+def test_a_receiver_cannot_refuse_names_without_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spaceblock.protocol.sender.NAME_PROBLEMS_MAX", 2)
+    sender, _ = pair("a", "b", "c")
+    pages = [NameProblems(1, NameUnit.BYTES, 1, 0, False, (NameProblem(entry, 1, ""),)) for entry in range(3)]
+    sender.receive_message(pages[0])
+    sender.receive_message(pages[1])
+    with pytest.raises(RemoteProtocolError, match="more than 2 names"):
+        sender.receive_message(pages[2])
 
 
 def test_an_offer_without_names_has_no_problem_with_them() -> None:

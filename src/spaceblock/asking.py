@@ -33,8 +33,9 @@ async def ask_for_names(
     An answer that would not do is asked for again, a few times; what is still wrong then keeps its name. Raises what
     ``rename`` raises if that is a :class:`SpaceblockError`, and else :class:`LocalProtocolError`.
     """
-    renaming = Renaming(entries, limits, problems)
+    renaming = await asyncio.to_thread(Renaming, entries, limits, problems)
     for problem in renaming.in_order(problems):
+        await asyncio.sleep(0)  # answers may come without waiting, and there may be very many
         if renaming.is_mended(problem):
             continue
         for _ in range(NAME_ROUNDS):

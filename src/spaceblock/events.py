@@ -87,7 +87,7 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class OfferItem:
     """One item of an offer. ``name`` is None for an unnamed buffer, ``size`` None where it is not known yet; ``range``
-    is the part of the item that would travel. A folder for which another name is wanted has the index -1."""
+    is the part of the item that would travel. A folder or link for which another name is wanted has the index -1."""
 
     index: int
     name: str | None

@@ -88,6 +88,10 @@ DATA_STREAMS = 2
 DATA_STREAMS_MAX = 64
 """Data streams that a peer may open for one transfer at once."""
 
+NAME_PROBLEMS_MAX = 100_000
+"""Names that a receiver refuses at once: a bound on what the reasons take on both sides. The rest is told in the next
+round."""
+
 NAME_ROUNDS = 3
 """How often a receiver asks for other names in one transfer, and how often a person is asked for the same one."""
 

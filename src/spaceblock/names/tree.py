@@ -11,6 +11,7 @@ from typing import Protocol
 
 from ..display import shown
 from ..errors import NameRejected
+from ..limits import NAME_PROBLEMS_MAX
 from ..manifest import EntryKind
 from ..messages import NameRule
 from .rules import Fault, NameRules
@@ -37,7 +38,7 @@ class Problem:
 
 
 def find_problems(rules: NameRules, entries: Sequence[Named]) -> list[Problem]:
-    """Every entry that cannot have its name, by index.
+    """Every entry that cannot have its name, by index; of more than :data:`NAME_PROBLEMS_MAX` some.
 
     A folder whose own part is at fault is reported alone: what is below follows it. Where a file and a folder have the
     same name, it is the file that is reported; where two files have, the second.
@@ -47,6 +48,8 @@ def find_problems(rules: NameRules, entries: Sequence[Named]) -> list[Problem]:
     places: list[int] = []  # of each entry: its own place if it is a folder, else that of the folder it is in
     last_folder, last_place = "", _ROOT  # neighbours are mostly in one folder
     for index, entry in enumerate(entries):
+        if len(found) >= NAME_PROBLEMS_MAX:
+            break
         fault = rules.fault_of_whole(entry.name)
         if fault is not None:
             found[index] = fault
@@ -60,9 +63,11 @@ def find_problems(rules: NameRules, entries: Sequence[Named]) -> list[Problem]:
         places.append(last_place)
         if not is_folder and not folder and "/" in entry.name:
             found[index] = Fault(NameRule.NOT_RELATIVE, "is absolute or has an empty part")
-    for index, entry in enumerate(entries):
+    for index, entry in enumerate(entries[: len(places)]):
         if index in found:
             continue
+        if len(found) >= NAME_PROBLEMS_MAX:
+            break
         fault = tree.fault_above(places[index], index)
         if fault is None and entry.kind is not EntryKind.FOLDER:
             last = entry.name.rpartition("/")[2]

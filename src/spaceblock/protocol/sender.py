@@ -22,7 +22,7 @@ from dataclasses import dataclass
 from enum import Enum, auto
 
 from ..blocks import SpaceblockRequests
-from ..display import printable
+from ..display import printable, shortened
 from ..errors import (
     IntegrityError,
     RemoteProtocolError,
@@ -31,7 +31,7 @@ from ..errors import (
     error_code,
     error_from_wire,
 )
-from ..limits import NAME_ROUNDS, PHASE_MAX, TEXT_MAX
+from ..limits import NAME_PROBLEMS_MAX, NAME_ROUNDS, PHASE_MAX, TEXT_MAX
 from ..manifest import Manifest
 from ..messages import (
     Amendment,
@@ -57,6 +57,9 @@ from ..messages import (
     pages_of_requests,
 )
 from ..names import NameRules, Problem
+
+_REASON_MAX = 500
+"""Characters of why a name cannot be used."""
 
 
 class SenderState(Enum):
@@ -260,8 +263,10 @@ class Sender:
                 raise RemoteProtocolError(
                     f"the receiver refused a name of entry {problem.entry} that it was not offered"
                 )
-            reason = printable(problem.text) or "cannot be used there"
+            reason = shortened(printable(problem.text), _REASON_MAX) or "cannot be used there"
             self._problems[problem.entry] = Problem(problem.entry, problem.rule, reason)
+        if len(self._problems) > NAME_PROBLEMS_MAX:
+            raise RemoteProtocolError(f"the receiver refused more than {NAME_PROBLEMS_MAX} names at once")
         if not page.last:
             return []
         self._name_rounds += 1

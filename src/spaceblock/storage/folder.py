@@ -15,7 +15,7 @@ import stat
 import threading
 from collections.abc import Container, Iterator, Sequence
 from contextlib import contextmanager, suppress
-from itertools import groupby
+from itertools import groupby, islice
 from typing import Any
 
 from blake3 import blake3
@@ -25,6 +25,7 @@ from ..core import write_all
 from ..display import printable, shown
 from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
 from ..events import Phase
+from ..limits import NAME_PROBLEMS_MAX
 from ..manifest import Entry, EntryKind, Manifest
 from ..messages import NameRule
 from ..names import STAGING_PREFIX, NameRules, Problem, alternative, find_problems, local_rules, refusal
@@ -91,7 +92,7 @@ class FolderSink(Sink):
         entries = manifest.entries if manifest is not None else ()
         problems = find_problems(self.limits, entries)
         known = {problem.entry for problem in problems}
-        problems += self._obstructed(entries, known)
+        problems += islice(self._obstructed(entries, known), NAME_PROBLEMS_MAX - len(problems))
         self._sound = None if problems else manifest
         return sorted(problems, key=lambda problem: problem.entry)
 
