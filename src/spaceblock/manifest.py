@@ -6,6 +6,7 @@ and nothing more: whether its name can be used on this system is decided by :mod
 
 from __future__ import annotations
 
+import posixpath
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from enum import IntEnum
@@ -69,12 +70,12 @@ class Manifest:
             raise RemoteProtocolError(f"the peer's manifest contradicts itself: {error}") from error
 
     def renamed(self, names: Mapping[int, str]) -> Manifest:
-        """The same entries, some with other names, by index; raises :class:`LocalProtocolError` for two that are
-        equal."""
+        """The same entries, some with other names, by index, and links that follow what they point to; raises
+        :class:`LocalProtocolError` for two names that are equal."""
         entries = list(self.entries)
         for index, name in names.items():
             entries[index] = replace(entries[index], name=name)
-        return Manifest(tuple(entries), self.items)
+        return Manifest(tuple(retargeted(self.entries, entries)), self.items)
 
     def entry_of(self, item: int) -> Entry | None:
         """The entry that names ``item``, or ``None`` for an unnamed one."""
@@ -89,6 +90,30 @@ class Manifest:
         if other is not entry:
             names = f"{other.name!r} and {entry.name!r}"
             raise LocalProtocolError(f"the entries {names} both name item {item}: let each item have one name")
+
+
+def retargeted(first: Sequence[Entry], last: Sequence[Entry]) -> list[Entry]:
+    """``last``, which are the entries ``first`` under other names, with links that point where they did before."""
+    entries = list(last)
+    if not any(entry.target is not None for entry in first):
+        return entries
+    moved = {before.name: after.name for before, after in zip(first, last, strict=True)}
+    for index, entry in enumerate(entries):
+        if entry.target is not None:
+            aim = _aim(first[index].name, entry.target)
+            if aim in moved and _aim(entry.name, entry.target) != moved[aim]:
+                folder = posixpath.dirname("/" + entry.name)
+                entries[index] = replace(entry, target=posixpath.relpath("/" + moved[aim], folder))
+    return entries
+
+
+def _aim(name: str, target: str) -> str:
+    """Which name a link called ``name`` points to; one that is absolute or leads out points to none."""
+    if target.startswith("/"):
+        return ""
+    depth = name.count("/")
+    ups = sum(part == ".." for part in target.split("/"))
+    return "" if ups > depth else posixpath.normpath(posixpath.join("/", posixpath.dirname(name), target))[1:]
 
 
 def renamed(first: Sequence[Entry], last: Sequence[Entry], places: Mapping[int, str]) -> dict[str, str]:

@@ -292,3 +292,16 @@ async def test_into_buffers_names_are_nobodys_problem() -> None:
         sent, _ = await deliver(peers, Item(b"x", name="x" * 300), into=[target])
     assert target == b"x"
     assert sent.renamed == {}
+
+
+async def test_a_link_follows_what_it_points_to(tmp_path: Path, inbox: Path, pretend: Pretend) -> None:
+    pretend(WINDOWS)
+    top = tmp_path / "tree"
+    (top / "a?b").mkdir(parents=True)
+    (top / "a?b" / "file?").write_text("here")
+    (top / "link").symlink_to("a?b/file?")
+    async with pair() as peers:
+        sending = peers.here.send(top, links="copy", rename=proposed)
+        await within(asyncio.gather(sending, (await peers.offer()).accept(inbox)))
+    assert os.readlink(inbox / "tree" / "link") == "a_b/file_"
+    assert (inbox / "tree" / "link").read_text() == "here"

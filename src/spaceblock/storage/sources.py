@@ -17,7 +17,7 @@ from typing import Any
 from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from ..core import MESSAGE_DATA_MAX
 from ..errors import BufferUnfit, LocalProtocolError, source_error
-from ..manifest import Entry, EntryKind, Manifest
+from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
 from ..options import Links
 from .files import PREPARING, FileSource, expand, open_file, request_of
@@ -86,6 +86,7 @@ class Prepared:
     def named(self, entries: Sequence[Entry]) -> Prepared:
         """The same with a manifest of ``entries``; raises :class:`NameRejected` for a name that no receiver could take,
         :class:`LocalProtocolError` for two of one name."""
+        entries = retargeted(self.entries, entries)
         for entry in entries:
             WIRE_RULES.check(entry.name)
         return replace(self, manifest=Manifest(tuple(entries), len(self.sources)) if entries else None)
