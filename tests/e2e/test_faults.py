@@ -7,7 +7,6 @@ import errno
 import os
 import resource
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -20,6 +19,7 @@ import spaceblock
 from spaceblock.identity import Identity
 from spaceblock.storage.folder import FolderSink
 
+from .disks import small_disk
 from .stages import sender_reads
 from .support import BLOCK, Pair, assert_helpful, failure, failures, file_of, pair, resizable, tree, until, within
 
@@ -242,19 +242,6 @@ async def test_a_target_folder_that_may_not_be_written_to() -> None:
         assert isinstance(error, PermissionError)
         assert error.errno == errno.EACCES
         assert "choose a folder" in str(error)
-
-
-@contextmanager
-def small_disk(at: Path, *, options: str) -> Iterator[Path]:
-    """A file system of its own, if this process may mount one."""
-    at.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", options, "tmpfs", str(at)], capture_output=True, check=False)
-    if done.returncode:
-        pytest.skip("only root can mount a small disk")
-    try:
-        yield at
-    finally:
-        subprocess.run(["umount", str(at)], check=True)
 
 
 async def test_a_target_on_a_read_only_disk(tmp_path: Path) -> None:
