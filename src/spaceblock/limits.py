@@ -79,7 +79,7 @@ class Timeouts:
 HEARTBEAT = 0.25
 """Seconds between the receiver's reports while bytes move."""
 
-RING_SLOTS = 6
+RING_SLOTS = 16
 """Buffers of one ring; a transfer has one ring, so this times :data:`SLOT_SIZE` bounds what it holds."""
 
 DATA_STREAMS = 2
@@ -98,5 +98,5 @@ NAME_ROUNDS = 3
 CONTROL_BACKLOG = 262_144
 """Bytes of control messages queued before their maker waits: a list of a million items is made as it is sent."""
 
-DATA_BACKLOG = 2 * 1_048_576
-"""Bytes of one data stream queued in the engine and not yet acknowledged, before the next buffer is filled."""
+DATA_BACKLOG = 4 * 1_048_576
+"""Bytes of one data stream queued in the engine beyond what may be in flight, before the next buffer is filled."""

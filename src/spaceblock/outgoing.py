@@ -365,7 +365,7 @@ class Outgoing(Job):
                 done = filled.done
                 self._write(stream, filled, slot)
                 await asyncio.sleep(0)
-                await stream.drain(DATA_BACKLOG)
+                await stream.drain(DATA_BACKLOG + self._connection.congestion_window)
         finally:
             # A pump that is stopped does not wait for the disk, but nothing is taken from under a worker.
             if filling is not None and not filling.done():

@@ -50,6 +50,8 @@ class Carrier(Protocol):
     """What a connection needs of its endpoint."""
 
     local_address: Address
+    receive_buffer: int
+    """Bytes that the kernel keeps for us until we read them."""
 
     def send(self, datagrams: list[tuple[bytes, Any]]) -> None:
         """Put datagrams on the wire, or drop them."""
@@ -138,6 +140,10 @@ class AioquicConnection(Connection):
     @property
     def smoothed_rtt(self) -> float:
         return self._engine.smoothed_rtt
+
+    @property
+    def congestion_window(self) -> int:
+        return self._engine.congestion_window
 
     def set_stream_handler(self, handler: Callable[[Stream], None] | None) -> None:
         self._stream_handler = handler
@@ -283,7 +289,10 @@ class AioquicConnection(Connection):
             self._options,
             partial(self._carrier.send_train, self),
             partial(self._carrier.pump, self),
+            self._carrier.receive_buffer,
         )
+        # Nothing may have arrived under these keys yet; the handshake's packets count as well.
+        self._engine.packets.idle_since = int(self._loop.time() * 1_000_000)
         self._carrier.join(self, self._engine.packets)
         for stream in self._streams.values():
             stream.change_engine(self._engine)
@@ -385,7 +394,12 @@ class AioquicConnection(Connection):
         if engine.terminated:
             return
         datagrams = engine.datagrams_to_send(self._loop.time())
-        if not isinstance(engine, Engine) and engine.has_more:
+        if isinstance(engine, Engine):
+            # Connection IDs are issued while writing, and the peer may use them at once.
+            self._take_events()
+            if self._ready:
+                self._loop.call_soon(self._scheduled_service)
+        elif engine.has_more:
             self._loop.call_soon(self._scheduled_service)
         if datagrams:
             self._carrier.send(datagrams)

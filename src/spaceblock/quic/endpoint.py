@@ -61,6 +61,7 @@ class Endpoint:
         self.local_addresses: list[Address] = _reachable_addresses(sock)
         """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
 
+        self.receive_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // (2 if _IS_LINUX else 1)
         self._sock = sock
         self._options = options
         self._server = server
@@ -509,7 +510,8 @@ _TRAIN = 64  # segments that every kernel takes
 _TRAIN_SIZE = 65_000  # of the 65507 bytes of one packet
 _UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _PASSING = _UNREACHABLE | {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
-_HAS_ERROR_QUEUE = sys.platform == "linux"
+_IS_LINUX = sys.platform == "linux"  # where SO_RCVBUF tells twice what was granted: the kernel's own share
+_HAS_ERROR_QUEUE = _IS_LINUX
 _IP_RECVERR = 11  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet
 _IPV6_RECVERR = 25
 

@@ -159,6 +159,11 @@ class Engine(QuicConnection):
         return self._loss._rtt_smoothed if self._loss._rtt_initialized else self._loss._rtt_initial
 
     @property
+    def congestion_window(self) -> int:
+        """Bytes that may be in flight (RFC 9002, section 7)."""
+        return int(self._loss._cc.congestion_window)
+
+    @property
     def started(self) -> bool:
         """At least one packet of the peer was opened with the right keys."""
         return self._state is not QuicConnectionState.FIRSTFLIGHT

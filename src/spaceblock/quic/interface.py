@@ -281,6 +281,11 @@ class Connection(abc.ABC):
     def smoothed_rtt(self) -> float:
         """Estimated round-trip time (RFC 9002, section 5)."""
 
+    @property
+    @abc.abstractmethod
+    def congestion_window(self) -> int:
+        """Bytes that may be in flight to the peer (RFC 9002, section 7)."""
+
     @abc.abstractmethod
     def set_stream_handler(self, handler: Callable[[Stream], None] | None) -> None:
         """Say who is told of streams that the peer opens; those seen before are kept and delivered soon.

@@ -50,8 +50,9 @@ class Host(Protocol):
 
 class _Kind(Enum):
     BEGIN = auto()
-    DATA = auto()
-    IN_PLACE = auto()
+    STORE = auto()
+    HASH = auto()
+    DATA = auto()  # to be stored and hashed
     HOLE = auto()
     END = auto()
     DROP = auto()
@@ -97,6 +98,7 @@ class Landing:
         self.working = False
         self._begun: dict[int, bool] = {}  # with whether they are in place
         self._hashers: dict[int, blake3] = {}
+        self._hashed_late: set[int] = set()  # items with holes: long ones take time, so the worker hashes
 
     @property
     def waits_for_disk(self) -> bool:
@@ -172,14 +174,23 @@ class Landing:
             if wanted:
                 in_place = room in self._in_place
                 self._begin(item, in_place)
-                kind = _Kind.IN_PLACE if in_place else _Kind.DATA
                 data = self._rooms[room][start : start + length]
-                self._steps.append(_Step(kind, item, offset, length, data, in_place))
+                if item in self._hashed_late:
+                    self._steps.append(_Step(_Kind.HASH if in_place else _Kind.DATA, item, offset, length, data))
+                    continue
+                hasher = self._hashers.get(item)
+                if hasher is not None:
+                    hasher.update(data)  # here, where the bytes are still in the cache
+                if in_place:
+                    data.release()
+                else:
+                    self._steps.append(_Step(_Kind.STORE, item, offset, length, data))
         self._retire()
 
     def _begin(self, item: int, in_place: bool = False) -> None:
         if item not in self._begun:
             self._begun[item] = in_place
+            self._hashers[item] = blake3()
             self._steps.append(_Step(_Kind.BEGIN, item, at_once=in_place))
 
     def _make_room(self) -> bool:
@@ -227,13 +238,15 @@ class Landing:
         if isinstance(message, ItemEnd):
             if self._host.receiver.item_end(self._key, message):
                 self._begin(message.item)
-                in_place = self._begun.pop(message.item)
-                self._steps.append(_Step(_Kind.END, message.item, length=message.size, at_once=in_place))
+                at_once = self._begun.pop(message.item) and message.item not in self._hashed_late
+                self._hashed_late.discard(message.item)
+                self._steps.append(_Step(_Kind.END, message.item, length=message.size, at_once=at_once))
         elif isinstance(message, ItemAbort):
             self._act(self._host.receiver.item_abort(self._key, message))
         elif isinstance(message, Hole):
             if self._host.receiver.block(self._key, message.item, message.offset, message.length):
                 self._begin(message.item)
+                self._hashed_late.add(message.item)
                 self._steps.append(_Step(_Kind.HOLE, message.item, message.offset, message.length))
         elif message is not None:
             raise RemoteProtocolError(f"the sender sent {type(message).__name__} on a data stream")
@@ -305,19 +318,19 @@ class Landing:
         sink = self._host.sink
         for step in steps:
             try:
-                if step.kind is _Kind.BEGIN:
-                    self._hashers[step.item] = blake3()
-                    sink.begin(step.item)
-                    continue
                 hasher = self._hashers.get(step.item)
                 if hasher is None:
                     continue
-                if step.kind is _Kind.DATA:
-                    hasher.update(step.data)
+                if step.kind is _Kind.BEGIN:
+                    sink.begin(step.item)
+                elif step.kind is _Kind.STORE:
                     _store(sink, step)
-                elif step.kind is _Kind.IN_PLACE:
+                elif step.kind is _Kind.HASH:
                     with step.data:
                         hasher.update(step.data)
+                elif step.kind is _Kind.DATA:
+                    hasher.update(step.data)
+                    _store(sink, step)
                 elif step.kind is _Kind.HOLE:
                     _fill_hole(sink, hasher, step)
                 elif step.kind is _Kind.END:

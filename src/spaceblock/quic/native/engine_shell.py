@@ -72,6 +72,7 @@ class NativeEngine:
         options: TransportOptions,
         transmit: Transmit,
         pump: Callable[[], int | None] | None = None,
+        receive_buffer: int = 4 * 1024 * 1024,
     ) -> None:
         self.peer_certificate: x509.Certificate | None = state.peer_certificate
         self.is_client = state.is_client
@@ -82,6 +83,8 @@ class NativeEngine:
         self._options = options
         self._transmit = transmit
         self._pump = pump
+        self._receive_buffer = receive_buffer
+        self._tuned: dict[int, tuple[int, int]] = {}  # by stream: its window, and when credit was granted last
         self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
         self._rare = RareFrames(self, state)
@@ -111,6 +114,10 @@ class NativeEngine:
     @property
     def smoothed_rtt(self) -> float:
         return float(self.packets.recovery.smoothed_rtt) / MICROSECONDS
+
+    @property
+    def congestion_window(self) -> int:
+        return int(self.packets.recovery.congestion.window)
 
     @property
     def closing(self) -> bool:
@@ -225,12 +232,37 @@ class NativeEngine:
         stream = self.packets.receive_streams.get(stream_id)
         if stream is None or stream.finished:
             return False
-        window = self._options.stream_window if stream_id & 2 else self._options.control_window
+        window = self._window_of(stream_id)
         if 4 * (consumed + window - stream.limit) < window:
             return False
+        if stream_id & 2:
+            self._tune_window(stream_id, window)
         stream.limit = consumed + window
         self._tell_stream_limit(stream)
         return True
+
+    def _window_of(self, stream_id: int) -> int:
+        """Credit that a stream has at once."""
+        if not stream_id & 2:
+            return self._options.control_window
+        window = self._tuned.get(stream_id, (self._options.stream_window, 0))[0]
+        count = sum(1 for other in self.packets.receive_streams if other & 2)
+        window = min(window, max(self._options.stream_window, _WINDOWS_MAX // count))
+        if self.packets.recovery.min_rtt < _NEAR:
+            # What limits here is the socket's buffer, which no round trip tells of.
+            window = min(window, max(_WINDOW_MIN, self._receive_buffer // count))
+        return window
+
+    def _tune_window(self, stream_id: int, window: int) -> None:
+        """Double the window of a stream that used a quarter of it in less than half a round trip.
+
+        It is then twice the bandwidth-delay product, up to a cap that all streams of the connection share.
+        """
+        tuned, since = self._tuned.get(stream_id, (window, 0))
+        now = int(self.packets.idle_since)
+        if since and now - since < self.packets.recovery.smoothed_rtt / 2:
+            tuned = min(2 * tuned, _WINDOWS_MAX)
+        self._tuned[stream_id] = tuned, now
 
     def grant_connection(self, count: int) -> bool:
         self._consumed += count
@@ -479,6 +511,7 @@ class NativeEngine:
         self._count_finished(stream.stream_id)
 
     def _forget_receiver(self, stream: ReceiveStream) -> None:
+        self._tuned.pop(stream.stream_id, None)
         self.packets.remove_receive_stream(stream)
         self._count_finished(stream.stream_id)
 
@@ -649,6 +682,15 @@ def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None
     engine.set_credit(state.max_data, state.data_sent, state.local_max_data, state.data_received)
     return engine
 
+
+_NEAR = 1_000
+"""Microseconds of a round trip below which a window is bounded by the socket's buffer."""
+
+_WINDOW_MIN = 256 * 1024
+"""Credit of a stream on a near path, however many there are."""
+
+_WINDOWS_MAX = 16 * 1024 * 1024
+"""Credit of all data streams together, where it is tuned beyond what the options say."""
 
 _PACKETS_SPARE = 1_000
 """Packets kept back from a key's limit: those of one batch, the probes, and the close."""
