@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import dataclasses
+import sys
+from importlib.util import find_spec
 
 import pytest
 
@@ -23,12 +25,14 @@ from spaceblock.limits import (
 )
 from spaceblock.options import Options, Reports
 
+HAS_NATIVE = sys.version_info >= (3, 11) and find_spec("spaceblock.quic.native.engine") is not None
+
 
 def test_the_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPACEBLOCK_ENGINE", raising=False)
     options = Options()
     assert options.datagram_size == 1_452
-    assert options.chosen_engine() == "aioquic"
+    assert options.chosen_engine() == ("native" if HAS_NATIVE else "aioquic")
     assert options.reports == Reports(interval=HEARTBEAT, blocks=None)
     assert (options.limits, options.timeouts) == (Limits(), Timeouts())
 
@@ -56,6 +60,18 @@ def test_the_engine_can_be_chosen_by_the_environment(monkeypatch: pytest.MonkeyP
     with pytest.raises(EngineUnavailable, match="no QUIC engine named 'warp'"):
         Options().chosen_engine()
     assert Options(engine="aioquic").chosen_engine() == "aioquic", "what the program says comes first"
+
+
+def test_a_build_without_the_native_engine_says_so_once(
+    monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.delenv("SPACEBLOCK_ENGINE", raising=False)
+    monkeypatch.setattr("spaceblock.options._why_not_native", lambda: "is on holiday")
+    for _ in range(2):
+        assert Options().chosen_engine() == "aioquic"
+    assert caplog.messages == ["the native engine is on holiday; transfers run on aioquic, more slowly"]
+    with pytest.raises(EngineUnavailable, match="the native engine is on holiday; choose 'aioquic'"):
+        Options(engine="native").chosen_engine()
 
 
 def test_options_are_values() -> None:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import logging
 import os
 import sys
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 from enum import Enum
+from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
@@ -15,6 +17,8 @@ from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, Limits, Timeouts
 
 if TYPE_CHECKING:
     from .identity import Identity
+
+_log = logging.getLogger("spaceblock")
 
 Engine = Literal["native", "aioquic"]
 Conflict = Literal["rename", "skip", "overwrite", "error"]
@@ -74,14 +78,37 @@ class Options:
             raise LocalProtocolError("trust is a list of peer IDs, not one string: write trust=[...]")
 
     def chosen_engine(self) -> Engine:
-        """The engine to use; raises :class:`EngineUnavailable` if this build does not have it."""
-        engine = self.engine or os.environ.get("SPACEBLOCK_ENGINE") or "aioquic"
+        """The engine to use; raises :class:`EngineUnavailable` if this build does not have it.
+
+        Where nobody chose and the native engine is missing, it is aioquic's, and a warning is logged, once.
+        """
+        engine = self.engine or os.environ.get("SPACEBLOCK_ENGINE")
         if engine == "aioquic":
             return "aioquic"
-        if engine == "native" and sys.version_info < (3, 11):
-            raise EngineUnavailable("the native engine needs Python 3.11 or newer: choose 'aioquic'")
-        if engine == "native" and find_spec("spaceblock.quic.native.engine") is not None:
-            return "native"
+        if engine in ("native", None):
+            missing = _why_not_native()
+            if missing is None:
+                return "native"
+            if engine is None:
+                _tell_once(missing)
+                return "aioquic"
+            raise EngineUnavailable(f"the native engine {missing}; choose 'aioquic'")
         raise EngineUnavailable(
             f"this build has no QUIC engine named {engine!r}: leave engine unset or choose 'aioquic'"
         )
+
+
+@cache
+def _why_not_native() -> str | None:
+    """What keeps the native engine from being used, as the rest of a sentence; None if nothing does."""
+    is_old = sys.version_info < (3, 11)
+    if is_old:
+        return "needs Python 3.11 or newer"
+    if find_spec("spaceblock.quic.native.engine") is None:
+        return "is not part of this build: it needs Linux, and libcrypto's headers when it is built"
+    return None
+
+
+@cache
+def _tell_once(missing: str) -> None:
+    _log.warning("the native engine %s; transfers run on aioquic, more slowly", missing)

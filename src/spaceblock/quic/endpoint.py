@@ -10,6 +10,8 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
+import functools
+import logging
 import os
 import socket
 import sys
@@ -22,6 +24,8 @@ from ..limits import DATAGRAM_MIN
 from .connection import AioquicConnection, plain_address
 from .handshake import CID_SIZE, VERSION, RetryTokens, client_engine, initial_token, server_engine, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
+
+_log = logging.getLogger("spaceblock")
 
 if TYPE_CHECKING:
     from .native.engine import PacketEngine
@@ -61,7 +65,9 @@ class Endpoint:
         self.local_addresses: list[Address] = _reachable_addresses(sock)
         """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
 
-        self.receive_buffer = sock.getsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF) // (2 if _IS_LINUX else 1)
+        self.receive_buffer = _buffer_size(sock, socket.SO_RCVBUF)
+        if self.receive_buffer < SOCKET_BUFFER:
+            _tell_small_buffer(self.receive_buffer)
         self._sock = sock
         self._options = options
         self._server = server
@@ -510,7 +516,9 @@ _TRAIN = 64  # segments that every kernel takes
 _TRAIN_SIZE = 65_000  # of the 65507 bytes of one packet
 _UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
 _PASSING = _UNREACHABLE | {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
-_IS_LINUX = sys.platform == "linux"  # where SO_RCVBUF tells twice what was granted: the kernel's own share
+_IS_LINUX = sys.platform == "linux"
+_SO_SNDBUFFORCE = 32  # <asm-generic/socket.h>
+_SO_RCVBUFFORCE = 33
 _HAS_ERROR_QUEUE = _IS_LINUX
 _IP_RECVERR = 11  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet
 _IPV6_RECVERR = 25
@@ -534,9 +542,8 @@ async def _open_socket(host: str, port: int) -> socket.socket:
             sock.setblocking(False)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
-            for option in (socket.SO_RCVBUF, socket.SO_SNDBUF):
-                with contextlib.suppress(OSError):
-                    sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+            for option, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+                _enlarge(sock, option, forced)
             sock.bind(address)
         except BaseException:
             sock.close()
@@ -549,6 +556,31 @@ async def _open_socket(host: str, port: int) -> socket.socket:
             errno=error.errno,
         ) from error
     return sock
+
+
+def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
+    """Ask for a buffer of :data:`SOCKET_BUFFER` bytes, past the system's cap where this process may."""
+    with contextlib.suppress(OSError):
+        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
+    if _IS_LINUX and _buffer_size(sock, option) < SOCKET_BUFFER:
+        with contextlib.suppress(OSError):
+            sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
+
+
+def _buffer_size(sock: socket.socket, option: int) -> int:
+    # Linux tells twice what was granted: the other half is for its own bookkeeping.
+    return sock.getsockopt(socket.SOL_SOCKET, option) // (2 if _IS_LINUX else 1)
+
+
+@functools.cache
+def _tell_small_buffer(size: int) -> None:
+    _log.warning(
+        "the system keeps only %d bytes of what arrives, so fast transfers will lose packets; "
+        "let it keep more (on Linux: sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d)",
+        size,
+        SOCKET_BUFFER,
+        SOCKET_BUFFER,
+    )
 
 
 async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any:

@@ -412,7 +412,10 @@ class Engine(QuicConnection):
         )
 
     def _judge_certificate(self, keep: Callable[[tls.Certificate], None], message: tls.Certificate) -> None:
-        keep(message)
+        try:
+            keep(message)
+        except x509.InvalidVersion as error:
+            raise tls.AlertBadCertificate("The certificate is of an unknown version") from error
         certificate = self.tls._peer_certificate
         if self._verify_peer is None or certificate is None:
             return

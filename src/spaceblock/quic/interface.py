@@ -10,11 +10,12 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConnectionLost, LocalProtocolError, SpaceblockError
 from ..limits import DATAGRAM_MAX, DATAGRAM_MIN
+from .suites import preferred_suites
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -128,8 +129,8 @@ class TransportOptions:
     native: bool = False
     """Hand each connection over to the native engine once its handshake is confirmed."""
 
-    cipher_suites: tuple[str, ...] = ("AES_128_GCM_SHA256", "AES_256_GCM_SHA384", "CHACHA20_POLY1305_SHA256")
-    """TLS 1.3 suites, the preferred one first."""
+    cipher_suites: tuple[str, ...] = field(default_factory=preferred_suites)
+    """TLS 1.3 suites, the preferred one first; a server's order decides."""
 
     def __post_init__(self) -> None:
         if not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
