@@ -159,6 +159,12 @@ def test_limits_that_leave_no_room_leave_no_proposal() -> None:
 
 def test_a_folder_that_would_be_a_file_gets_a_number() -> None:
     assert mended(POSIX, "a\0", "a\0/b") == ["a_", "a_ (1)/b"]
+    assert mended(POSIX, ".spaceblock-1", ".spaceblock-1/b") == ["spaceblock-1", "spaceblock-1 (1)/b"]
+
+
+def test_a_part_that_comes_to_the_top_is_not_left_reserved() -> None:
+    limits = NameRules(System.POSIX, 60, NameUnit.BYTES, 70)
+    assert mended(limits, "x" * 60 + "/", "x" * 60 + "/.spaceblock-1") == ["x" * 60, "spaceblock-1"]
 
 
 # However the names are made.

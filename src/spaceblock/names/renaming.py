@@ -224,9 +224,13 @@ def _mended(name: str, limits: NameRules) -> str:
     text = "".join("_" if "\ud800" <= ch <= "\udfff" else ch for ch in name)
     parts = [part for part in text.split("/") if part not in ("", ".", "..")] or ["unnamed"]
     del parts[DEPTH_MAX - 1 : -1]
-    if parts[0].casefold().startswith(STAGING_PREFIX):
-        parts[0] = parts[0][1:]
-    return "/".join(part if limits.fault_of_part(part) is None else _mended_part(part, limits) for part in parts)
+    mended = (part if limits.fault_of_part(part) is None else _mended_part(part, limits) for part in parts)
+    return _unreserved("/".join(mended))
+
+
+def _unreserved(name: str) -> str:
+    """``name`` without the dot that makes it the place of unfinished files."""
+    return name[1:] if name.casefold().startswith(STAGING_PREFIX) else name
 
 
 def _mended_part(part: str, limits: NameRules) -> str:
@@ -251,7 +255,7 @@ def _fitted(name: str, limits: NameRules, number: int, numbered: int | None) -> 
         path = "".join(folder + "/" for folder in folders)
         room = (limits.path_limit or NAME_MAX) - len(path.encode())
         if not folders or room >= min(_LAST_MIN, len(last.encode()) + _NUMBER_ROOM):
-            return path + _numbered(last, number, limits, room)
+            return _unreserved(path + _numbered(last, number, limits, room))
         folders.pop()
 
 
