@@ -100,7 +100,7 @@ FIELDS = {
     ],
     "Receipt": ["uuid", "peer", "items", "bytes", "seconds", "renamed"],
     "ReceiptItem": ["index", "name", "path", "size", "digest", "skipped"],
-    "OfferItem": ["index", "name", "size", "range"],
+    "OfferItem": ["index", "name", "size", "range", "rereadable"],
     "Options": [
         *["datagram_size", "engine", "identity", "trust", "name", "advertise", "ticket_lifetime", "reports"],
         *["limits", "timeouts"],

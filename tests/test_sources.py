@@ -8,6 +8,7 @@ import logging
 import mmap
 import os
 import tempfile
+import time
 from pathlib import Path
 
 import numpy as np
@@ -25,7 +26,7 @@ from spaceblock.errors import (
 )
 from spaceblock.manifest import EntryKind
 from spaceblock.names import DEPTH_MAX
-from spaceblock.storage.files import FileSource
+from spaceblock.storage.files import TICK, FileSource
 from spaceblock.storage.sources import (
     BufferSource,
     Item,
@@ -256,6 +257,12 @@ def test_an_unchanged_file_opens(tmp_path: Path) -> None:
         assert not os.get_inheritable(fd)
     finally:
         os.close(fd)
+
+
+def test_a_file_is_not_opened_while_a_change_could_still_have_the_same_time(tmp_path: Path) -> None:
+    source = offered_file(tmp_path / "a")
+    os.close(source.open())
+    assert time.time_ns() - source.identity.changed_ns >= TICK
 
 
 def test_a_file_that_vanished_has_changed(tmp_path: Path) -> None:

@@ -106,4 +106,4 @@ def _item_of(entry: Entry, requests: Sequence[SpaceblockRequest]) -> OfferItem:
     if entry.item is None:
         return OfferItem(-1, entry.name, None, Full())
     request = requests[entry.item]
-    return OfferItem(entry.item, entry.name, request.size, request.range)
+    return OfferItem(entry.item, entry.name, request.size, request.range, request.rereadable)

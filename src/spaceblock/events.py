@@ -87,9 +87,12 @@ class Receipt:
 @dataclass(frozen=True, slots=True)
 class OfferItem:
     """One item of an offer. ``name`` is None for an unnamed buffer, ``size`` None where it is not known yet; ``range``
-    is the part of the item that would travel. A folder or link for which another name is wanted has the index -1."""
+    is the part of the item that would travel. ``rereadable`` is false for what the sender can read only once, such as
+    a pipe, which can be neither resumed nor repaired. A folder or link for which another name is wanted has the index
+    -1."""
 
     index: int
     name: str | None
     size: int | None
     range: Range
+    rereadable: bool = True

@@ -67,7 +67,7 @@ class Offer:
         """The sender's peer ID."""
         self.uuid: str = requests.uuid.hex()
         self.items: tuple[OfferItem, ...] = tuple(
-            OfferItem(index, names.get(index), request.size, request.range)
+            OfferItem(index, names.get(index), request.size, request.range, request.rereadable)
             for index, request in enumerate(requests.items)
         )
         sizes = [request.length for request in requests.items]

@@ -11,6 +11,7 @@ import errno
 import logging
 import os
 import stat
+import time
 from collections.abc import Iterator
 from dataclasses import dataclass, field, replace
 from typing import Any
@@ -25,6 +26,9 @@ from ..options import Links
 from .metadata import MODE, leads_out
 
 logger = logging.getLogger("spaceblock")
+
+TICK = 20_000_000
+"""Nanoseconds within which two changes of a file may have the same time: twice Linux's longest tick."""
 
 PREPARING = str(Phase.PREPARING)
 
@@ -65,6 +69,7 @@ class FileSource:
 
     def open(self) -> int:
         """A descriptor for reading; raises :class:`SourceError`, :class:`SourceChanged` among them."""
+        self._let_the_tick_pass()
         try:
             fd = os.open(self.path, _READ) if self.held < 0 else os.dup(self.held)
         except OSError as error:
@@ -91,6 +96,13 @@ class FileSource:
     def error(self, error: OSError, action: str) -> SourceError:
         """What the system says, as an error of this source."""
         return source_error(error, f"cannot {action} {printable(self.path)!r}", name=self.name, path=self.path)
+
+    def _let_the_tick_pass(self) -> None:
+        """Wait until another change would have another time: a file that was written just now could be written to again
+        within the same tick of the system's clock, while it is read, and look the same."""
+        age = time.time_ns() - self.identity.changed_ns
+        if 0 <= age < TICK:
+            time.sleep((TICK - age) / 1e9)
 
     def _vanished(self, error: OSError) -> SourceChanged:
         changed = self.changed("was moved away or deleted")
