@@ -103,6 +103,8 @@ class HandOver:
     suite: str
     send_secret: bytes = field(repr=False)
     receive_secret: bytes = field(repr=False)
+    key_phase: int
+    """The bit of the phase whose secrets these are (RFC 9001, section 6)."""
 
     next_packet_number: int
     sent: list[SentPacket]

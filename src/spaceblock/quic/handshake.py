@@ -28,6 +28,7 @@ from aioquic.quic.connection import (
     QuicConnectionId,
     QuicConnectionState,
 )
+from aioquic.quic.crypto import CryptoContext
 from aioquic.quic.events import (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -300,6 +301,7 @@ class Engine(QuicConnection):
             suite=suite.name,
             send_secret=send_secret,
             receive_secret=receive_secret,
+            key_phase=crypto.recv.key_phase,
             next_packet_number=self._packet_number,
             sent=[self._sent_packet(packet) for packet in space.sent_packets.values() if packet.is_ack_eliciting],
             unsent_frames=self._unsent_frames(),
@@ -713,6 +715,7 @@ def _check() -> None:
     stream = QuicStream()
     objects: tuple[tuple[str, object, tuple[str, ...]], ...] = (
         ("QuicConnection", connection, _CONNECTION_NAMES),
+        ("CryptoContext", CryptoContext(), ("cipher_suite", "key_phase", "secret")),
         ("Limit", connection._local_max_data, ("frame_type", "sent", "used", "value")),
         ("QuicPacketRecovery", connection._loss, ("_rtt_initial", "_rtt_initialized", "_rtt_smoothed")),
         ("QuicStream", stream, ("is_blocked", "max_stream_data_local", "max_stream_data_local_sent", "receiver")),

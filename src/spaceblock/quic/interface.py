@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 ALPN = "spaceblock/2"
 """The application protocol that both sides must name in the TLS handshake (RFC 9001, section 8.1)."""
 
+KEY_UPDATE_PACKETS_MAX = 2**22
+"""Half of what one AES-GCM key may seal (RFC 9001, section 6.6)."""
+
 Address = tuple[str, int]
 """A host, as a numeric address, and a port; an IPv4 peer of an IPv6 socket is shown as IPv4."""
 
@@ -129,6 +132,13 @@ class TransportOptions:
     native: bool = False
     """Hand each connection over to the native engine once its handshake is confirmed."""
 
+    key_update_packets: int = KEY_UPDATE_PACKETS_MAX
+    """Packets that the native engine seals with one key before it updates its keys, 1 to 2^22.
+
+    RFC 9001, section 6.5, asks for three probe time-outs between updates, which is left to this number: small ones are
+    for tests.
+    """
+
     cipher_suites: tuple[str, ...] = field(default_factory=preferred_suites)
     """TLS 1.3 suites, the preferred one first; a server's order decides."""
 
@@ -137,6 +147,11 @@ class TransportOptions:
             raise LocalProtocolError(
                 f"a datagram size of {self.datagram_size} bytes is not possible; "
                 f"choose one from {DATAGRAM_MIN} to {DATAGRAM_MAX}"
+            )
+        if not 1 <= self.key_update_packets <= KEY_UPDATE_PACKETS_MAX:
+            raise LocalProtocolError(
+                f"a key update after {self.key_update_packets} packets is not possible; "
+                f"choose a number from 1 to {KEY_UPDATE_PACKETS_MAX}"
             )
 
     @property

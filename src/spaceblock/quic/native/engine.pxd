@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from spaceblock.quic.native.phases cimport KeyPhases
 from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.ranges cimport AckFrame, PacketRanges
 from spaceblock.quic.native.recovery cimport Recovery, Sent
@@ -21,13 +22,14 @@ cdef struct Opened:
     uint64_t pn
     uint8_t *payload
     size_t size
-    bint reserved  # reserved bits were set
+    uint8_t marks  # the reserved bits, which nobody may set, and OLD_KEY
 
 cdef class PacketEngine:
     cdef readonly Recovery recovery
     cdef readonly PacketRanges received
-    cdef PacketKey _sealing
-    cdef PacketKey _opening
+    cdef readonly KeyPhases phases
+    cdef uint64_t _key_packets  # that one key may seal
+    cdef uint64_t _failed_max  # packets that need not open
     cdef HeaderKey _seal_mask
     cdef HeaderKey _open_mask
     cdef readonly size_t datagram_size
@@ -93,10 +95,15 @@ cdef class PacketEngine:
     cdef bint _open_one(
         self, uint8_t *data, size_t size, const uint8_t *mask, Opened *packet, int64_t now
     ) noexcept nogil
+    cdef bint _open_aside(
+        self, uint8_t *data, size_t header_size, size_t sealed_size, Opened *packet, int64_t now
+    ) noexcept nogil
+    cdef bint _refuse(self) noexcept nogil
+    cdef void _turn(self) noexcept nogil
     cdef int _process(self, const Opened *packet, int64_t now) except -1 nogil
     cdef int _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
     cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL
-    cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, int64_t now) except -1 nogil
+    cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, bint old_key, int64_t now) except -1 nogil
     cdef int _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1
     cdef void _break(self, uint64_t code, uint64_t kind, const char *why) noexcept nogil
     cdef int _settle(self) except -1 nogil

@@ -3,6 +3,7 @@ from typing import Any
 
 from typing_extensions import Buffer
 
+from .phases import KeyPhases
 from .protection import HeaderKey, PacketKey
 from .ranges import PacketRanges
 from .recovery import Recovery
@@ -11,6 +12,7 @@ from .streams import ReceiveStream, SendStream
 class PacketEngine:
     recovery: Recovery
     received: PacketRanges
+    phases: KeyPhases
     datagram_size: int
     max_data: int
     data_sent: int
@@ -45,6 +47,14 @@ class PacketEngine:
     def set_peer_address(self, address: Any, family: int) -> None: ...
     def set_local_cids(self, cids: Iterable[bytes]) -> None: ...
     def set_credit(self, max_data: int, data_sent: int, local_max_data: int, data_received: int) -> None: ...
+    def set_key_updates(
+        self,
+        make_keys: Callable[[], tuple[PacketKey, PacketKey]],
+        phase: bool,
+        interval: int,
+        key_packets: int,
+        failed_max: int,
+    ) -> None: ...
     def add_send_stream(self, stream: SendStream) -> None: ...
     def remove_send_stream(self, stream: SendStream) -> None: ...
     def add_receive_stream(self, stream: ReceiveStream) -> None: ...

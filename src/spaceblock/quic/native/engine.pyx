@@ -13,6 +13,16 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from spaceblock.quic.native.phases cimport (
+    KEY_PHASE,
+    KEY_TOO_OLD,
+    NOT_OPENED,
+    NUMBER_TOO_LOW,
+    OPENED_NEXT,
+    OPENED_OLD,
+    UPDATE_TOO_SOON,
+    KeyPhases,
+)
 from spaceblock.quic.native.ranges cimport REPEATED, parse_ack
 from spaceblock.quic.native.recovery cimport (
     ACK_ELICITING,
@@ -36,6 +46,8 @@ cdef enum:
     TAG = 16
     SAMPLE = 16
     STREAM_HEAD_MAX = 1 + 8 + 8
+    RESERVED_BITS = 0x18
+    OLD_KEY = 0x01  # in Opened.marks: opened with the key of the phase before
     # Frame types (RFC 9000, section 19).
     PADDING = 0x00
     PING = 0x01
@@ -50,6 +62,8 @@ cdef enum:
     FINAL_SIZE_ERROR = 0x06
     FRAME_ENCODING_ERROR = 0x07
     PROTOCOL_VIOLATION = 0x0A
+    KEY_UPDATE_ERROR = 0x0E
+    AEAD_LIMIT_REACHED = 0x0F
 
 cdef uint64_t VARINT_MAX = (<uint64_t>1 << 62) - 1
 
@@ -73,14 +87,13 @@ cdef class PacketEngine:
             raise MemoryError
         self.recovery = recovery
         self.received = received
-        self._sealing = sealing
+        self.phases = KeyPhases(sealing, opening)
         self._seal_mask = seal_mask
-        self._opening = opening
         self._open_mask = open_mask
         self.datagram_size = datagram_size
         self._per_batch = min(<size_t>GROUP, <size_t>BATCH_SIZE // datagram_size)
         self._accept = accept
-        self.packets_max = VARINT_MAX
+        self.packets_max = self._key_packets = self._failed_max = VARINT_MAX
         self.send_streams = {}
         self.receive_streams = {}
         self._senders = StreamTable()
@@ -124,6 +137,18 @@ cdef class PacketEngine:
         self.data_sent = data_sent
         self.local_max_data = local_max_data
         self.data_received = data_received
+
+    def set_key_updates(self, make_keys, bint phase, uint64_t interval, uint64_t key_packets, uint64_t failed_max):
+        """Follow the peer's key updates (RFC 9001, section 6), and begin one when a key has sealed ``interval`` packets.
+
+        ``make_keys()`` returns the sealing and the opening key of the next phase, each time of a later one; ``phase``
+        is the bit of the present one. A key seals no more than ``key_packets``, which ``packets_max`` follows, and with
+        ``failed_max`` packets that did not open the connection ends. Call it once all that was sent is adopted.
+        """
+        # Nobody told how much the present key has sealed: at most every number that was given out.
+        self.packets_max = self._key_packets = key_packets
+        self._failed_max = failed_max
+        self.phases.update(make_keys, phase, interval, self.recovery.next_number())
 
     def add_send_stream(self, SendStream stream):
         """Send what is written to ``stream``; call :meth:`wake` after writing."""
@@ -244,6 +269,8 @@ cdef class PacketEngine:
     cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int64_t now) except? 9999999 nogil:
         """Take in datagrams from memory; :meth:`drain` must follow before the memory is used again."""
         cdef size_t at = 0, count, i, total = 0
+        if self.is_broken:
+            return 0
         while at < size and not self.is_broken:
             count = self._open_group(data, size, segment, &at, now)
             for i in range(count):
@@ -255,11 +282,15 @@ cdef class PacketEngine:
             self.opened += total
             self.idle_since = now
             self._elicited = False
-        return total
+        # What breaks a rule is to be told, even if it is a packet that does not count.
+        return max(total, <size_t>self.is_broken)
 
     cdef int drain(self) except -1 nogil:
-        """Hand on what the streams have received."""
+        """Hand on what the streams have received, and make the keys that an update calls for."""
         cdef void *each = self._first_news
+        if self.phases.is_due:
+            with gil:
+                self.phases.renew()
         while each != NULL:
             (<ReceiveStream>each).drain()
             each = (<ReceiveStream>each).next_news
@@ -336,13 +367,52 @@ cdef class PacketEngine:
         packet.pn = candidate
         packet.payload = data + header_size
         packet.size = size - header_size - TAG
-        packet.reserved = first & 0x18 != 0
-        if first & 0x04 or self._opening.open(
+        packet.marks = first & RESERVED_BITS
+        if first & KEY_PHASE != self.phases.plain_bit:
+            if not self._open_aside(data, header_size, size - header_size, packet, now):
+                return False
+        elif (<PacketKey>self.phases.opening).open(
             candidate, data, header_size, packet.payload, size - header_size, packet.payload
         ) != 0:
-            self.failed += 1
-            return False
+            return self._refuse()
         return self.received.add(candidate, now) != REPEATED
+
+    cdef bint _open_aside(
+        self, uint8_t *data, size_t header_size, size_t sealed_size, Opened *packet, int64_t now
+    ) noexcept nogil:
+        """Open a packet with another phase bit, or one soon after a key update."""
+        cdef int64_t pto = self.recovery.pto()
+        cdef int result = self.phases.open_aside(
+            packet.pn, data, header_size, packet.payload, sealed_size, self._scratch, BATCH_SIZE, self.received.largest,
+            pto, now,
+        )
+        if result == NOT_OPENED:
+            return self._refuse()
+        if result == OPENED_OLD:
+            packet.marks |= OLD_KEY
+        elif result == OPENED_NEXT:
+            self._turn()
+            self.phases.followed(packet.pn, pto, now)
+        elif result == UPDATE_TOO_SOON:
+            self._break(KEY_UPDATE_ERROR, 0, "a key update before the one before was acknowledged")
+        elif result == NUMBER_TOO_LOW:
+            self._break(KEY_UPDATE_ERROR, 0, "a new key for a packet before one with an older key")
+        elif result == KEY_TOO_OLD:
+            self._break(KEY_UPDATE_ERROR, 0, "an old key for a packet behind one with a newer key")
+        return not self.is_broken
+
+    cdef bint _refuse(self) noexcept nogil:
+        """Count a packet that did not open (RFC 9001, section 6.6); False."""
+        self.failed += 1
+        if self.failed >= self._failed_max:
+            self._break(AEAD_LIMIT_REACHED, 0, "more packets that do not open than there may be")
+        return False
+
+    cdef void _turn(self) noexcept nogil:
+        """Move on to the next key phase in both directions (section 6.1)."""
+        cdef uint64_t pn = self.recovery.next_number()
+        self.phases.turn(pn)
+        self.packets_max = pn + self._key_packets
 
     cdef int _process(self, const Opened *packet, int64_t now) except -1 nogil:
         """Take one packet's frames apart (section 12.4)."""
@@ -350,7 +420,7 @@ cdef class PacketEngine:
         cdef const uint8_t *end = at + packet.size
         cdef uint64_t kind
         cdef int fine
-        if packet.size == 0 or packet.reserved:
+        if packet.size == 0 or packet.marks & RESERVED_BITS:
             self._break(PROTOCOL_VIOLATION, 0, "a packet without frames, or with reserved bits set")
             return 0
         while at < end and not self.is_broken:
@@ -363,7 +433,7 @@ cdef class PacketEngine:
                 if not fine:
                     self._break(FRAME_ENCODING_ERROR, kind, "a frame that is cut short")
             elif kind == ACK or kind == ACK_ECN:
-                fine = self._ack_frame(&at, end, now)
+                fine = self._ack_frame(&at, end, packet.marks & OLD_KEY, now)
                 if not fine:
                     self._break(FRAME_ENCODING_ERROR, kind, "a malformed ACK frame")
             elif kind == PING:
@@ -427,12 +497,16 @@ cdef class PacketEngine:
         self._accept(stream_id)
         return self._receivers.find(stream_id)
 
-    cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, int64_t now) except -1 nogil:
+    cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, bint old_key, int64_t now) except -1 nogil:
         cdef size_t used = 0
         cdef int result
         if parse_ack(at[0], <size_t>(end - at[0]), &self._ack, &used) != 0:
             return False
         at[0] += used
+        if old_key and self._ack.largest >= self.phases.sealed_from:
+            # RFC 9001, section 6.2: who has opened that one must use the new keys.
+            self._break(KEY_UPDATE_ERROR, ACK, "a packet with a new key acknowledged in one with an old key")
+            return True
         result = self.recovery.on_ack(&self._ack, now)
         if result == ACK_OF_SKIPPED:
             self._break(PROTOCOL_VIOLATION, ACK, "an acknowledgement of a packet that this side skipped")
@@ -601,6 +675,8 @@ cdef class PacketEngine:
         cdef uint64_t allowance = self.recovery.allowance(now)
         cdef size_t total = 0, size, packets = 0, full = self.datagram_size
         cdef void *stream
+        if self.recovery.next_number() >= self.phases.update_at and self.phases.may_update(self.recovery.largest_acked):
+            self._turn()
         while packets < self._per_batch and (self.ack_due or (self._waiting and allowance >= full)):
             size = self._mixed_packet(out + total, allowance >= full, now)
             if size == 0:
@@ -667,6 +743,7 @@ cdef class PacketEngine:
             delay = <uint64_t>max(now - self.received.largest_time, 0) >> 3
             head = self.received.write_ack(self._head, room, delay)
             acked = <uint64_t>(self.received.largest + 1)
+            self.phases.answered |= acked > self.phases.start
             self.ack_due = False
         if may_elicit and self._waiting:
             with gil:
@@ -780,13 +857,15 @@ cdef class PacketEngine:
         """Write one short-header packet; its header is protected by :meth:`_protect` later."""
         cdef size_t header_size = 1 + self._peer_cid_size + PN_SIZE
         cdef uint8_t *number = out + 1 + self._peer_cid_size
-        out[0] = 0x40 | (PN_SIZE - 1)
+        out[0] = 0x40 | (PN_SIZE - 1) | self.phases.bit
         memcpy(out + 1, self._peer_cid, self._peer_cid_size)
         number[0] = <uint8_t>(pn >> 24 & 0xFF)
         number[1] = <uint8_t>(pn >> 16 & 0xFF)
         number[2] = <uint8_t>(pn >> 8 & 0xFF)
         number[3] = <uint8_t>(pn & 0xFF)
-        self._sealing.seal(pn, out, header_size, self._head, head_size, data, size, out + header_size)
+        (<PacketKey>self.phases.sealing).seal(
+            pn, out, header_size, self._head, head_size, data, size, out + header_size
+        )
         return header_size + head_size + size + TAG
 
     cdef bint _protect(self, uint8_t *out, size_t total) noexcept nogil:

@@ -23,7 +23,7 @@ from ..handshake import (
 )
 from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
-from .keys import CONFIDENTIALITY_LIMIT, Suite, derive
+from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, Suite, derive, later_keys
 from .protection import HeaderKey, PacketKey
 from .pump import LIMIT, MORE
 from .ranges import PacketRanges
@@ -90,7 +90,6 @@ class NativeEngine:
         self._rare = RareFrames(self, state)
         self._idle_timeout = state.idle_timeout
         self.packets.idle_since = int(state.largest_received_time * MICROSECONDS)
-        self.packets.packets_max = CONFIDENTIALITY_LIMIT[_SUITES[state.suite]] - _PACKETS_SPARE
         self._unsent = 0
         self._close_reason: CloseReason | None = None
         self._close_at: float | None = None
@@ -108,6 +107,7 @@ class NativeEngine:
         self._theirs_told = {False: state.local_max_streams_bidi[1], True: state.local_max_streams_uni[1]}
         self._held = {False: state.held_bidi, True: state.held_uni}
         self._adopt(state)
+        _update_keys(self.packets, state, options.key_update_packets)
 
     # What is going on.
 
@@ -681,6 +681,17 @@ def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None
     engine.ack_due = state.ack_due
     engine.set_credit(state.max_data, state.data_sent, state.local_max_data, state.data_received)
     return engine
+
+
+def _update_keys(packets: PacketEngine, state: HandOver, interval: int) -> None:
+    suite = _SUITES[state.suite]
+    sealing, opening = later_keys(suite, state.send_secret), later_keys(suite, state.receive_secret)
+
+    def make_keys() -> tuple[PacketKey, PacketKey]:
+        return PacketKey(suite, *next(sealing)), PacketKey(suite, *next(opening))
+
+    limit = CONFIDENTIALITY_LIMIT[suite] - _PACKETS_SPARE
+    packets.set_key_updates(make_keys, bool(state.key_phase), interval, limit, INTEGRITY_LIMIT[suite])
 
 
 _NEAR = 1_000

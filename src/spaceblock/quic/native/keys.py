@@ -5,13 +5,14 @@ A suite is named by TLS, a secret comes from the TLS key schedule; both are long
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from enum import IntEnum
 from typing import NamedTuple
 
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-__all__ = ["CONFIDENTIALITY_LIMIT", "INTEGRITY_LIMIT", "IV_SIZE", "Keys", "Suite", "derive", "next_secret"]
+__all__ = ["CONFIDENTIALITY_LIMIT", "INTEGRITY_LIMIT", "IV_SIZE", "Keys", "Suite", "derive", "later_keys", "next_secret"]
 
 IV_SIZE = 12
 """Bytes of an IV, and so of a nonce, in every suite."""
@@ -77,6 +78,14 @@ def next_secret(suite: int, secret: bytes) -> bytes:
     """The secret of the following key phase (section 6.1); keep the header key of the first."""
     known = Suite(suite)
     return expand(known, secret, b"quic ku", known.secret_size)
+
+
+def later_keys(suite: int, secret: bytes) -> Iterator[tuple[bytes, bytes]]:
+    """Key and IV of each key phase after that of a traffic secret, one after the other without an end."""
+    known = Suite(suite)
+    while True:
+        secret = next_secret(known, secret)
+        yield expand(known, secret, b"quic key", known.key_size), expand(known, secret, b"quic iv", IV_SIZE)
 
 
 def expand(suite: Suite, secret: bytes, label: bytes, size: int) -> bytes:
