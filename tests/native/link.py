@@ -6,10 +6,11 @@ import heapq
 import random
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from itertools import islice
 from typing import Any
 
 from spaceblock.quic.native.engine import PacketEngine
-from spaceblock.quic.native.keys import Keys, Suite, derive
+from spaceblock.quic.native.keys import INTEGRITY_LIMIT, Keys, Suite, derive, later_keys
 from spaceblock.quic.native.protection import HeaderKey, PacketKey
 from spaceblock.quic.native.ranges import PacketRanges
 from spaceblock.quic.native.recovery import NEVER, Recovery
@@ -20,10 +21,19 @@ TAG = 16
 WINDOW = 1 << 20
 SIZE = 1_200
 SUITE = Suite.AES_128_GCM
+UPDATE_PACKETS = 1 << 22
 
 
-def keys(name: bytes) -> Keys:
-    return derive(SUITE, name.ljust(SUITE.secret_size, b"-"))
+def secret(name: bytes, suite: Suite = SUITE) -> bytes:
+    return name.ljust(suite.secret_size, b"-")
+
+
+def keys(name: bytes, generation: int = 0, suite: Suite = SUITE) -> Keys:
+    """What one side seals with after so many key updates."""
+    first = derive(suite, secret(name, suite))
+    if generation == 0:
+        return first
+    return Keys(*next(islice(later_keys(suite, secret(name, suite)), generation - 1, None)), first.header)
 
 
 @dataclass
@@ -56,28 +66,39 @@ class Link:
 class Side:
     """One engine, and a reader that consumes everything unless told not to."""
 
-    def __init__(self, name: bytes, peer: bytes, size: int, window: int) -> None:
-        ours, theirs = keys(name), keys(peer)
+    def __init__(
+        self, name: bytes, peer: bytes, size: int, window: int, updates: int, suite: Suite, backend: str | None
+    ) -> None:
+        ours, theirs = keys(name, 0, suite), keys(peer, 0, suite)
         self.cid, self.peer_cid = name.ljust(8, b"="), peer.ljust(8, b"=")
         self.engine = PacketEngine(
             Recovery(bytes(16), datagram_size=size),
             PacketRanges(),
-            PacketKey(SUITE, ours.key, ours.iv),
-            HeaderKey(SUITE, ours.header),
-            PacketKey(SUITE, theirs.key, theirs.iv),
-            HeaderKey(SUITE, theirs.header),
+            PacketKey(suite, ours.key, ours.iv, backend),
+            HeaderKey(suite, ours.header),
+            PacketKey(suite, theirs.key, theirs.iv, backend),
+            HeaderKey(suite, theirs.header),
             size,
             self.accept,
         )
         self.engine.set_peer_cid(self.peer_cid)
         self.engine.set_local_cids([self.cid])
         self.engine.set_credit(window, 0, window, 0)
+        self.keys_made = 0
+        self._later = later_keys(suite, secret(name, suite)), later_keys(suite, secret(peer, suite))
+        self._suite, self._backend = suite, backend
+        self.engine.set_key_updates(self.make_keys, False, updates, 2 * updates, INTEGRITY_LIMIT[suite])
         self.window = window
         self.consumes = True
         self.received: dict[int, bytes] = {}
         self.ended: set[int] = set()
         self.rare: list[tuple[Any, ...]] = []
         self.opened: list[int] = []
+
+    def make_keys(self) -> tuple[PacketKey, PacketKey]:
+        self.keys_made += 1
+        sealing, opening = (PacketKey(self._suite, *next(each), self._backend) for each in self._later)
+        return sealing, opening
 
     def accept(self, stream_id: int) -> ReceiveStream | None:
         self.opened.append(stream_id)
@@ -132,10 +153,19 @@ class Side:
 class Pair:
     """Two sides and the link; ``run()`` lets time pass until nothing is left to do."""
 
-    def __init__(self, link: Link | None = None, size: int = SIZE, window: int = WINDOW) -> None:
+    def __init__(
+        self,
+        link: Link | None = None,
+        size: int = SIZE,
+        window: int = WINDOW,
+        updates: int = UPDATE_PACKETS,
+        suite: Suite = SUITE,
+        backend: str | None = None,
+    ) -> None:
         self.link = link or Link()
-        self.a = Side(b"a", b"b", size, window)
-        self.b = Side(b"b", b"a", size, window)
+        self.suite = suite
+        self.a = Side(b"a", b"b", size, window, updates, suite, backend)
+        self.b = Side(b"b", b"a", size, window, updates, suite, backend)
         self.now = 1_000_000
         self.after: Callable[[], None] = lambda: None
 
@@ -164,29 +194,39 @@ class Pair:
         at = side.engine.recovery.timeout()
         return min(at, side.engine.recovery.send_time()) if side.engine.wants_to_send() else at
 
-    def seal(self, payload: bytes, pn: int, pn_size: int = 4, first: int = 0x40, sender: bytes = b"a") -> bytes:
-        """A packet from one to the other with any payload, as a hostile peer would make it."""
-        ours = keys(sender)
+    def seal(
+        self,
+        payload: bytes,
+        pn: int,
+        pn_size: int = 4,
+        first: int = 0x40,
+        sender: bytes = b"a",
+        generation: int = 0,
+    ) -> bytes:
+        """A packet from one to the other with any payload, as a hostile peer would make it, after key updates."""
+        ours = keys(sender, generation, self.suite)
+        first ^= 0x04 * (generation % 2)
         to = self.a if sender == b"b" else self.b
         header = bytearray([first | (pn_size - 1)]) + to.cid + (pn % 256**pn_size).to_bytes(pn_size, "big")
-        sealed = PacketKey(SUITE, ours.key, ours.iv).seal_packet(pn, bytes(header), payload)
-        mask = HeaderKey(SUITE, ours.header).mask((bytes(header) + sealed)[13:29])
+        sealed = PacketKey(self.suite, ours.key, ours.iv).seal_packet(pn, bytes(header), payload)
+        mask = HeaderKey(self.suite, ours.header).mask((bytes(header) + sealed)[13:29])
         header[0] ^= mask[0] & 0x1F
         for i in range(pn_size):
             header[9 + i] ^= mask[1 + i]
         return bytes(header) + sealed
 
 
-def unseal(datagram: bytes, sender: bytes) -> tuple[int, bytes]:
-    """Number and payload of a packet with a connection ID of 8 bytes and a number of 4."""
-    theirs = keys(sender)
-    mask = HeaderKey(SUITE, theirs.header).mask(datagram[13:29])
+def unseal(datagram: bytes, sender: bytes, generation: int = 0, suite: Suite = SUITE) -> tuple[int, bytes]:
+    """Number and payload of a packet with a connection ID of 8 bytes and a number of 4, after key updates."""
+    theirs = keys(sender, generation, suite)
+    mask = HeaderKey(suite, theirs.header).mask(datagram[13:29])
     header = bytearray(datagram[:13])
     header[0] ^= mask[0] & 0x1F
     for i in range(4):
         header[9 + i] ^= mask[1 + i]
     pn = int.from_bytes(header[9:13], "big")
-    payload = PacketKey(SUITE, theirs.key, theirs.iv).open_packet(pn, bytes(header), datagram[13:])
+    assert header[0] >> 2 & 1 == generation % 2
+    payload = PacketKey(suite, theirs.key, theirs.iv).open_packet(pn, bytes(header), datagram[13:])
     assert payload is not None
     return pn, payload
 

@@ -105,6 +105,9 @@ class HandOver:
     receive_secret: bytes = field(repr=False)
     key_phase: int
     """The bit of the phase whose secrets these are (RFC 9001, section 6)."""
+    first_send_secret: bytes = field(repr=False)
+    first_receive_secret: bytes = field(repr=False)
+    """Those of the first phase, from which the header keys of all come."""
 
     next_packet_number: int
     sent: list[SentPacket]

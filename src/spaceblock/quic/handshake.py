@@ -133,6 +133,7 @@ class Engine(QuicConnection):
         self._held = {True: 0, False: 0}  # ended streams not yet consumed: unidirectional, bidirectional
         self._streams_allowed = {True: options.max_streams_uni, False: options.max_streams_bidi}
         self._ended_counted = 0
+        self._first_secrets: dict[tls.Direction, bytes] = {}  # 1-RTT, before any key update
         self._held_back: dict[int, list[partial[None]]] = {}  # by stream: frames that must wait for its limit
 
         self._local_max_streams_uni = Limit(QuicFrameType.MAX_STREAMS_UNI, "max_streams_uni", options.max_streams_uni)
@@ -302,6 +303,8 @@ class Engine(QuicConnection):
             send_secret=send_secret,
             receive_secret=receive_secret,
             key_phase=crypto.recv.key_phase,
+            first_send_secret=self._first_secrets[tls.Direction.ENCRYPT],
+            first_receive_secret=self._first_secrets[tls.Direction.DECRYPT],
             next_packet_number=self._packet_number,
             sent=[self._sent_packet(packet) for packet in space.sent_packets.values() if packet.is_ack_eliciting],
             unsent_frames=self._unsent_frames(),
@@ -412,6 +415,13 @@ class Engine(QuicConnection):
         self.tls._set_peer_certificate = partial(  # type: ignore[method-assign]
             self._judge_certificate, self.tls._set_peer_certificate
         )
+
+    def _update_traffic_key(
+        self, direction: tls.Direction, epoch: tls.Epoch, cipher_suite: tls.CipherSuite, secret: bytes
+    ) -> None:
+        super()._update_traffic_key(direction, epoch, cipher_suite, secret)
+        if epoch is tls.Epoch.ONE_RTT:
+            self._first_secrets[direction] = secret
 
     def _judge_certificate(self, keep: Callable[[tls.Certificate], None], message: tls.Certificate) -> None:
         try:
@@ -705,6 +715,7 @@ _CONNECTION_NAMES = (
     *("_local_max_streams_uni", "_loss", "_max_datagram_size", "_ping_pending", "_remote_ack_delay_exponent"),
     *("_state", "_streams", "_initialize", "_on_connection_limit_delivery", "_on_max_stream_data_delivery"),
     *("_parse_transport_parameters", "_receive_version_negotiation_packet", "_set_state", "_unblock_streams"),
+    "_update_traffic_key",
     *("_write_application", "_write_connection_limits", "_write_stream_frame", "_write_stream_limits"),
 )
 

@@ -139,7 +139,7 @@ cdef class PacketEngine:
         self.data_received = data_received
 
     def set_key_updates(self, make_keys, bint phase, uint64_t interval, uint64_t key_packets, uint64_t failed_max):
-        """Follow the peer's key updates (RFC 9001, section 6), and begin one when a key has sealed ``interval`` packets.
+        """Follow the peer's key updates (RFC 9001, section 6), and begin one after ``interval`` packets of a key.
 
         ``make_keys()`` returns the sealing and the opening key of the next phase, each time of a later one; ``phase``
         is the bit of the present one. A key seals no more than ``key_packets``, which ``packets_max`` follows, and with

@@ -648,6 +648,7 @@ class NativeEngine:
 def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None]) -> PacketEngine:
     suite = _SUITES[state.suite]
     sealing, opening = derive(suite, state.send_secret), derive(suite, state.receive_secret)
+    first_sealing, first_opening = derive(suite, state.first_send_secret), derive(suite, state.first_receive_secret)
     recovery = Recovery(
         os.urandom(16),
         state.sent[0].number if state.sent else state.next_packet_number,
@@ -670,9 +671,9 @@ def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None
         recovery,
         received,
         PacketKey(suite, sealing.key, sealing.iv),
-        HeaderKey(suite, sealing.header),
+        HeaderKey(suite, first_sealing.header),
         PacketKey(suite, opening.key, opening.iv),
-        HeaderKey(suite, opening.header),
+        HeaderKey(suite, first_opening.header),
         state.datagram_size,
         accept,
     )

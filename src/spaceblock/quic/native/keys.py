@@ -12,7 +12,16 @@ from typing import NamedTuple
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.kdf.hkdf import HKDFExpand
 
-__all__ = ["CONFIDENTIALITY_LIMIT", "INTEGRITY_LIMIT", "IV_SIZE", "Keys", "Suite", "derive", "later_keys", "next_secret"]
+__all__ = [
+    "CONFIDENTIALITY_LIMIT",
+    "INTEGRITY_LIMIT",
+    "IV_SIZE",
+    "Keys",
+    "Suite",
+    "derive",
+    "later_keys",
+    "next_secret",
+]
 
 IV_SIZE = 12
 """Bytes of an IV, and so of a nonce, in every suite."""
