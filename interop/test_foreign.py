@@ -28,16 +28,8 @@ class Known:
     applies: Callable[[Side], bool]
 
 
-def _native(side: Side) -> bool:
-    return side.native
-
-
 def _native_server(side: Side) -> bool:
     return side.native and not side.is_client
-
-
-def _native_with_quinn(side: Side) -> bool:
-    return side.native and side.stack.name == "quinn"
 
 
 _ROUTES = (
@@ -47,14 +39,11 @@ _ROUTES = (
 _RESETS = "stateless resets are neither sent nor recognised"
 
 KNOWN = (
-    Known("key updates of the peer", "the native engine does not follow a key update", _native),
-    Known("the peers own interval of keys", "quic-go updates its keys after 100 packets", _native),
     Known("a nat that rebinds", "the native engine answers to the address of the handshake", _native_server),
     Known("a client that moves", "the native engine answers to the address of the handshake", _native_server),
     Known("the peer closes", _ROUTES, lambda side: True),
     Known("a peer that forgot us", _RESETS, lambda side: True),
     Known("we forgot the peer", _RESETS, lambda side: True),
-    Known("", SOMETIMES + "quinn updates its keys after 10 to 1000 packets", _native_with_quinn),
     Known("", SOMETIMES + "a native server that got no 1-RTT packet yet times out at its hand-over", _native_server),
 )
 
