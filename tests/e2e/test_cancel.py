@@ -541,7 +541,7 @@ async def test_a_disk_that_hangs_stalls_its_transfer_and_both_sides_learn_the_ph
     tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     timeouts = spaceblock.Timeouts(sink=0.6, idle=5.0, close=0.2)
-    source = file_of(tmp_path, "x", 100 * BLOCK)
+    source = file_of(tmp_path, "x", 400 * BLOCK)
     async with pair(spaceblock.Options(timeouts=timeouts)) as peers:
         with receiver_writes(monkeypatch) as gate:
             sending = peers.here.send(source)

@@ -41,7 +41,7 @@ async def stalled(peers: Pair, source: Path, target: Path) -> tuple[spaceblock.T
 async def test_a_stalled_sink_stops_no_other_transfer_and_no_control_stream(
     tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = file_of(tmp_path, "stuck", 12 * MIB)
+    source = file_of(tmp_path, "stuck", 40 * MIB)
     dam = tmp_path / "dam"
     dam.mkdir()
     async with pair() as peers:
@@ -57,7 +57,7 @@ async def test_a_stalled_sink_stops_no_other_transfer_and_no_control_stream(
 
             assert not sending.done
             assert not receiving.done
-            held = RING_SLOTS * SLOT_SIZE + 2 * 4 * MIB
+            held = RING_SLOTS * SLOT_SIZE + 4 * 4 * MIB
             assert receiving.progress.bytes_done < held, "the ring and a window, and no more"
             gate.open()
         await within(asyncio.gather(sending, receiving))
@@ -67,7 +67,7 @@ async def test_a_stalled_sink_stops_no_other_transfer_and_no_control_stream(
 async def test_several_stalled_sinks_stop_no_other_transfer(
     tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    source = file_of(tmp_path, "stuck", 9 * MIB)
+    source = file_of(tmp_path, "stuck", 40 * MIB)
     dam = tmp_path / "dam"
     dam.mkdir()
     async with pair() as peers:

@@ -122,6 +122,7 @@ class AioquicConnection(Connection):
         self._in_service = False
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
+        self._timer_at = 0.0
         self._deadline = 0.0  # what the timer is for; the timer itself may be set for earlier
         self._farewell: list[tuple[bytes, Any]] = []  # what closed the connection, to answer late packets with
         self._resend_at = 0.0
@@ -424,16 +425,20 @@ class AioquicConnection(Connection):
             return
         self._deadline = at
         # A timer that fires too early is set again: cheaper than replacing it every time.
-        if self._timer is None or at < self._timer.when():
+        if self._timer is None or at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._timer = self._loop.call_at(at, self._on_timer)
+            self._start_timer(at)
+
+    def _start_timer(self, at: float) -> None:
+        self._timer_at = at  # uvloop's handles do not always know it
+        self._timer = self._loop.call_at(at, self._on_timer)
 
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
         if now < self._deadline:
-            self._timer = self._loop.call_at(self._deadline, self._on_timer)
+            self._start_timer(self._deadline)
             return
         if self._handshake_deadline is not None and now >= self._handshake_deadline:
             self._handshake_deadline = None

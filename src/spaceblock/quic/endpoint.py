@@ -143,7 +143,7 @@ class Endpoint:
         )
         self._add(connection)
         self._connecting[connection] = target
-        _report_errors(self._sock)
+        _report_errors(self._sock, True)
         try:
             connection.start(target)
             await connection.wait_established()
@@ -155,6 +155,9 @@ class Endpoint:
             raise
         finally:
             self._connecting.pop(connection, None)
+            if not self._connecting:
+                # Nobody needs the reports any more, and uvloop stops watching a socket that has one.
+                _report_errors(self._sock, False)
         return connection
 
     async def close(self) -> None:
@@ -630,13 +633,13 @@ async def _look_up(host: str, port: int, family: int, flags: int) -> list[Any]:
         return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
 
 
-def _report_errors(sock: socket.socket) -> None:
-    """Have the kernel keep what the network reports, such as that nobody listens on a port."""
+def _report_errors(sock: socket.socket, wanted: bool) -> None:
+    """Whether the kernel shall keep what the network reports, such as that nobody listens on a port."""
     if _HAS_ERROR_QUEUE:
         with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, 1)  # also for IPv4 peers of an IPv6 socket
+            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, wanted)  # also for IPv4 peers of an IPv6 socket
             if sock.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, 1)
+                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, wanted)
 
 
 def _reachable_addresses(sock: socket.socket) -> list[Address]:

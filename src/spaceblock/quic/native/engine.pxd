@@ -50,7 +50,8 @@ cdef class PacketEngine:
     cdef uint32_t _next_slot
     cdef void *_first_turn  # SendStreams that may have something to send, the next one first
     cdef void *_last_turn
-    cdef void *_first_news  # ReceiveStreams to which something came since the last drain
+    cdef void *_first_news  # ReceiveStreams to which something came since the last report, in that order
+    cdef void *_last_news
     cdef object _control  # (frame, token) that wait
     cdef size_t _waiting  # how many
     cdef dict _sent_control  # Sent.control to the (frame, token) pairs in that packet

@@ -488,8 +488,12 @@ cdef class PacketEngine:
         self.data_received += fresh
         if result == 1 and not (<ReceiveStream>stream).has_news:
             (<ReceiveStream>stream).has_news = True
-            (<ReceiveStream>stream).next_news = self._first_news
-            self._first_news = stream
+            (<ReceiveStream>stream).next_news = NULL
+            if self._first_news == NULL:
+                self._first_news = stream
+            else:
+                (<ReceiveStream>self._last_news).next_news = stream
+            self._last_news = stream
         return True
 
     cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL:
