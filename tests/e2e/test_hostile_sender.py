@@ -36,10 +36,10 @@ from spaceblock.messages import (
 )
 from spaceblock.storage import sinks
 
+from .disks import small_disk
 from .hostile import RawOffer, RawPeer, RawStream, block, client_of, digest, frame, item_bytes
 from .stages import Gate
 from .support import BLOCK, assert_helpful, failure, resizable, tree, until, within
-from .test_faults import small_disk
 
 SIZE = 2 * BLOCK + 1000
 DATA = bytes(range(256)) * (SIZE // 256 + 1)
