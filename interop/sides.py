@@ -40,6 +40,12 @@ class Both:
         """The class of the engine that the connection is on now: it changes soon after the handshake, or never."""
         return type(getattr(self.ours, "_engine", None)).__name__
 
+    @property
+    def key_updates(self) -> int:
+        """By either side, since the connection is on the native engine."""
+        engine: Any = getattr(self.ours, "_engine", None)
+        return int(engine.packets.phases.count)
+
     def send(self, size: int, *, kind: str = "uni") -> Reader:
         """Open a stream, send so much of the pattern on it with FIN, and read what comes back."""
         stream = self.ours.open_stream(unidirectional=kind == "uni")

@@ -297,6 +297,17 @@ async def test_the_peers_own_interval_of_keys(side: Side) -> None:
         assert await soon((await soon(both.streams.next())).read_all()) == pattern(16 * MIB)
 
 
+async def test_our_own_interval_of_keys(side: Side) -> None:
+    """Within the time that old keys are kept, and beside the peer's own updates where it has any."""
+    if not side.native:
+        pytest.skip("aioquic's engine does not update by itself")
+    async with side.meet(TransportOptions(key_update_packets=500)) as both:
+        await both.peer.open("uni", 4 * MIB)
+        await both.arrived(both.send(16 * MIB).stream.stream_id, 16 * MIB)
+        assert await soon((await soon(both.streams.next())).read_all()) == pattern(4 * MIB)
+        assert both.key_updates > 1
+
+
 # Paths.
 
 
