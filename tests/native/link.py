@@ -67,7 +67,14 @@ class Side:
     """One engine, and a reader that consumes everything unless told not to."""
 
     def __init__(
-        self, name: bytes, peer: bytes, size: int, window: int, updates: int, suite: Suite, backend: str | None
+        self,
+        name: bytes,
+        peer: bytes,
+        size: int,
+        window: int,
+        updates: int = UPDATE_PACKETS,
+        suite: Suite = SUITE,
+        backend: str | None = None,
     ) -> None:
         ours, theirs = keys(name, 0, suite), keys(peer, 0, suite)
         self.cid, self.peer_cid = name.ljust(8, b"="), peer.ljust(8, b"=")
