@@ -227,6 +227,19 @@ def test_an_acknowledgement_of_the_phase_before_is_none_of_this_one() -> None:
     assert code_of(pair) == KEY_UPDATE_ERROR
 
 
+def test_the_next_data_acknowledges_an_update_that_asks_for_nothing() -> None:
+    pair = Pair()
+    pair.b.write(pair.b.open(3), data_of(1_000_000))
+    last = unseal(pair.b.build(pair.now)[-1], b"b")[0]
+    acknowledgement = b"\x02" + bytes([last, 0, 0, last])
+    assert take(pair, 1, 1, acknowledgement) == 1
+    sent = [unseal(datagram, b"b", 1)[1] for datagram in pair.b.build(pair.now)]
+    assert [payload[0] == 0x02 for payload in sent] == [True] + [False] * (len(sent) - 1)
+    assert len(sent[0]) == len(sent[1])
+    assert take(pair, 2, 2) == 1
+    assert code_of(pair) is None
+
+
 def test_a_new_key_acknowledged_with_an_old_one() -> None:
     pair = Pair()
     pair.b.engine.send_control(b"\x01")

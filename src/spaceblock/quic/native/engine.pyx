@@ -681,6 +681,9 @@ cdef class PacketEngine:
         cdef void *stream
         if self.recovery.next_number() >= self.phases.update_at and self.phases.may_update(self.recovery.largest_acked):
             self._turn()
+        if self.phases.owes_answer() and self._first_turn != NULL and allowance >= full:
+            # A peer that sends nothing but acknowledgements would get none of its new phase, which it may wait for.
+            self.ack_due = True
         while packets < self._per_batch and (self.ack_due or (self._waiting and allowance >= full)):
             size = self._mixed_packet(out + total, allowance >= full, now)
             if size == 0:

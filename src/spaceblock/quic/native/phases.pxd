@@ -50,6 +50,8 @@ cdef class KeyPhases:
         self, uint64_t pn, const uint8_t *header, size_t header_size, uint8_t *sealed, size_t sealed_size,
         uint8_t *room, size_t room_size, int64_t largest,
     ) noexcept nogil
+    # A packet of this phase was opened, and none of this phase acknowledged.
+    cdef bint owes_answer(self) noexcept nogil
     # Whether this side may and wants to update: call turn() then.
     cdef bint may_update(self, int64_t largest_acked) noexcept nogil
     # Moves on to the next phase in both directions; there must be keys. ``next_pn`` is the first number sealed in it.

@@ -86,6 +86,9 @@ cdef class KeyPhases:
 
     # ---- Updates ----
 
+    cdef bint owes_answer(self) noexcept nogil:
+        return not self.answered and self.start != NO_PACKET
+
     cdef bint may_update(self, int64_t largest_acked) noexcept nogil:
         """Section 6.1: not before a packet of this phase was acknowledged."""
         return self.next_sealing != NULL and largest_acked >= <int64_t>self.sealed_from
