@@ -501,6 +501,7 @@ class Endpoint:
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)
+            self._pump = None  # it knows the socket by its number, which may soon be another file's
             self._sock.close()
         self._queue.clear()
         self._on_connection = None

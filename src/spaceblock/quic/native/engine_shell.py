@@ -84,7 +84,9 @@ class NativeEngine:
         self._transmit = transmit
         self._pump = pump
         self._receive_buffer = receive_buffer
-        self._tuned: dict[int, tuple[int, int]] = {}  # by stream: its window, and when credit was granted last
+        self._tuned: dict[
+            int, tuple[int, int, int]
+        ] = {}  # window, since when, consumed by then
         self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
         self._rare = RareFrames(self, state)
@@ -236,7 +238,7 @@ class NativeEngine:
         if 4 * (consumed + window - stream.limit) < window:
             return False
         if stream_id & 2:
-            self._tune_window(stream_id, window)
+            window = self._tune_window(stream_id, consumed)
         stream.limit = consumed + window
         self._tell_stream_limit(stream)
         return True
@@ -245,7 +247,7 @@ class NativeEngine:
         """Credit that a stream has at once."""
         if not stream_id & 2:
             return self._options.control_window
-        window = self._tuned.get(stream_id, (self._options.stream_window, 0))[0]
+        window = self._tuned.get(stream_id, (self._options.stream_window, 0, 0))[0]
         count = sum(1 for other in self.packets.receive_streams if other & 2)
         window = min(window, max(self._options.stream_window, _WINDOWS_MAX // count))
         if self.packets.recovery.min_rtt < _NEAR:
@@ -253,16 +255,19 @@ class NativeEngine:
             window = min(window, max(_WINDOW_MIN, self._receive_buffer // count))
         return window
 
-    def _tune_window(self, stream_id: int, window: int) -> None:
-        """Double the window of a stream that used a quarter of it in less than half a round trip.
+    def _tune_window(self, stream_id: int, consumed: int) -> int:
+        """Double the window of a stream whose reader used it up within two round trips; returns it.
 
         It is then twice the bandwidth-delay product, up to a cap that all streams of the connection share.
         """
-        tuned, since = self._tuned.get(stream_id, (window, 0))
         now = int(self.packets.idle_since)
-        if since and now - since < self.packets.recovery.smoothed_rtt / 2:
-            tuned = min(2 * tuned, _WINDOWS_MAX)
-        self._tuned[stream_id] = tuned, now
+        window, since, start = self._tuned.get(stream_id, (self._options.stream_window, now, consumed))
+        if consumed - start >= window:
+            if now - since < 2 * self.packets.recovery.smoothed_rtt:
+                window = min(2 * window, _WINDOWS_MAX)
+            since, start = now, consumed
+        self._tuned[stream_id] = window, since, start
+        return self._window_of(stream_id)
 
     def grant_connection(self, count: int) -> bool:
         self._consumed += count

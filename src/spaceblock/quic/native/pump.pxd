@@ -17,6 +17,7 @@ cdef class Routes:
     cdef size_t count
     cdef void *find(self, uint64_t cid) noexcept nogil
     cdef int put(self, uint64_t cid, void *engine) except -1
+    cdef void drop(self, uint64_t cid) noexcept nogil
     cdef size_t place_of(self, uint64_t cid) noexcept nogil
     cdef int grow(self) except -1
 

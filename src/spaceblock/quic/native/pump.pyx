@@ -89,6 +89,21 @@ cdef class Routes:
         self.places[at].engine = engine
         return 0
 
+    cdef void drop(self, uint64_t cid) noexcept nogil:
+        # Those behind it, up to the next free place, are looked for from its place on.
+        cdef size_t at = self.place_of(cid)
+        cdef Route moved
+        if self.places[at].engine == NULL:
+            return
+        self.count -= 1
+        self.places[at].engine = NULL
+        at = (at + 1) & (self.capacity - 1)
+        while self.places[at].engine != NULL:
+            moved = self.places[at]
+            self.places[at].engine = NULL
+            self.places[self.place_of(moved.cid)] = moved
+            at = (at + 1) & (self.capacity - 1)
+
     cdef int grow(self) except -1:
         cdef Route *old = self.places
         cdef size_t capacity = self.capacity, i
@@ -128,10 +143,10 @@ cdef class Pump:
 
     def remove_route(self, bytes cid):
         """Forget a connection ID."""
+        cdef uint64_t key
         if self.owners.pop(cid, None) is not None:
-            self.routes = Routes()
-            for cid, engine in list(self.owners.items()):
-                self.add_route(cid, engine)
+            memcpy(&key, PyBytes_AS_STRING(cid), LOCAL_CID_SIZE)
+            self.routes.drop(key)
 
     def receive(self):
         """Take in what waits in the socket, and let engines answer.

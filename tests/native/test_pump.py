@@ -1,0 +1,161 @@
+"""The pump over real sockets: who gets which datagrams, what is left for Python, and what a full socket keeps."""
+
+from __future__ import annotations
+
+import contextlib
+import random
+import select
+import socket
+from collections.abc import Iterator
+
+import pytest
+from link import Pair, Side
+
+from spaceblock.quic.native.engine import PacketEngine
+from spaceblock.quic.native.pump import FULL, LIMIT, SENT_ALL, Pump
+from spaceblock.quic.native.streams import SendStream
+
+SIZE = 100_000  # less than any receive buffer: nothing is lost, so that no timer is needed
+
+
+class Peer:
+    """One side of a pair on a socket of its own; the pair's memory path is not used."""
+
+    def __init__(self, side: Side) -> None:
+        self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        self.sock.setblocking(False)
+        self.sock.bind(("127.0.0.1", 0))
+        self.sock.setsockopt(17, 104, 1)  # UDP_GRO
+        self.side = side
+        self.pump = Pump(self.sock)
+        self.data = bytearray()
+        self.ended = False
+
+    @property
+    def engine(self) -> PacketEngine:
+        return self.side.engine
+
+    def turn(self) -> list[tuple[bytes, object]]:
+        """Take in what came, as an event loop would; returns what was left over."""
+        engines, others = self.pump.receive()
+        for engine in engines:
+            for stream in engine.news:
+                data, fin = stream.take()
+                self.data += data
+                self.ended |= fin
+                self.side.grant(stream)
+            engine.news.clear()
+        return others
+
+
+@contextlib.contextmanager
+def joined() -> Iterator[tuple[Peer, Peer]]:
+    pair = Pair()
+    a, b = Peer(pair.a), Peer(pair.b)
+    try:
+        for one, other in ((a, b), (b, a)):
+            one.engine.set_peer_address(other.sock.getsockname(), socket.AF_INET)
+            one.pump.add_route(one.side.cid, one.engine)
+        yield a, b
+    finally:
+        a.sock.close()
+        b.sock.close()
+
+
+def test_a_stream_between_two_sockets() -> None:
+    data = random.Random(1).randbytes(SIZE)
+    with joined() as (a, b):
+        stream = a.side.open(2)
+        a.side.write(stream, data, fin=True)
+        for _ in range(1_000):
+            a.pump.send(a.engine)
+            b.turn()
+            b.pump.send(b.engine)
+            a.turn()
+            if b.ended and stream.finished:
+                break
+            select.select([a.sock, b.sock], [], [], 0.01)
+        assert bytes(b.data) == data
+        assert stream.finished
+
+
+def test_what_belongs_to_no_engine_is_left_as_single_datagrams() -> None:
+    with joined() as (a, b):
+        stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
+        with stranger:
+            stranger.bind(("127.0.0.1", 0))
+            for datagram in (b"\xc0long header", b"\x40unknown connection", b"\x40", b"x"):
+                stranger.sendto(datagram, b.sock.getsockname())
+            assert select.select([b.sock], [], [], 5)[0]
+            found = b.turn()
+            assert [data for data, _ in found] == [b"\xc0long header", b"\x40unknown connection", b"\x40", b"x"]
+            assert {address for _, address in found} == {stranger.getsockname()}
+        assert a.turn() == []
+
+
+def test_a_route_that_is_gone_leads_nowhere() -> None:
+    with joined() as (a, b):
+        a.side.write(a.side.open(2), b"hello", fin=True)
+        b.pump.remove_route(b.side.cid)
+        assert a.pump.send(a.engine) == SENT_ALL
+        assert select.select([b.sock], [], [], 5)[0]
+        ((data, _),) = b.turn()
+        assert data[1:9] == b.side.cid
+        b.pump.add_route(b.side.cid, b.engine)
+        assert not b.data
+
+
+def test_thousands_of_routes_come_and_go() -> None:
+    rng = random.Random(2)
+    with joined() as (a, b):
+        cids = [rng.randbytes(8) for _ in range(5_000)]
+        for cid in cids:
+            b.pump.add_route(cid, b.engine)
+        rng.shuffle(cids)
+        for cid in cids[:4_990]:
+            b.pump.remove_route(cid)
+        b.pump.remove_route(cids[0])
+        a.side.write(a.side.open(2), b"still here", fin=True)
+        a.pump.send(a.engine)
+        assert select.select([b.sock], [], [], 5)[0]
+        assert b.turn() == []
+        assert bytes(b.data) == b"still here"
+
+
+def test_a_key_at_its_limit_seals_no_more() -> None:
+    with joined() as (a, b):
+        a.engine.packets_max = a.engine.recovery.next_number()
+        a.side.write(a.side.open(2), b"hello", fin=True)
+        assert a.pump.send(a.engine) == LIMIT
+        assert not select.select([b.sock], [], [], 0)[0]
+
+
+def test_a_full_socket_keeps_the_train_and_its_order() -> None:
+    data = random.Random(3).randbytes(300_000)
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    pair = Pair()
+    with left, right:
+        left.setblocking(False)
+        right.setblocking(False)
+        left.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        pump = Pump(left)
+        stream: SendStream = pair.a.open(2)
+        pair.a.write(stream, data, fin=True)
+        assert pump.send(pair.a.engine) == FULL
+        assert not pump.resume()
+        seen = []
+        while True:
+            try:
+                seen.append(right.recv(65_536))
+            except BlockingIOError:
+                if pump.resume():
+                    break
+        with contextlib.suppress(BlockingIOError):
+            while True:
+                seen.append(right.recv(65_536))
+        assert len({packet[9:13] for packet in seen}) == len(seen), "no packet was sent twice"
+
+
+def test_it_is_made_of_a_socket() -> None:
+    with pytest.raises(AttributeError):
+        Pump(object())  # type: ignore[arg-type]
