@@ -100,3 +100,6 @@ CONTROL_BACKLOG = 262_144
 
 DATA_BACKLOG = 4 * 1_048_576
 """Bytes of one data stream queued in the engine beyond what may be in flight, before the next buffer is filled."""
+
+FLIGHT_MAX = 4 * 1_048_576
+"""Bytes of one data stream in flight for which :data:`DATA_BACKLOG` makes room: a congestion window may know no bound."""

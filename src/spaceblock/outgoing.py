@@ -21,7 +21,7 @@ from .errors import (
     error_code,
 )
 from .events import Phase, Receipt, ReceiptItem
-from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, SMALL_ITEM, Timeouts
+from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, FLIGHT_MAX, SMALL_ITEM, Timeouts
 from .manifest import Entry, renamed
 from .messages import Hello, Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
 from .names import WIRE_RULES, find_problems
@@ -365,7 +365,7 @@ class Outgoing(Job):
                 done = filled.done
                 self._write(stream, filled, slot)
                 await asyncio.sleep(0)
-                await stream.drain(DATA_BACKLOG + self._connection.congestion_window)
+                await stream.drain(DATA_BACKLOG + min(self._connection.congestion_window, FLIGHT_MAX))
         finally:
             # A pump that is stopped does not wait for the disk, but nothing is taken from under a worker.
             if filling is not None and not filling.done():
