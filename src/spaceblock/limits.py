@@ -102,4 +102,4 @@ DATA_BACKLOG = 4 * 1_048_576
 """Bytes of one data stream queued in the engine beyond what may be in flight, before the next buffer is filled."""
 
 FLIGHT_MAX = 4 * 1_048_576
-"""Bytes of one data stream in flight for which :data:`DATA_BACKLOG` makes room: a congestion window may know no bound."""
+"""Bytes in flight that are allowed for beyond :data:`DATA_BACKLOG`: some congestion windows know no bound."""

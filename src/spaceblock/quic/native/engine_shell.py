@@ -84,9 +84,7 @@ class NativeEngine:
         self._transmit = transmit
         self._pump = pump
         self._receive_buffer = receive_buffer
-        self._tuned: dict[
-            int, tuple[int, int, int]
-        ] = {}  # window, since when, consumed by then
+        self._tuned: dict[int, tuple[int, int, int]] = {}  # window, since when, consumed by then
         self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
         self._rare = RareFrames(self, state)

@@ -420,7 +420,7 @@ cdef class ReceiveStream:
         free(self._ring)
 
     def set_intake(self, intake):
-        """From now on bytes go to ``intake`` as they arrive: an object with a ``capsule``; what waits goes by pull()."""
+        """Have bytes go to ``intake`` as they arrive: an object with a ``capsule``; what waits goes by pull()."""
         self._intake = <Intake*>PyCapsule_GetPointer(intake.capsule, "spaceblock.intake")
         self.intake = intake
 
