@@ -14,8 +14,11 @@ from hypothesis import HealthCheck, settings
 from engines import NAMED, Engines, chosen, use, why_not_native
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
     from types import ModuleType
+
+    from commands import Commands
 
 settings.register_profile("spaceblock", deadline=None, derandomize=True, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("spaceblock")
@@ -71,3 +74,20 @@ def spaceblock_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SPACEBLOCK_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def inbox(tmp_path: Path) -> Path:
+    """An empty folder to receive into."""
+    folder = tmp_path / "inbox"
+    folder.mkdir()
+    return folder
+
+
+@pytest.fixture
+def commands(tmp_path: Path) -> Iterator[Commands]:
+    """Runs the command line with a home of its own."""
+    from commands import commands_in  # which needs terminals, that not every system has
+
+    with commands_in(tmp_path) as commands:
+        yield commands

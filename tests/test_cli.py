@@ -8,33 +8,19 @@ import signal
 import socket
 import subprocess
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
 import spaceblock
-from commands import Commands, Ended, commands_in
+from commands import Commands, Ended
 from spaceblock.cli import main
 from spaceblock.tickets import Ticket
 
 LOCAL = ("--listen", "127.0.0.1:0")
 SEND_HINT = "On the other computer run: spaceblock send --to TICKET PATH"
 RECEIVE_HINT = "On the other computer run: spaceblock receive TICKET"
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
-    with commands_in(tmp_path) as commands:
-        yield commands
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture

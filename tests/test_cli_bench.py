@@ -6,26 +6,19 @@ import re
 import signal
 import subprocess
 import sys
-from collections.abc import Iterator
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
 from blake3 import blake3
 
-from commands import PATIENCE, Commands, commands_in
+from commands import PATIENCE, Commands
 from spaceblock.cli.bench.measure import MIB, Report, content, parse_size, touched
 from spaceblock.cli.bench.pair import SIDE, Pair, check, cpu_per_gib, move, run_pair, write_source
 from spaceblock.errors import IntegrityError, InternalError, NoSpace, Stalled
 
 HAS_NATIVE = sys.version_info >= (3, 11) and find_spec("spaceblock.quic.native.engine") is not None
 ENGINES = ["aioquic", pytest.param("native", marks=pytest.mark.skipif(not HAS_NATIVE, reason="it is not built"))]
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
-    with commands_in(tmp_path) as commands:
-        yield commands
 
 
 # The command.

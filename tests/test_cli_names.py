@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import os
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import spaceblock
-from commands import Commands, commands_in
+from commands import Commands
 from spaceblock import Item, NameRules
 from spaceblock.messages import NameUnit, System
 
@@ -27,19 +26,6 @@ FORTY = [
     *["folder:/inner", "folder:/aux", "/".join(["deep" * 20] * 5) + "/file"],
     *["evil\u202egpj.exe:", "ok too.txt"],
 ]
-
-
-@pytest.fixture
-def commands(tmp_path: Path) -> Iterator[Commands]:
-    with commands_in(tmp_path) as commands:
-        yield commands
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return folder
 
 
 @pytest.fixture

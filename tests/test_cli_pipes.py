@@ -69,12 +69,6 @@ def sides(tmp_path: Path) -> Iterator[Any]:
                 stream.close()
 
 
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    (tmp_path / "inbox").mkdir()
-    return tmp_path / "inbox"
-
-
 def test_a_tree_moves_through_a_pipeline_of_tar(tmp_path: Path, inbox: Path, sides: Any) -> None:
     for name in ("a", "sub/b", "sub/deep/c"):
         path = tmp_path / "tree" / name

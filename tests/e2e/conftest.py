@@ -38,11 +38,3 @@ async def nothing_left_behind(tmp_path: Path) -> AsyncIterator[None]:
 def short_closing_periods(monkeypatch: pytest.MonkeyPatch) -> None:
     """Closed connections answer late packets for a moment only: hundreds of tests would wait a tenth of a second."""
     monkeypatch.setattr(endpoint, "LINGER", 0.01)
-
-
-@pytest.fixture
-def inbox(tmp_path: Path) -> Path:
-    """An empty folder to receive into."""
-    folder = tmp_path / "inbox"
-    folder.mkdir()
-    return folder
