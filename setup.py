@@ -22,7 +22,7 @@ NO_LIBCRYPTO = """
 The native QUIC engine is left out, because libcrypto's headers are missing; QUIC runs on aioquic. To have it, install
 them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl-devel) and build again.
 """
-NATIVE = ["congestion", "engine", "phases", "protection", "pump", "ranges", "recovery", "streams", "udp"]
+NATIVE = ["congestion", "engine", "phases", "protection", "pump", "ranges", "recovery", "sending", "streams", "udp"]
 
 
 def switch(name: str) -> bool:

@@ -3,6 +3,12 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport uint8_t, uint64_t
 
+cdef extern from *:
+    """
+    #define SPACEBLOCK_VARINT_MAX (((uint64_t)1 << 62) - 1)
+    """
+    const uint64_t VARINT_MAX "SPACEBLOCK_VARINT_MAX"  # also the largest packet number (section 12.3)
+
 cdef inline size_t varint_size(uint64_t value) noexcept nogil:
     """Bytes of the shortest form; ``value`` is below 2^62."""
     if value < 0x40:

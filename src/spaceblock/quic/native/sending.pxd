@@ -1,0 +1,83 @@
+"""The sending half of a connection: what is due is put into packets and sealed, and what became of them is followed up."""
+
+from libc.stddef cimport size_t
+from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
+
+from spaceblock.quic.native.phases cimport KeyPhases
+from spaceblock.quic.native.protection cimport HeaderKey
+from spaceblock.quic.native.ranges cimport PacketRanges
+from spaceblock.quic.native.recovery cimport Recovery, Sent
+from spaceblock.quic.native.streams cimport SendStream, StreamTable
+from spaceblock.quic.native.udp cimport sockaddr_storage, socklen_t
+
+cdef enum:
+    CID_MAX = 20  # RFC 9000, section 17.2
+    GROUP = 64  # packets opened together; also the most that one GSO batch may hold
+    BATCH_SIZE = 65507  # bytes of one GSO batch: a UDP datagram's payload over IPv4
+    HEAD_MAX = 2048  # bytes of frames before a packet's stream data
+    PN_SIZE = 4
+    TAG = 16
+    SAMPLE = 16
+    # Frame types (RFC 9000, section 19).
+    PADDING = 0x00
+    PING = 0x01
+    ACK = 0x02
+    STREAM = 0x08
+
+cdef class PacketSender:
+    cdef readonly Recovery recovery
+    cdef readonly PacketRanges received
+    cdef readonly KeyPhases phases
+    cdef uint64_t _key_packets  # that one key may seal
+    cdef public uint64_t packets_max  # number of the first packet that the key must not seal
+    cdef HeaderKey _seal_mask
+    cdef readonly size_t datagram_size
+    cdef size_t _per_batch  # packets of one GSO batch
+    cdef uint8_t[CID_MAX] _peer_cid
+    cdef size_t _peer_cid_size
+    cdef readonly uint64_t max_data  # what the peer allows
+    cdef readonly uint64_t data_sent
+    cdef readonly dict send_streams  # by stream ID
+    cdef StreamTable _senders  # by Sent.stream
+    cdef uint32_t _next_slot
+    cdef void *_first_turn  # SendStreams that may have something to send, the next one first
+    cdef void *_last_turn
+    cdef object _control  # (frame, token) that wait
+    cdef size_t _waiting  # how many
+    cdef dict _sent_control  # Sent.control to the (frame, token) pairs in that packet
+    cdef uint32_t _next_control
+    cdef bint acknowledged  # a send stream may have something to release
+    cdef readonly list lost  # tokens of control frames that were lost
+    cdef readonly list delivered  # of those that were acknowledged
+    cdef public bint ack_due
+    # The idle time-out's clock (RFC 9000, section 10.1), in microseconds.
+    cdef public int64_t idle_since
+    cdef bint _elicited  # an ack-eliciting packet was sent since the last that was received
+    cdef sockaddr_storage peer  # where a pump sends to
+    cdef socklen_t peer_size
+    cdef uint8_t *_out
+    cdef uint8_t[GROUP * 16] _samples
+    cdef uint8_t[GROUP * 16] _masks
+    cdef uint8_t[HEAD_MAX] _head
+    cdef uint8_t[BATCH_SIZE] _scratch
+
+    cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil
+
+    cdef void _turn(self) noexcept nogil
+    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999 nogil
+    cdef int _put_control(self, size_t room, size_t *head) except -1
+    cdef size_t _stream_packets(
+        self, SendStream stream, uint8_t *out, size_t packets, uint64_t allowance, int64_t now
+    ) noexcept nogil
+    cdef size_t _stream_head(self, uint8_t *out, SendStream stream, uint64_t offset, bint fin) noexcept nogil
+    cdef size_t _seal(
+        self, uint64_t pn, size_t head_size, const uint8_t *data, size_t size, uint8_t *out
+    ) noexcept nogil
+    cdef bint _protect(self, uint8_t *out, size_t total) noexcept nogil
+    cdef int _settle(self) except -1 nogil
+    cdef int _send_again(self, const Sent *sent) except -1 nogil
+    cdef int _control_settled(self, uint32_t number, bint lost) except -1
+    cdef bint _has_work(self, SendStream stream) noexcept nogil
+    cdef void _queue(self, SendStream stream) noexcept nogil
+    cdef void _to_turn_end(self, void *stream) noexcept nogil
+    cdef void *_next_turn(self) noexcept nogil

@@ -1,0 +1,58 @@
+from collections.abc import Iterable
+from typing import Any
+
+from .phases import KeyPhases
+from .protection import HeaderKey, PacketKey
+from .ranges import PacketRanges
+from .recovery import Recovery
+from .streams import SendStream
+
+class PacketSender:
+    recovery: Recovery
+    received: PacketRanges
+    phases: KeyPhases
+    datagram_size: int
+    max_data: int
+    data_sent: int
+    send_streams: dict[int, SendStream]
+    lost: list[Any]
+    delivered: list[Any]
+    ack_due: bool
+    packets_max: int
+    idle_since: int
+    def __init__(
+        self,
+        recovery: Recovery,
+        received: PacketRanges,
+        sealing: PacketKey,
+        seal_mask: HeaderKey,
+        opening: PacketKey,
+        open_mask: HeaderKey,
+        datagram_size: int,
+        accept: Any,
+    ) -> None: ...
+    def set_peer_cid(self, cid: bytes) -> None: ...
+    def set_peer_address(self, address: Any, family: int) -> None: ...
+    def add_send_stream(self, stream: SendStream) -> None: ...
+    def remove_send_stream(self, stream: SendStream) -> None: ...
+    def wake(self, stream: SendStream) -> None: ...
+    def send_control(self, frame: bytes, token: Any = None) -> None: ...
+    def adopt(
+        self,
+        pn: int,
+        time: int,
+        size: int,
+        frames: Iterable[tuple[bytes, Any]],
+        stream: SendStream | None,
+        offset: int,
+        length: int,
+        fin: bool,
+    ) -> None: ...
+    @property
+    def batch(self) -> Any: ...
+    def build(self, now: int) -> int: ...
+    @property
+    def waiting(self) -> int: ...
+    def wants_to_send(self) -> bool: ...
+    def close_packet(self, frame: bytes, now: int) -> bytes: ...
+    def on_timer(self, now: int) -> None: ...

@@ -1,0 +1,459 @@
+# cython: language_level=3, auto_pickle=False
+"""The sending half of a connection: what is due is put into packets and sealed, and what became of them is followed up.
+
+Rules: packet numbers are given out where packets are sealed, and nowhere else. No clock and no socket: ``now`` is an
+argument in microseconds, and batches are memory.
+"""
+
+from collections import deque
+
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
+from libc.stdlib cimport free, malloc
+from libc.string cimport memcpy
+
+from spaceblock.quic.native.phases cimport KeyPhases
+from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
+from spaceblock.quic.native.recovery cimport (
+    ACK_ELICITING,
+    FIN,
+    HAS_CONTROL,
+    HAS_STREAM,
+    IN_FLIGHT,
+    TIMER_LOSS,
+    TIMER_PROBE,
+)
+from spaceblock.quic.native.streams cimport Run, SendStream, StreamTable
+from spaceblock.quic.native.udp cimport pack_address
+from spaceblock.quic.native.varint cimport VARINT_MAX, write_varint
+
+cdef enum:
+    STREAM_HEAD_MAX = 1 + 8 + 8
+
+
+cdef class PacketSender:
+    """What :class:`PacketEngine <spaceblock.quic.native.engine.PacketEngine>` sends; see there for its arguments."""
+
+    def __cinit__(
+        self, recovery, received, PacketKey sealing, HeaderKey seal_mask, PacketKey opening, HeaderKey open_mask,
+        size_t datagram_size, accept,
+    ):
+        if not 1_200 <= datagram_size <= BATCH_SIZE:
+            raise ValueError("a datagram has 1200 to 65507 bytes")
+        self._out = <uint8_t*>malloc(BATCH_SIZE)
+        if self._out == NULL:
+            raise MemoryError
+        self.recovery = recovery
+        self.received = received
+        self.phases = KeyPhases(sealing, opening)
+        self._seal_mask = seal_mask
+        self.datagram_size = datagram_size
+        self._per_batch = min(<size_t>GROUP, <size_t>BATCH_SIZE // datagram_size)
+        self.packets_max = self._key_packets = VARINT_MAX
+        self.send_streams = {}
+        self._senders = StreamTable()
+        self._control = deque()
+        self._sent_control = {}
+        self._next_control = 1
+        self.lost = []
+        self.delivered = []
+
+    def __dealloc__(self):
+        free(self._out)
+
+    # Addresses, streams, frames.
+
+    def set_peer_cid(self, bytes cid):
+        """The connection ID that packets are sent to."""
+        if PyBytes_GET_SIZE(cid) > CID_MAX:
+            raise ValueError("a connection ID has at most 20 bytes")
+        self._peer_cid_size = <size_t>PyBytes_GET_SIZE(cid)
+        memcpy(self._peer_cid, PyBytes_AS_STRING(cid), self._peer_cid_size)
+
+    def set_peer_address(self, address, int family):
+        """Where a pump sends to, on a socket of that family."""
+        self.peer_size = pack_address(address, family, &self.peer)
+
+    def add_send_stream(self, SendStream stream):
+        """Send what is written to ``stream``; call :meth:`wake` after writing."""
+        stream.slot = self._next_slot
+        self._next_slot += 1
+        self._senders.add(stream.slot, <void*>stream)
+        self.send_streams[stream.stream_id] = stream
+
+    def remove_send_stream(self, SendStream stream):
+        """Forget a stream that is finished or reset."""
+        cdef void *each = self._first_turn
+        cdef void *following
+        self._senders.remove(stream.slot)
+        if stream.queued:
+            self._first_turn = self._last_turn = NULL
+            while each != NULL:
+                following = (<SendStream>each).next_turn
+                if each != <void*>stream:
+                    self._to_turn_end(each)
+                each = following
+            stream.queued = False
+        self.send_streams.pop(stream.stream_id, None)
+
+    def wake(self, SendStream stream):
+        """There is something new to send on ``stream``."""
+        self._queue(stream)
+
+    def send_control(self, bytes frame, token=None):
+        """Send an ack-eliciting ``frame``; ``token`` comes back through ``delivered``, or ``lost`` to be sent anew.
+
+        Without a token a frame that is lost is sent again as it is.
+        """
+        if PyBytes_GET_SIZE(frame) > HEAD_MAX // 2:
+            raise ValueError("a frame beside stream data has at most 1024 bytes")
+        self._control.append((frame, token))
+        self._waiting += 1
+
+    def adopt(
+        self, uint64_t pn, int64_t time, size_t size, frames, SendStream stream, uint64_t offset, uint64_t length,
+        bint fin,
+    ):
+        """Take over a packet that was sent before the hand-over: (frame, token) pairs, and at most one stream piece."""
+        cdef int flags = ACK_ELICITING | IN_FLIGHT
+        cdef Sent *sent
+        if stream is not None:
+            flags |= HAS_STREAM | (FIN if fin else 0)
+        if frames:
+            flags |= HAS_CONTROL
+        sent = self.recovery.adopt(pn, time, size, flags)
+        if sent == NULL:
+            raise MemoryError
+        if stream is not None:
+            sent.stream = stream.slot
+            sent.offset = offset
+            sent.length = <uint32_t>length
+        if frames:
+            self._sent_control[self._next_control] = list(frames)
+            sent.control = self._next_control
+            self._next_control += 1
+
+    # Sending.
+
+    @property
+    def batch(self):
+        """The memory into which :meth:`build` writes."""
+        return <uint8_t[:BATCH_SIZE]>self._out
+
+    def build(self, int64_t now):
+        """Seal the next batch of packets into ``batch``; returns its bytes, 0 for none.
+
+        All packets but the last have ``datagram_size`` bytes. What is built counts as sent.
+        """
+        cdef size_t size
+        with nogil:
+            size = self.build_into(self._out, now)
+        return size
+
+    cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil:
+        cdef uint64_t allowance = self.recovery.allowance(now)
+        cdef size_t total = 0, size, packets = 0, full = self.datagram_size
+        cdef void *stream
+        if self.recovery.next_number() >= self.phases.update_at and self.phases.may_update(self.recovery.largest_acked):
+            self._turn()
+        if self.phases.owes_answer() and self._first_turn != NULL and allowance >= full:
+            # A peer that sends nothing but acknowledgements would get none of its new phase, which it may wait for.
+            self.ack_due = True
+        while packets < self._per_batch and (self.ack_due or (self._waiting and allowance >= full)):
+            size = self._mixed_packet(out + total, allowance >= full, now)
+            if size == 0:
+                break
+            total += size
+            packets += 1
+            allowance = allowance - size if allowance > size else 0
+            if size < full:
+                break
+        while packets < self._per_batch and total == packets * full and allowance >= full and self._first_turn != NULL:
+            stream = self._next_turn()
+            size = self._stream_packets(<SendStream>stream, out + total, self._per_batch - packets, allowance, now)
+            total += size
+            packets += (size + full - 1) // full
+            allowance = allowance - size if allowance > size else 0
+            if self._has_work(<SendStream>stream):
+                self._to_turn_end(stream)
+                if size == 0:
+                    break
+        if self.recovery.last_eliciting_time == now and not self._elicited:
+            self._elicited = True
+            self.idle_since = now
+        if total == 0:
+            if allowance >= full:
+                self.recovery.on_app_limited(now)
+            return 0
+        self._protect(out, total)
+        return total
+
+    @property
+    def waiting(self):
+        """Control frames that wait to be sent."""
+        return self._waiting
+
+    def wants_to_send(self):
+        """Whether :meth:`build` would find something, if the window allows."""
+        return self.ack_due or self._waiting > 0 or self._first_turn != NULL
+
+    def close_packet(self, bytes frame, int64_t now):
+        """One packet with ``frame``, which is a CONNECTION_CLOSE."""
+        cdef size_t size = <size_t>PyBytes_GET_SIZE(frame)
+        cdef uint64_t pn = self.recovery.next_number()
+        if size > HEAD_MAX // 2:
+            raise ValueError("a closing frame has at most 1024 bytes")
+        memcpy(self._head, PyBytes_AS_STRING(frame), size)
+        if self.recovery.on_sent(pn, now, size, 0) == NULL:
+            return b""
+        size = self._seal(pn, size, NULL, 0, self._out)
+        self._protect(self._out, size)
+        return PyBytes_FromStringAndSize(<const char*>self._out, <Py_ssize_t>size)
+
+    cdef void _turn(self) noexcept nogil:
+        """Move on to the next key phase in both directions (section 6.1)."""
+        cdef uint64_t pn = self.recovery.next_number()
+        self.phases.turn(pn)
+        self.packets_max = pn + self._key_packets
+
+    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999 nogil:
+        """A packet with an acknowledgement, control frames, and stream data in what is left."""
+        cdef size_t room = self.datagram_size - 1 - self._peer_cid_size - PN_SIZE - TAG
+        cdef size_t head = 0, size = 0, stream_head
+        cdef int flags = 0
+        cdef uint64_t pn = self.recovery.next_number()
+        cdef uint64_t acked = 0, delay
+        cdef const uint8_t *data = NULL
+        cdef void *stream = NULL
+        cdef Sent *sent
+        cdef Run run
+        if self.ack_due:
+            delay = <uint64_t>max(now - self.received.largest_time, 0) >> 3
+            head = self.received.write_ack(self._head, room, delay)
+            acked = <uint64_t>(self.received.largest + 1)
+            self.phases.answered |= acked > self.phases.start
+            self.ack_due = False
+        if may_elicit and self._waiting:
+            with gil:
+                if self._put_control(room, &head):
+                    flags |= ACK_ELICITING | IN_FLIGHT | HAS_CONTROL
+        if may_elicit and self._first_turn != NULL and room - head > 2 * STREAM_HEAD_MAX:
+            stream = self._first_turn
+            if (<SendStream>stream).next_run(room - head - STREAM_HEAD_MAX, self.max_data - self.data_sent, &run):
+                stream_head = self._stream_head(self._head + head, <SendStream>stream, run.offset, run.fin)
+                (<SendStream>stream).next_run(room - head - stream_head, self.max_data - self.data_sent, &run)
+                head += self._stream_head(self._head + head, <SendStream>stream, run.offset, run.fin)
+                size = run.size
+                flags |= ACK_ELICITING | IN_FLIGHT | HAS_STREAM | (FIN if run.fin else 0)
+            else:
+                stream = NULL
+                self._next_turn()
+        if head == 0:
+            return 0
+        sent = self.recovery.on_sent(pn, now, 1 + self._peer_cid_size + PN_SIZE + head + size + TAG, flags)
+        if sent == NULL:
+            # Out of memory: what would have been in the packet is taken for lost.
+            if flags & HAS_CONTROL:
+                with gil:
+                    self._control_settled(self._next_control - 1, True)
+            return 0
+        sent.acked = acked
+        if flags & HAS_CONTROL:
+            sent.control = self._next_control - 1
+        if stream != NULL:
+            sent.stream = (<SendStream>stream).slot
+            sent.offset = run.offset
+            sent.length = <uint32_t>size
+            if size:
+                data = (<SendStream>stream).bytes_at(run.offset, size, self._scratch)
+            (<SendStream>stream).mark_sent(&run)
+            if run.is_new:
+                self.data_sent += size
+        return self._seal(pn, head, data, size, out)
+
+    cdef int _put_control(self, size_t room, size_t *head) except -1:
+        """Write control frames that wait behind what the head holds; whether there were any."""
+        cdef list taken = []
+        cdef bytes frame
+        while self._control:
+            frame = (<tuple>self._control[0])[0]
+            if <size_t>PyBytes_GET_SIZE(frame) > min(room, <size_t>(HEAD_MAX - STREAM_HEAD_MAX)) - head[0]:
+                break
+            memcpy(self._head + head[0], PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame))
+            head[0] += <size_t>PyBytes_GET_SIZE(frame)
+            taken.append(self._control.popleft())
+            self._waiting -= 1
+        if taken:
+            self._sent_control[self._next_control] = taken
+            self._next_control += 1
+        return bool(taken)
+
+    cdef size_t _stream_packets(
+        self, SendStream stream, uint8_t *out, size_t packets, uint64_t allowance, int64_t now
+    ) noexcept nogil:
+        """Packets with data of one stream and nothing else, up to the first that is not full."""
+        cdef size_t overhead = 1 + self._peer_cid_size + PN_SIZE + TAG
+        cdef size_t room = self.datagram_size - overhead
+        cdef size_t total = 0, head, size
+        cdef const uint8_t *data
+        cdef uint64_t pn
+        cdef Sent *sent
+        cdef Run run
+        while packets and allowance >= self.datagram_size:
+            if not stream.next_run(room - STREAM_HEAD_MAX, self.max_data - self.data_sent, &run):
+                break
+            # The head is as long as its numbers need, and what that saves is used for data.
+            head = self._stream_head(self._head, stream, run.offset, run.fin)
+            if not stream.next_run(room - head, self.max_data - self.data_sent, &run):
+                break
+            head = self._stream_head(self._head, stream, run.offset, run.fin)
+            size = overhead + head + run.size
+            pn = self.recovery.next_number()
+            sent = self.recovery.on_sent(
+                pn, now, size, ACK_ELICITING | IN_FLIGHT | HAS_STREAM | (FIN if run.fin else 0)
+            )
+            if sent == NULL:
+                break
+            sent.stream = stream.slot
+            sent.offset = run.offset
+            sent.length = <uint32_t>run.size
+            data = NULL
+            if run.size:
+                data = stream.bytes_at(run.offset, run.size, self._scratch)
+            stream.mark_sent(&run)
+            if run.is_new:
+                self.data_sent += run.size
+            total += self._seal(pn, head, data, run.size, out + total)
+            allowance -= size
+            packets -= 1
+            if size < self.datagram_size:
+                break
+        return total
+
+    cdef size_t _stream_head(self, uint8_t *out, SendStream stream, uint64_t offset, bint fin) noexcept nogil:
+        """A STREAM frame's head, without a length: its data reaches to the end of the packet (section 19.8)."""
+        cdef size_t size = 1
+        out[0] = STREAM | (0x04 if offset else 0) | (0x01 if fin else 0)
+        size += write_varint(out + 1, stream.stream_id)
+        if offset:
+            size += write_varint(out + size, offset)
+        return size
+
+    cdef size_t _seal(
+        self, uint64_t pn, size_t head_size, const uint8_t *data, size_t size, uint8_t *out
+    ) noexcept nogil:
+        """Write one short-header packet; its header is protected by :meth:`_protect` later."""
+        cdef size_t header_size = 1 + self._peer_cid_size + PN_SIZE
+        cdef uint8_t *number = out + 1 + self._peer_cid_size
+        out[0] = 0x40 | (PN_SIZE - 1) | self.phases.bit
+        memcpy(out + 1, self._peer_cid, self._peer_cid_size)
+        number[0] = <uint8_t>(pn >> 24 & 0xFF)
+        number[1] = <uint8_t>(pn >> 16 & 0xFF)
+        number[2] = <uint8_t>(pn >> 8 & 0xFF)
+        number[3] = <uint8_t>(pn & 0xFF)
+        (<PacketKey>self.phases.sealing).seal(
+            pn, out, header_size, self._head, head_size, data, size, out + header_size
+        )
+        return header_size + head_size + size + TAG
+
+    cdef bint _protect(self, uint8_t *out, size_t total) noexcept nogil:
+        """Apply header protection to all packets of a batch, with one call for the masks."""
+        cdef size_t at = 0, count = 0, i, j
+        cdef size_t number = 1 + self._peer_cid_size
+        while at < total:
+            memcpy(self._samples + SAMPLE * count, out + at + number + PN_SIZE, SAMPLE)
+            count += 1
+            at += self.datagram_size
+        if self._seal_mask.masks(self._samples, count, self._masks) != 0:
+            return False
+        for i in range(count):
+            at = i * self.datagram_size
+            out[at] ^= self._masks[SAMPLE * i] & 0x1F
+            for j in range(PN_SIZE):
+                out[at + number + j] ^= self._masks[SAMPLE * i + 1 + j]
+        return True
+
+    # What became of packets.
+
+    def on_timer(self, int64_t now):
+        """The recovery's timer fired: declare losses, or send probes."""
+        cdef int result = self.recovery.on_timer(now)
+        cdef Sent *oldest
+        cdef void *turn
+        if result == TIMER_LOSS:
+            self._settle()
+        elif result == TIMER_PROBE:
+            oldest = self.recovery.oldest_outstanding()
+            if oldest != NULL:
+                self._send_again(oldest)
+            turn = self._first_turn
+            # A turn may be over by now, for want of credit.
+            while turn != NULL and not self._has_work(<SendStream>turn):
+                turn = (<SendStream>turn).next_turn
+            if not self._control and turn == NULL:
+                self.send_control(b"\x01")
+
+    cdef int _settle(self) except -1 nogil:
+        """Walk the recovery's two lists."""
+        cdef Sent *sent = self.recovery.acked
+        cdef void *stream
+        while sent != NULL:
+            if sent.flags & HAS_STREAM:
+                stream = self._senders.find(sent.stream)
+                if stream != NULL:
+                    (<SendStream>stream).on_acknowledged(sent.offset, sent.length, sent.flags & FIN != 0)
+                    self.acknowledged = True
+            if sent.flags & HAS_CONTROL:
+                with gil:
+                    self._control_settled(sent.control, False)
+            if sent.acked:
+                self.received.forget_below(sent.acked)
+            sent = sent.next
+        sent = self.recovery.lost
+        while sent != NULL:
+            self._send_again(sent)
+            sent = sent.next
+        return 0
+
+    cdef int _send_again(self, const Sent *sent) except -1 nogil:
+        cdef void *stream
+        if sent.flags & HAS_STREAM:
+            stream = self._senders.find(sent.stream)
+            if stream != NULL:
+                (<SendStream>stream).on_lost(sent.offset, sent.length, sent.flags & FIN != 0)
+                self._queue(<SendStream>stream)
+        if sent.flags & HAS_CONTROL:
+            with gil:
+                self._control_settled(sent.control, True)
+        return 0
+
+    cdef int _control_settled(self, uint32_t number, bint lost) except -1:
+        for frame, token in self._sent_control.pop(number, ()):
+            if token is not None:
+                (self.lost if lost else self.delivered).append(token)
+            elif lost:
+                self.send_control(frame)
+        return 0
+
+    cdef bint _has_work(self, SendStream stream) noexcept nogil:
+        return stream.has_work(self.max_data - self.data_sent)
+
+    cdef void _queue(self, SendStream stream) noexcept nogil:
+        if not stream.queued and self._has_work(stream):
+            self._to_turn_end(<void*>stream)
+
+    cdef void _to_turn_end(self, void *stream) noexcept nogil:
+        (<SendStream>stream).queued = True
+        (<SendStream>stream).next_turn = NULL
+        if self._last_turn == NULL:
+            self._first_turn = stream
+        else:
+            (<SendStream>self._last_turn).next_turn = stream
+        self._last_turn = stream
+
+    cdef void *_next_turn(self) noexcept nogil:
+        cdef void *stream = self._first_turn
+        self._first_turn = (<SendStream>stream).next_turn
+        if self._first_turn == NULL:
+            self._last_turn = NULL
+        (<SendStream>stream).queued = False
+        return stream
