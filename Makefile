@@ -5,7 +5,7 @@ BIN := .venv/bin
 PIP := $(BIN)/python -m pip install -q --disable-pip-version-check
 SANITIZED := build/sanitize
 TRACED := build/trace
-CYTHON := src/_fastblock.pyx $(wildcard src/spaceblock/quic/native/*.pyx src/spaceblock/quic/native/*.pxd)
+CYTHON := $(wildcard src/*.pyx src/spaceblock/*.pxd src/spaceblock/quic/native/*.pyx src/spaceblock/quic/native/*.pxd)
 
 # How many processes share the tests, and the QUIC engines that the end-to-end ones run on (nothing: all that there are).
 WORKERS ?= 2
@@ -27,7 +27,7 @@ lint: .venv/built .venv/lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint $(CYTHON)
 	PATH="$(CURDIR)/$(BIN):$$PATH" double-quote-cython-strings $(CYTHON)
 	$(BIN)/python -m mypy
-	$(BIN)/python -m mypy.stubtest spaceblock._fastblock
+	$(BIN)/python -m mypy.stubtest spaceblock._fastblock spaceblock._fastdeframer
 
 bench: .venv/built .venv/test
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-group-by=group \
@@ -69,13 +69,13 @@ interop: .venv/built .venv/test
 
 coverage: .venv/built .venv/instrument
 	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib
-	cp $(TRACED)/lib/spaceblock/_fastblock*.so src/spaceblock/
+	cp $(TRACED)/lib/spaceblock/_fast*.so src/spaceblock/
 	$(BIN)/python -m coverage run -m pytest --engines=$(ENGINES); $(BIN)/python -m coverage report
-	rm -f src/_fastblock.c .venv/built
+	rm -f src/_fast*.c .venv/built
 
 clean:
 	rm -rf .venv build dist htmlcov .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf src/*.egg-info src/_fastblock.c src/spaceblock/*.so
+	rm -rf src/*.egg-info src/_fast*.c src/spaceblock/*.so
 	find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/made:

@@ -22,6 +22,7 @@ NO_LIBCRYPTO = """
 The native QUIC engine is left out, because libcrypto's headers are missing; QUIC runs on aioquic. To have it, install
 them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl-devel) and build again.
 """
+CORE = ["_fastblock", "_fastdeframer"]
 NATIVE = ["congestion", "engine", "phases", "protection", "pump", "ranges", "recovery", "sending", "streams", "udp"]
 
 
@@ -71,7 +72,7 @@ def extensions() -> list[Extension]:
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
         options["extra_compile_args"] += checks
         options["extra_link_args"] += checks
-    modules = [Extension("spaceblock._fastblock", ["src/_fastblock.pyx"], define_macros=macros, **options)]
+    modules = [Extension(f"spaceblock.{name}", [f"src/{name}.pyx"], define_macros=macros, **options) for name in CORE]
     if sys.platform == "linux":
         if has_header("openssl/evp.h"):
             modules += [native_module(name, macros, options) for name in NATIVE]

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 import pytest
 from blake3 import blake3
 
-from spaceblock import _fastblock, _pyblock
+from spaceblock import _fastblock, _fastdeframer, _pyblock, _pydeframer
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -34,6 +34,12 @@ def core(request: pytest.FixtureRequest) -> ModuleType:
     return module
 
 
+@pytest.fixture(params=[_pydeframer.Deframer, _fastdeframer.Deframer], ids=["twin", "core"])
+def deframer(request: pytest.FixtureRequest) -> Deframer:
+    made: Deframer = request.param(0, MESSAGE)
+    return made
+
+
 @pytest.mark.benchmark(group="slice 1024 pieces")
 def test_slice(benchmark: BenchmarkFixture, core: ModuleType) -> None:
     table = array.array("Q", bytes(16 * PIECES))
@@ -53,16 +59,15 @@ def test_frame_few(benchmark: BenchmarkFixture, core: ModuleType) -> None:
 
 
 @pytest.mark.benchmark(group="deframe 1 MiB, fed 1400 bytes at a time (749 feeds)")
-def test_deframe_by_datagrams(benchmark: BenchmarkFixture, core: ModuleType) -> None:
+def test_deframe_by_datagrams(benchmark: BenchmarkFixture, deframer: Deframer) -> None:
     stream = framed(MESSAGE)
     feeds = [stream[at : at + FEED] for at in range(0, len(stream), FEED)]
-    target = bytearray(MESSAGE)
-    benchmark(deframe, core.Deframer(0, MESSAGE), feeds, target)
+    benchmark(deframe, deframer, feeds, bytearray(MESSAGE))
 
 
 @pytest.mark.benchmark(group="deframe one block of 64 bytes")
-def test_deframe_small_block(benchmark: BenchmarkFixture, core: ModuleType) -> None:
-    benchmark(deframe, core.Deframer(0, MESSAGE), [framed(64)], bytearray(64))
+def test_deframe_small_block(benchmark: BenchmarkFixture, deframer: Deframer) -> None:
+    benchmark(deframe, deframer, [framed(64)], bytearray(64))
 
 
 @pytest.mark.benchmark(group="read 1 MiB from a file into a slot")
@@ -95,10 +100,10 @@ def framed(size: int) -> bytes:
     return head + fields + bytes(size)
 
 
-def deframe(deframer: Deframer, feeds: list[bytes], target: bytearray) -> None:
-    feed, block = deframer.feed, deframer.BLOCK
+def deframe(deframer: Deframer, feeds: list[bytes], room: bytearray) -> None:
+    feed = deframer.feed
+    deframer.withdraw()
+    deframer.provide(room)
     for data in feeds:
-        position = feed(data)
-        if deframer.event == block:
-            deframer.set_target(target, 0)
-            feed(data, position)
+        feed(data)
+    assert len(deframer.landed()) == 1

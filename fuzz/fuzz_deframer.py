@@ -8,7 +8,7 @@ from collections.abc import Hashable
 
 import spaceblock.core
 from framing import block, collect, message
-from spaceblock import _pyblock
+from spaceblock import _pyblock, _pydeframer
 from spaceblock.errors import RemoteProtocolError
 
 from .choices import Choices, piece
@@ -22,9 +22,9 @@ def fuzz(data: bytes) -> Hashable:
     limits = LIMITS[choices.below(len(LIMITS))], LIMITS[choices.below(len(LIMITS))]
     steps = [1 + choices.byte() for _ in range(choices.below(8))]
     stream = choices.rest()
-    whole = _pyblock.Deframer(*limits)
+    whole = _pydeframer.Deframer(*limits)
     expected = collect(whole, [stream])
-    for kind in (_pyblock.Deframer, spaceblock.core.Deframer):
+    for kind in (_pydeframer.Deframer, spaceblock.core.Deframer):
         for parts in ([stream], _parts(stream, steps)):
             deframer = kind(*limits)
             assert collect(deframer, parts) == expected
@@ -60,7 +60,7 @@ def _parts(stream: bytes, steps: list[int]) -> list[bytes]:
     return parts
 
 
-def _stays_lost(deframer: spaceblock.core.Deframer | _pyblock.Deframer) -> None:
+def _stays_lost(deframer: spaceblock.core.Deframer | _pydeframer.Deframer) -> None:
     try:
         deframer.feed(b"\x06\x00")
     except RemoteProtocolError:

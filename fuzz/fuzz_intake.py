@@ -14,7 +14,7 @@ from link import Pair, varint
 
 import spaceblock.core
 from framing import AnyDeframer, block, message
-from spaceblock import _pyblock
+from spaceblock import _pyblock, _pydeframer
 from spaceblock.errors import RemoteProtocolError
 from spaceblock.quic.native.streams import ReceiveStream
 
@@ -46,7 +46,7 @@ def fuzz(data: bytes) -> Hashable:
         side.receive(pair.seal(_frame(start, content[start : start + 1_000], len(content)), pn))
         pn += 1
     log, fin = side.finish()
-    expected = _Landed(_pyblock.Deframer(*LIMITS), room)
+    expected = _Landed(_pydeframer.Deframer(*LIMITS), room)
     expected.feed(content)
     assert log.found == expected.found
     assert log.deframer.at_boundary == expected.deframer.at_boundary
@@ -77,7 +77,7 @@ def seeds() -> dict[str, bytes]:
 
 
 class _Landed:
-    """What a deframer found, in rooms and in targets; ``resume`` gives it more."""
+    """What a deframer found; ``resume`` gives it more."""
 
     def __init__(self, deframer: AnyDeframer, room: int) -> None:
         self.deframer = deframer
@@ -85,7 +85,6 @@ class _Landed:
         self.is_lost = False
         self._room = room
         self._rooms: dict[int, bytearray] = {}
-        self._target = bytearray()
 
     def feed(self, data: bytes) -> None:
         """All of a stream at once, as the twin takes it."""
@@ -113,8 +112,6 @@ class _Landed:
                 return
             if deframer.event == deframer.MESSAGE:
                 self.found.append(("message", deframer.message_type, deframer.payload))
-            elif deframer.event == deframer.BLOCK_END:
-                self.found.append(("block", deframer.item, deframer.offset, bytes(self._target)))
             deframer.proceed()
             if not deframer.ready():
                 self._place()
@@ -132,14 +129,9 @@ class _Landed:
             self.found.append(("block", item, offset, bytes(self._rooms[room][start : start + length])))
 
     def _place(self) -> None:
-        """A room for this block and some that follow, or a target where rooms are too small for it."""
-        deframer = self.deframer
-        if deframer.length <= self._room:
-            memory = bytearray(self._room)
-            self._rooms[deframer.provide(memory)] = memory
-        else:
-            self._target = bytearray(deframer.length)
-            deframer.set_target(self._target, 0)
+        """A room for this block and some that follow, or for this alone where rooms are too small for it."""
+        memory = bytearray(max(self._room, self.deframer.length))
+        self._rooms[self.deframer.provide(memory)] = memory
 
 
 class _Side(link.Side):

@@ -1,5 +1,5 @@
-# Invariant: whatever is done with a Deframer in whatever order (feeding, giving targets and rooms, taking them away,
-# asking), the compiled one and its twin answer the same, write the same bytes to the same places and refuse the same.
+# Invariant: whatever is done with a Deframer in whatever order (feeding, giving rooms, taking them away, asking), the
+# compiled one and its twin answer the same, write the same bytes to the same places and refuse the same.
 """All calls of a Deframer, against its twin."""
 
 from __future__ import annotations
@@ -10,7 +10,7 @@ from typing import Any
 
 import spaceblock.core
 from framing import AnyDeframer, block, message
-from spaceblock import _pyblock
+from spaceblock import _pyblock, _pydeframer
 from spaceblock.errors import RemoteProtocolError
 
 from .choices import Choices, large, piece
@@ -27,7 +27,7 @@ def fuzz(data: bytes) -> Hashable:
     limits = LIMITS[choices.below(len(LIMITS))], LIMITS[choices.below(len(LIMITS))]
     steps = choices.rest()
     ours = _Driven(spaceblock.core.Deframer(*limits), Choices(steps))
-    twin = _Driven(_pyblock.Deframer(*limits), Choices(steps))
+    twin = _Driven(_pydeframer.Deframer(*limits), Choices(steps))
     happened = set[Hashable]()
     for _ in range(STEPS_MAX):
         if not twin.choices:
@@ -55,14 +55,14 @@ def seeds() -> dict[str, bytes]:
         return bytes([1, size]) + large(0) + bound
 
     return {
-        "target": limits + feed(one[:20]) + b"\5\3" + large(0) + feed(one[20:]) + feed(other),
+        "late-room": limits + feed(one[:20]) + provide(3) + feed(one[20:]) + feed(other),
         "room": limits + provide(5) + feed(one + two + other) + b"\2",
-        "bound-room": limits + provide(5, 3, 4_096) + feed(one + two) + b"\2" + feed(other) + b"\6\7\x08",
+        "bound-room": limits + provide(5, 3, 4_096) + feed(one + two) + b"\2" + feed(other) + b"\5\6\7",
         "room-that-is-too-small": limits + provide(2) + provide(5) + feed(one + two) + b"\2",
         "withdrawn": limits + provide(5) + feed(one[:30]) + b"\3" + feed(one[30:] + two) + b"\2\3",
-        "released": limits + provide(5) + feed(one[:30]) + b"\4\5\3" + large(0) + feed(one[30:]) + b"\2",
+        "released": limits + provide(5) + feed(one[:30]) + b"\4" + provide(3) + feed(one[30:]) + b"\2",
         "too-many-rooms": limits + provide(1) * 9 + feed(one),
-        "lost": limits + feed(bytes.fromhex("06ffffffffffffffff")) + b"\6\7\x08" + feed(other),
+        "lost": limits + feed(bytes.fromhex("06ffffffffffffffff")) + b"\5\6\7" + feed(other),
     }
 
 
@@ -86,7 +86,6 @@ class _Driven:
             deframer.landed,
             deframer.withdraw,
             deframer.release,
-            self._set_target,
             deframer.proceed,
             deframer.ready,
             deframer.check,
@@ -111,7 +110,7 @@ class _Driven:
         return *told, *found, *head
 
     def memory(self) -> list[bytes]:
-        """All targets and rooms; none is held any more."""
+        """All rooms; none is held any more."""
         self.deframer.release()
         for each in self._memory:
             each.append(0)
@@ -130,10 +129,6 @@ class _Driven:
         if not self.choices.byte() & 1:
             return self.deframer.provide(memory, start)
         return self.deframer.provide(memory, start, self.choices.large(), self.choices.large())
-
-    def _set_target(self) -> None:
-        memory = self._new_memory()
-        self.deframer.set_target(memory, self.choices.large())
 
     def _new_memory(self) -> bytearray:
         self._memory.append(bytearray(SIZES[self.choices.below(len(SIZES))]))

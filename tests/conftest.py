@@ -6,6 +6,7 @@ import importlib
 import os
 import sys
 from importlib.util import find_spec
+from types import ModuleType
 from typing import TYPE_CHECKING
 
 import pytest
@@ -16,7 +17,6 @@ from engines import NAMED, Engines, chosen, use, why_not_native
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-    from types import ModuleType
 
     from commands import Commands
 
@@ -28,7 +28,9 @@ if find_spec("spaceblock.quic.native.engine") is None:
 elif sys.version_info < (3, 11):
     collect_ignore = ["native/test_handover.py", "native/test_rare.py"]  # they need an aioquic that needs Python 3.11
 
-CORES = ["python"] if os.environ.get("SPACEBLOCK_NO_EXTENSION") == "1" else ["python", "cython"]
+CORES = {"python": ("_pyblock", "_pydeframer")}
+if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
+    CORES["cython"] = ("_fastblock", "_fastdeframer")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -64,8 +66,11 @@ def engines(request: pytest.FixtureRequest, monkeypatch: pytest.MonkeyPatch) -> 
 
 @pytest.fixture(scope="session", params=CORES)
 def core(request: pytest.FixtureRequest) -> ModuleType:
-    """The twin and the extension in turn; an extension that is missing is a failure unless it was switched off."""
-    return importlib.import_module({"python": "spaceblock._pyblock", "cython": "spaceblock._fastblock"}[request.param])
+    """The twins and the extensions in turn; an extension that is missing is a failure unless it was switched off."""
+    core = ModuleType(request.param)
+    for name in CORES[request.param]:
+        vars(core).update(vars(importlib.import_module(f"spaceblock.{name}")))
+    return core
 
 
 @pytest.fixture(autouse=True)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import array
 from typing import TYPE_CHECKING, Any, TypeAlias
 
-from spaceblock import _pyblock
+from spaceblock import _pydeframer
 from spaceblock.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -18,7 +18,7 @@ TOP = 2**62 - 1
 CONTENT = bytes(range(256)) * 4 * 300
 
 Found: TypeAlias = tuple[str, Any]
-AnyDeframer: TypeAlias = "Deframer | _pyblock.Deframer"
+AnyDeframer: TypeAlias = "Deframer | _pydeframer.Deframer"
 
 
 def pairs(table: array.array[int], count: int) -> list[tuple[int, int]]:
@@ -45,24 +45,40 @@ def block(core: ModuleType, item: int, offset: int, data: bytes) -> bytes:
 def collect(deframer: AnyDeframer, parts: Iterable[bytes]) -> list[Found]:
     """All messages and blocks in ``parts``, as they come, and the error that ended it, if one did."""
     found: list[Found] = []
-    target = bytearray()
+    rooms = Rooms(deframer)
     try:
         for part in parts:
             position = 0
             while position < len(part):
-                position = deframer.feed(part, position)
+                try:
+                    position = deframer.feed(part, position)
+                finally:
+                    found += [("block", each) for each in rooms.landed()]
                 if deframer.event == deframer.MESSAGE:
                     found.append(("message", (deframer.message_type, deframer.payload)))
                 elif deframer.event == deframer.BLOCK:
-                    target = bytearray(deframer.length)
-                    deframer.set_target(target, 0)
-                elif deframer.event == deframer.BLOCK_END:
-                    found.append(("block", (deframer.item, deframer.offset, bytes(target))))
+                    rooms.provide()
                 else:
                     assert position == len(part)
     except RemoteProtocolError as error:
         found.append(("error", str(error)))
     return found
+
+
+class Rooms:
+    """A room of its own for each block that waits for one."""
+
+    def __init__(self, deframer: AnyDeframer) -> None:
+        self._deframer = deframer
+        self._memory: dict[int, bytearray] = {}
+
+    def provide(self) -> None:
+        memory = bytearray(self._deframer.length)
+        self._memory[self._deframer.provide(memory)] = memory
+
+    def landed(self) -> list[tuple[int, int, bytes]]:
+        """Item, offset and data of the blocks that are complete."""
+        return [(item, offset, bytes(self._memory.pop(room))) for item, offset, _, room, _ in self._deframer.landed()]
 
 
 def singly(data: bytes) -> Iterator[bytes]:

@@ -12,6 +12,7 @@ from queue import Queue
 
 from blake3 import blake3
 
+from framing import collect
 from spaceblock.blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from spaceblock.core import MESSAGE_DATA_MAX, Deframer
 from spaceblock.errors import SpaceblockError
@@ -100,16 +101,11 @@ def read_stream(data: bytes) -> list[Piece | Message]:
     """The messages of a data stream (without its header); it must end between two of them."""
     deframer = Deframer(MESSAGE_PAYLOAD_MAX, MESSAGE_DATA_MAX)
     found: list[Piece | Message] = []
-    target = bytearray(MESSAGE_DATA_MAX)
-    position = 0
-    while position < len(data):
-        position = deframer.feed(data, position)
-        if deframer.event == Deframer.BLOCK:
-            deframer.set_target(target, 0)
-        elif deframer.event == Deframer.BLOCK_END:
-            found.append(Piece(deframer.item, deframer.offset, bytes(target[: deframer.length])))
-        elif deframer.event == Deframer.MESSAGE:
-            message = decode_message(deframer.message_type, deframer.payload)
+    for kind, what in collect(deframer, [data]):
+        if kind == "block":
+            found.append(Piece(*what))
+        else:
+            message = decode_message(*what)
             assert message is not None
             found.append(message)
     assert deframer.at_boundary

@@ -21,7 +21,7 @@ from hypothesis import strategies as st
 
 import spaceblock.core
 from framing import CONTENT, TOP, Found, block, collect, pairs, quads, words
-from spaceblock import _pyblock
+from spaceblock import _pyblock, _pydeframer
 from spaceblock.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -37,16 +37,16 @@ BLOCK_SIZE = 128 * KIB
 
 
 def test_the_chosen_core_is_the_extension_unless_switched_off() -> None:
-    ask = "import spaceblock.core as core; print(core.IMPLEMENTATION, core.Deframer.__module__)"
+    ask = "from spaceblock.core import *; print(IMPLEMENTATION, fill_blocks.__module__, Deframer.__module__)"
 
     def answer(**env: str) -> str:
         return subprocess.run(
             [sys.executable, "-c", ask], env={**os.environ, **env}, check=True, capture_output=True, text=True
         ).stdout.strip()
 
-    assert answer(SPACEBLOCK_NO_EXTENSION="1") == "python spaceblock._pyblock"
+    assert answer(SPACEBLOCK_NO_EXTENSION="1") == "python spaceblock._pyblock spaceblock._pydeframer"
     if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
-        assert answer() == "cython spaceblock._fastblock"
+        assert answer() == "cython spaceblock._fastblock spaceblock._fastdeframer"
 
 
 def test_each_core_offers_every_exported_name(core: ModuleType) -> None:
@@ -63,8 +63,8 @@ def test_signatures_are_those_of_the_twin(core: ModuleType) -> None:
     for name in spaceblock.core.__all__:
         if inspect.isfunction(twin := getattr(_pyblock, name, None)):
             assert parameters(getattr(core, name)) == parameters(twin)
-    for name in ("feed", "set_target", "release"):
-        assert parameters(getattr(core.Deframer, name)) == parameters(getattr(_pyblock.Deframer, name))
+    for name in ("feed", "provide", "release"):
+        assert parameters(getattr(core.Deframer, name)) == parameters(getattr(_pydeframer.Deframer, name))
 
 
 # ---- Varints: RFC 9000, section 16 and appendix A.1 ----
@@ -182,7 +182,7 @@ def test_read_only_output_is_refused(core: ModuleType, out: Any) -> None:
     deframer = core.Deframer(0, 10)
     deframer.feed(block(core, 0, 0, b"x"))
     with pytest.raises(BufferError):
-        deframer.set_target(out, 0)
+        deframer.provide(out)
 
 
 def test_no_buffer_is_refused(core: ModuleType) -> None:

@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 
 import spaceblock.core
 from framing import CONTENT, TOP, Found, block, collect, message, singly
-from spaceblock import _pyblock
+from spaceblock import _pyblock, _pydeframer
 from spaceblock.errors import RemoteProtocolError
 
 if TYPE_CHECKING:
@@ -34,18 +34,18 @@ def test_deframe_a_message_then_a_block(core: ModuleType) -> None:
     assert deframer.event == deframer.BLOCK
     assert (deframer.item, deframer.offset, deframer.length) == (3, 4096, 4)
     assert not deframer.at_boundary
-    target = bytearray(b"-" * 10)
-    deframer.set_target(target, 3)
+    room = bytearray(b"-" * 10)
+    assert deframer.provide(room, 3) == 0
 
     position = deframer.feed(stream, position)
-    assert deframer.event == deframer.BLOCK_END
-    assert (deframer.item, deframer.offset, deframer.length) == (3, 4096, 4)
+    assert deframer.event == deframer.NEED_DATA
+    assert deframer.landed() == [(3, 4096, 4, 0, 0)]
     assert position == len(stream)
     assert deframer.at_boundary
-    assert target == b"---data---"
+    assert room == b"---data---"
 
     assert deframer.feed(b"") == 0
-    assert deframer.event == deframer.NEED_DATA
+    assert deframer.landed() == []
 
 
 def sample(core: ModuleType) -> tuple[bytes, list[Found]]:
@@ -162,90 +162,129 @@ def test_an_announced_length_reserves_nothing_beyond_the_limit(core: ModuleType)
     assert peak < 100_000
 
 
-def test_feeding_a_block_without_a_target(core: ModuleType) -> None:
+def test_feeding_a_block_without_room(core: ModuleType) -> None:
     deframer = core.Deframer(0, 100)
     stream = block(core, 0, 0, b"data")
     position = deframer.feed(stream)
-    with pytest.raises(ValueError, match="set_target"):
+    assert not deframer.ready()
+    with pytest.raises(ValueError, match="provide"):
         deframer.feed(stream, position)
     assert deframer.event == deframer.BLOCK
-    target = bytearray(4)
-    deframer.set_target(target, 0)
+    room = bytearray(4)
+    deframer.provide(room)
+    assert deframer.ready()
     assert deframer.feed(stream, position) == len(stream)
-    assert target == b"data"
+    assert room == b"data"
 
 
-@pytest.mark.parametrize("start", [1, 2, 4, 5, 100, TOP])
-def test_target_that_does_not_fit(core: ModuleType, start: int) -> None:
-    deframer = core.Deframer(0, 100)
-    deframer.feed(block(core, 0, 0, b"data"))
-    with pytest.raises(ValueError, match="do not fit"):
-        deframer.set_target(bytearray(4), start)
-
-
-def test_target_at_a_negative_start(core: ModuleType) -> None:
-    deframer = core.Deframer(0, 100)
-    deframer.feed(block(core, 0, 0, b"data"))
-    with pytest.raises(ValueError, match="start is -1"):
-        deframer.set_target(bytearray(4), -1)
-
-
-def test_target_out_of_turn(core: ModuleType) -> None:
+def test_blocks_fill_the_room_that_was_given_before(core: ModuleType) -> None:
     deframer = core.Deframer(100, 100)
-    with pytest.raises(ValueError, match="no block waits"):
-        deframer.set_target(bytearray(100), 0)
-    deframer.feed(b"\x06\x05ab")
-    with pytest.raises(ValueError, match="no block waits"):
-        deframer.set_target(bytearray(100), 0)
-    deframer.feed(b"cde")
+    room = bytearray(10)
+    deframer.provide(room, 1)
+    assert deframer.free == 9
+    stream = block(core, 5, 70, b"data") + block(core, 6, 0, b"more")
+    assert deframer.feed(stream) == len(stream)
+    assert deframer.event == deframer.NEED_DATA
+    assert deframer.landed() == [(5, 70, 4, 0, 0), (6, 0, 4, 0, 4)]
+    assert deframer.free == 1
+    assert room == b"\0datamore\0"
+
+
+def test_room_that_a_block_does_not_fit_is_left_behind(core: ModuleType) -> None:
+    deframer = core.Deframer(100, 100)
+    assert [deframer.provide(bytearray(size)) for size in (3, 4)] == [0, 1]
     deframer.feed(block(core, 0, 0, b"data"))
-    target = bytearray(4)
-    deframer.set_target(target, 0)
-    with pytest.raises(ValueError, match="no block waits"):
-        deframer.set_target(bytearray(4), 0)
+    assert deframer.landed() == [(0, 0, 4, 1, 0)]
+    assert deframer.room == 1
+    stream = block(core, 0, 4, b"x")
+    assert deframer.feed(stream) == len(stream) - 1
+    assert deframer.event == deframer.BLOCK
+    assert deframer.room == 2
 
 
-def test_target_is_held_until_the_blocks_end(core: ModuleType) -> None:
-    deframer = core.Deframer(0, 100)
-    stream = block(core, 0, 0, b"data")
+@pytest.mark.parametrize(("item", "offset"), [(2, 50), (3, 49), (3, 51)])
+def test_room_of_one_item_takes_no_other_block(core: ModuleType, item: int, offset: int) -> None:
+    deframer = core.Deframer(100, 100)
+    room = bytearray(100)
+    deframer.provide(room, 0, 3, 50)
+    stream = block(core, 3, 50, b"data") + block(core, 3, 54, b"more")
+    assert deframer.feed(stream) == len(stream)
+    assert deframer.free == 0  # for any item
+    assert room[:8] == b"datamore"
+
+    deframer = core.Deframer(100, 100)
+    deframer.provide(bytearray(100), 0, 3, 50)
+    deframer.feed(block(core, item, offset, b"data"))
+    assert deframer.event == deframer.BLOCK
+    assert deframer.room == 1
+
+
+def test_only_so_many_blocks_land_before_somebody_looks(core: ModuleType) -> None:
+    deframer = core.Deframer(100, 100)
+    deframer.provide(bytearray(100))
+    stream = b"".join(block(core, 0, at, b"x") for at in range(70))
     position = deframer.feed(stream)
-    target = bytearray(4)
-    deframer.set_target(target, 0)
+    assert deframer.event == deframer.BLOCK
+    assert not deframer.ready()
+    assert len(deframer.landed()) == 64
+    assert deframer.ready()
+    assert deframer.feed(stream, position) == len(stream)
+    assert [offset for _, offset, *_ in deframer.landed()] == list(range(64, 70))
+
+
+@pytest.mark.parametrize("start", [-1, 5, TOP])
+def test_room_outside_its_buffer(core: ModuleType, start: int) -> None:
+    with pytest.raises(ValueError, match=r"start is|room at"):
+        core.Deframer(0, 100).provide(bytearray(4), start)
+
+
+def test_no_more_than_eight_rooms(core: ModuleType) -> None:
+    deframer = core.Deframer(0, 100)
+    assert [deframer.provide(bytearray(1)) for _ in range(8)] == list(range(8))
+    with pytest.raises(ValueError, match="more than 8 rooms"):
+        deframer.provide(bytearray(1))
+    assert deframer.withdraw() == 8
+    assert deframer.provide(bytearray(1)) == 8
+
+
+def test_room_is_held_until_the_next_after_it_was_left(core: ModuleType) -> None:
+    deframer = core.Deframer(0, 100)
+    room = bytearray(4)
+    deframer.provide(room)
+    stream = block(core, 0, 0, b"data")
+    deframer.feed(stream[:-1])
+    assert deframer.withdraw() == 0  # a block is under way in it
     with pytest.raises(BufferError):
-        target.append(0)
-    deframer.feed(stream[:-1], position)
-    with pytest.raises(BufferError):
-        target.append(0)
+        room.append(0)
     deframer.feed(stream[-1:])
-    target.append(0)
+    assert deframer.withdraw() == 1
+    deframer.provide(bytearray(4))
+    room.append(0)
 
 
-def test_release_lets_the_target_go_and_another_take_its_place(core: ModuleType) -> None:
+def test_release_lets_the_rooms_go_and_the_stream_no_further(core: ModuleType) -> None:
     deframer = core.Deframer(0, 100)
     stream = block(core, 0, 0, b"data")
-    position = deframer.feed(stream)
-    first, second = bytearray(4), bytearray(6)
-    deframer.set_target(first, 0)
-    deframer.feed(stream[:-2], position)
+    room = bytearray(4)
+    deframer.provide(room)
+    deframer.feed(stream[:-2])
     deframer.release()
     deframer.release()
-    first.append(0)
-    assert first == b"da\0\0\0"
-    with pytest.raises(ValueError, match="set_target"):
+    room.append(0)
+    assert room == b"da\0\0\0"
+    assert deframer.in_block
+    deframer.provide(bytearray(4))
+    with pytest.raises(ValueError, match="provide"):
         deframer.feed(stream, len(stream) - 2)
-    deframer.set_target(second, 1)
-    assert deframer.feed(stream, len(stream) - 2) == len(stream)
-    assert deframer.event == deframer.BLOCK_END
-    assert second == b"\0\0\0ta\0"
 
 
-def test_a_dropped_deframer_lets_its_target_go(core: ModuleType) -> None:
+def test_a_dropped_deframer_lets_its_rooms_go(core: ModuleType) -> None:
     deframer = core.Deframer(0, 100)
-    deframer.feed(block(core, 0, 0, b"data"))
-    target = bytearray(4)
-    deframer.set_target(target, 0)
+    room = bytearray(4)
+    deframer.provide(room)
+    deframer.feed(block(core, 0, 0, b"data")[:-1])
     del deframer
-    target.append(0)
+    room.append(0)
 
 
 @pytest.mark.parametrize("pos", [-1, 5, TOP, 2**64])
@@ -279,9 +318,9 @@ MESSAGES = st.lists(
 @given(MESSAGES, st.lists(st.integers(0, 2000), max_size=12))
 def test_any_split_of_a_stream_is_the_whole(messages: list[bytes], cuts: list[int]) -> None:
     stream = b"".join(messages)
-    whole = collect(_pyblock.Deframer(200, 300), [stream])
+    whole = collect(_pydeframer.Deframer(200, 300), [stream])
     assert len(whole) == len(messages)
-    for kind in (_pyblock.Deframer, spaceblock.core.Deframer):
+    for kind in (_pydeframer.Deframer, spaceblock.core.Deframer):
         deframer = kind(200, 300)
         assert collect(deframer, parts_of(stream, cuts)) == whole
         assert deframer.at_boundary
@@ -294,6 +333,6 @@ def test_any_split_of_a_stream_is_the_whole(messages: list[bytes], cuts: list[in
     st.integers(0, 40),
 )
 def test_garbage_is_taken_like_the_twin_takes_it(data: bytes, cuts: list[int], payload: int, length: int) -> None:
-    twin, deframer = _pyblock.Deframer(payload, length), spaceblock.core.Deframer(payload, length)
+    twin, deframer = _pydeframer.Deframer(payload, length), spaceblock.core.Deframer(payload, length)
     assert collect(twin, [data]) == collect(deframer, parts_of(data, cuts))
     assert twin.at_boundary == deframer.at_boundary

@@ -178,11 +178,11 @@ def test_block_dump(core: ModuleType) -> None:
     pos = deframer.feed(data)
     assert deframer.event == deframer.BLOCK
     assert (deframer.item, deframer.offset, deframer.length) == (0, 131_072, 5)
-    target = bytearray(5)
-    deframer.set_target(target, 0)
+    room = bytearray(5)
+    deframer.provide(room)
     assert deframer.feed(data, pos) == len(data)
-    assert deframer.event == deframer.BLOCK_END
-    assert target == b"hello"
+    assert deframer.landed() == [(0, 131_072, 5, 0, 0)]
+    assert room == b"hello"
 
     header, rows = bytearray(core.HEADER_ROOM), bytearray(32)
     _, used, _ = core.frame_blocks(header, rows, 0, 131_072, 131_077, 131_072)

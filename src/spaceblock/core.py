@@ -1,6 +1,7 @@
-"""The core, compiled where it can be: one set of names, from ``_fastblock`` or from its twin ``_pyblock``.
+"""The core, compiled where it can be: one set of names, from two extensions or from their twins in Python.
 
-``SPACEBLOCK_NO_EXTENSION=1`` in the environment chooses the twin. An extension that is absent means the twin as well;
+``_fastblock`` and its twin ``_pyblock`` write blocks, ``_fastdeframer`` and ``_pydeframer`` read them.
+``SPACEBLOCK_NO_EXTENSION=1`` in the environment chooses the twins. Extensions that are absent mean the twins as well;
 one that is present and does not load is an error. :data:`IMPLEMENTATION` says which it is.
 """
 
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
         HEADER_ROOM,
         MESSAGE_DATA_MAX,
         UINT_VAR_MAX,
-        Deframer,
         decode_uint_var,
         encode_uint_var,
         fill_blocks,
@@ -44,17 +44,21 @@ if TYPE_CHECKING:
         write_all,
         write_uint_var,
     )
+    from ._fastdeframer import Deframer
 else:
 
     def _choose():
         if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
-            name = f"{__package__}._fastblock"
             try:
-                return "cython", importlib.import_module(name)
+                return "cython", _load("_fastblock", "_fastdeframer")
             except ModuleNotFoundError as error:
-                if error.name != name:
+                if error.name != f"{__package__}._fastblock":
                     raise
-        return "python", importlib.import_module(f"{__package__}._pyblock")
+        return "python", _load("_pyblock", "_pydeframer")
 
-    IMPLEMENTATION, _module = _choose()
-    globals().update({name: getattr(_module, name) for name in __all__ if name != "IMPLEMENTATION"})
+    def _load(*names):
+        return [importlib.import_module(f"{__package__}.{name}") for name in names]
+
+    IMPLEMENTATION, (_blocks, _deframer) = _choose()
+    globals().update({name: getattr(_blocks, name) for name in __all__ if hasattr(_blocks, name)})
+    Deframer = _deframer.Deframer

@@ -13,6 +13,7 @@ from blake3 import blake3
 
 import engines
 import spaceblock
+from framing import Rooms
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.core import MESSAGE_DATA_MAX, Deframer, encode_uint_var
 from spaceblock.identity import Identity
@@ -70,7 +71,7 @@ class RawStream:
         self._deframer = Deframer(MESSAGE_PAYLOAD_MAX, MESSAGE_DATA_MAX)
         self._header = header
         self._head = b""
-        self._target = bytearray()
+        self._rooms = Rooms(self._deframer)
         stream.set_handlers(on_data=self._on_data, on_reset=lambda code: self.reset.set(), on_stop=self._on_stop)
 
     def write(self, data: bytes, fin: bool = False) -> None:
@@ -111,15 +112,13 @@ class RawStream:
         position = 0
         while position < len(data):
             position = self._deframer.feed(data, position)
+            self.blocks += self._rooms.landed()
             if self._deframer.event == Deframer.MESSAGE:
                 message = decode_message(self._deframer.message_type, self._deframer.payload)
                 if message is not None:
                     self._messages.append(message)
             elif self._deframer.event == Deframer.BLOCK:
-                self._target = bytearray(self._deframer.length)
-                self._deframer.set_target(self._target, 0)
-            elif self._deframer.event == Deframer.BLOCK_END:
-                self.blocks.append((self._deframer.item, self._deframer.offset, bytes(self._target)))
+                self._rooms.provide()
         if fin:
             self.ended.set()
         self._news.set()

@@ -23,7 +23,7 @@ from spaceblock.quic.native.ranges cimport REPEATED, parse_ack
 from spaceblock.quic.native.recovery cimport ACK_OF_SKIPPED
 from spaceblock.quic.native.sending cimport ACK, BATCH_SIZE, PADDING, PING, PN_SIZE, SAMPLE, STREAM, TAG, PacketSender
 from spaceblock.quic.native.streams cimport ReceiveStream, SendStream, StreamTable
-from spaceblock.quic.native.varint cimport VARINT_MAX, read_varint
+from spaceblock.varint cimport VARINT_MAX, read_varint
 
 cimport cython
 

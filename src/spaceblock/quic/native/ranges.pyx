@@ -13,9 +13,7 @@ from libc.string cimport memmove, memset
 
 from spaceblock.errors import RemoteProtocolError
 
-from spaceblock.quic.native.varint cimport read_varint, varint_size, write_varint
-
-cdef uint64_t _VAR_MAX = (<uint64_t>1 << 62) - 1
+from spaceblock.varint cimport VARINT_MAX, read_varint, varint_size, write_varint
 
 
 @cython.final
@@ -27,7 +25,7 @@ cdef class PacketRanges:
         """RFC 9000, section 12.3: a packet is processed once; what is too old to tell counts as processed."""
         cdef bint first = self.largest < 0
         cdef uint64_t expected = <uint64_t>(self.largest + 1)
-        if pn < self.floor or pn > _VAR_MAX:
+        if pn < self.floor or pn > VARINT_MAX:
             return REPEATED
         if pn < expected:
             return self.add_late(pn)
@@ -64,7 +62,7 @@ cdef class PacketRanges:
         cdef size_t at, place, i
         if self.count == 0:
             return 0
-        delay = min(delay, _VAR_MAX)
+        delay = min(delay, VARINT_MAX)
         length = newest.stop - newest.start - 1
         if room < 2 + varint_size(newest.stop - 1) + varint_size(delay) + varint_size(length):
             return 0
@@ -92,7 +90,7 @@ cdef class PacketRanges:
 
     def add_span(self, uint64_t start, uint64_t stop, int64_t now):
         cdef uint64_t pn
-        if stop > _VAR_MAX + 1:
+        if stop > VARINT_MAX + 1:
             raise ValueError(f"packet numbers up to {stop}; pass numbers below 2^62")
         with nogil:
             for pn in range(start, stop):

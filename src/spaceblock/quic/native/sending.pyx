@@ -24,7 +24,7 @@ from spaceblock.quic.native.recovery cimport (
 )
 from spaceblock.quic.native.streams cimport Run, SendStream, StreamTable
 from spaceblock.quic.native.udp cimport pack_address
-from spaceblock.quic.native.varint cimport VARINT_MAX, write_varint
+from spaceblock.varint cimport VARINT_MAX, write_varint
 
 cdef enum:
     STREAM_HEAD_MAX = 1 + 8 + 8

@@ -1,0 +1,405 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False
+"""The compiled core that reads: a stream's messages, and the data of its blocks straight to where it belongs.
+
+Its specification by example is ``spaceblock/_pydeframer.py``, its contract ``spaceblock/_fastdeframer.pyi``; the rules
+are those of ``_fastblock.pyx``. What takes bytes needs no GIL, so that the QUIC engine can feed it packet by packet.
+"""
+
+cimport cython
+from cpython.buffer cimport PyBuffer_Release
+from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.pycapsule cimport PyCapsule_New
+from libc.stdint cimport uint8_t, uint64_t
+from libc.stdlib cimport free, realloc
+from libc.string cimport memcpy
+
+from spaceblock._fastblock cimport _BLOCK_TYPE, _HEADER_ROOM, acquire, bounded
+from spaceblock.varint cimport VARINT_MAX, read_varint
+
+from spaceblock.errors import RemoteProtocolError
+
+cdef enum:
+    # Item and offset, at eight bytes each: what a Block's length may count beyond its data.
+    _BLOCK_FIELDS_MAX = 16
+    # Rooms that a Deframer holds at once, and blocks that land in them before somebody must look.
+    _ROOMS_MAX = 8
+    _LANDED_MAX = 64
+
+cdef enum State:
+    HEAD
+    PAYLOAD
+    # A Block's data is due.
+    DATA
+    BROKEN
+
+cdef enum Fault:
+    INCOMPLETE = 0
+    TOO_LONG = -1
+    UNEXPECTED = -2
+    BLOCK_TOO_LONG = -3
+    EMPTY = -4
+    BEYOND = -5
+    NO_MEMORY = -6
+
+cdef struct Head:
+    uint64_t type
+    # Bytes that follow the head: a payload, or a Block's data.
+    uint64_t length
+    uint64_t item
+    uint64_t offset
+
+
+cdef struct Room:
+    uint8_t *data
+    size_t size
+    # Bytes given to blocks.
+    size_t used
+    # Whether only blocks of one item go there, and these in the order of their offsets.
+    bint bound
+    uint64_t item
+    uint64_t offset
+
+cdef struct Landed:
+    uint64_t item
+    uint64_t offset
+    uint64_t length
+    uint64_t room
+    size_t start
+
+# What another compiled module feeds without the GIL, given as a capsule of this name: take(owner, data, size) says how
+# many bytes it took, fewer than size when it waits for a call from Python.
+cdef struct Intake:
+    void *owner
+    size_t (*take)(void *owner, const uint8_t *data, size_t size) noexcept nogil
+
+
+cdef const char *INTAKE = "spaceblock.intake"
+
+
+@cython.final
+cdef class Deframer:
+    NEED_DATA = 0
+    MESSAGE = 1
+    BLOCK = 2
+
+    cdef readonly int event
+    cdef readonly uint64_t message_type
+    cdef readonly uint64_t item
+    cdef readonly uint64_t offset
+    cdef readonly uint64_t length
+
+    cdef uint64_t message_limit
+    cdef uint64_t block_limit
+    cdef State state
+    cdef int fault
+    # A head that arrived in parts; the longest has four varints, 32 bytes.
+    cdef uint8_t[_HEADER_ROOM] stash
+    cdef size_t stashed
+    # Bytes of the payload or data that have arrived.
+    cdef uint64_t received
+    # The payload as it comes, and whether it is complete and not yet in `complete`.
+    cdef uint8_t *partial
+    cdef size_t partial_room
+    cdef bint fresh
+    cdef bytes complete
+    # Where the data under way goes, in the room in use. NULL while it has no place.
+    cdef uint8_t *place
+    # Rooms [room, rooms_made), each at its number modulo ROOMS_MAX; views below `room` may still be held.
+    cdef Room[_ROOMS_MAX] rooms
+    cdef Py_buffer[_ROOMS_MAX] views
+    cdef readonly uint64_t room
+    cdef uint64_t rooms_made
+    cdef uint64_t rooms_held
+    # One more than are listed at once: the last place is never filled.
+    cdef Landed[_LANDED_MAX + 1] arrived
+    cdef size_t landings
+    cdef Intake intake
+
+    def __init__(self, message_limit, block_limit):
+        self.message_limit = bounded(message_limit, "message_limit", 0, VARINT_MAX)
+        self.block_limit = bounded(block_limit, "block_limit", 0, VARINT_MAX)
+        self.complete = b""
+
+    def __dealloc__(self):
+        self.drop_rooms(self.rooms_made)
+        free(self.partial)
+
+    @property
+    def at_boundary(self):
+        return self.state == HEAD and self.stashed == 0
+
+    @property
+    def in_block(self):
+        return self.state == DATA
+
+    @property
+    def payload(self):
+        self.keep_payload()
+        return self.complete
+
+    @property
+    def capsule(self):
+        self.intake.owner = <void *>self
+        self.intake.take = take_for
+        return PyCapsule_New(&self.intake, INTAKE, NULL)
+
+    def feed(self, data, pos=0):
+        cdef Py_buffer view
+        cdef uint64_t start
+        acquire(data, &view, False)
+        try:
+            start = bounded(pos, "pos", 0, <uint64_t>view.len)
+            self.check()
+            self.proceed()
+            if self.state == DATA and not self.find_place():
+                raise ValueError("a block's data has no room; call provide() before the next feed()")
+            self.event = 0
+            start += self.run(<const uint8_t *>view.buf + start, <size_t>(<uint64_t>view.len - start))
+        finally:
+            PyBuffer_Release(&view)
+        self.check()
+        return start
+
+    def check(self):
+        if self.state == BROKEN:
+            raise self.broken()
+
+    def proceed(self):
+        self.keep_payload()
+        if self.event == 1:
+            self.event = 0
+
+    def ready(self):
+        if self.event == 1 or self.state == BROKEN or (self.state == DATA and not self.find_place()):
+            return False
+        if self.event == 2:
+            self.event = 0
+        return True
+
+    def provide(self, memory, start=0, item=None, offset=0):
+        cdef Py_buffer view
+        cdef Room *room
+        cdef uint64_t at = bounded(start, "start", 0, VARINT_MAX)
+        cdef uint64_t of_item = 0 if item is None else bounded(item, "item", 0, VARINT_MAX)
+        cdef uint64_t from_offset = bounded(offset, "offset", 0, VARINT_MAX)
+        self.drop_rooms(self.room)
+        acquire(memory, &view, True)
+        if at > <size_t>view.len or self.rooms_made - self.rooms_held == _ROOMS_MAX:
+            PyBuffer_Release(&view)
+            raise ValueError(f"room at {start} of a buffer, or more than {_ROOMS_MAX} rooms; provide fewer, within it")
+        room = &self.rooms[self.rooms_made % _ROOMS_MAX]
+        room.data = <uint8_t *>view.buf + at
+        room.size = <size_t>view.len - <size_t>at
+        room.used = 0
+        room.bound = item is not None
+        room.item = of_item
+        room.offset = from_offset
+        self.views[self.rooms_made % _ROOMS_MAX] = view
+        self.rooms_made += 1
+        return self.rooms_made - 1
+
+    def landed(self):
+        cdef size_t i
+        cdef Landed *each
+        cdef list found = []
+        for i in range(self.landings):
+            each = &self.arrived[i]
+            found.append((each.item, each.offset, each.length, each.room, each.start))
+        # The record of the block under way, if there is one, is the next.
+        self.arrived[0] = self.arrived[self.landings]
+        self.landings = 0
+        return found
+
+    def withdraw(self):
+        if self.place == NULL:
+            self.room = self.rooms_made
+        return self.room
+
+    @property
+    def free(self):
+        cdef uint64_t number
+        cdef Room *room
+        cdef uint64_t total = 0
+        for number in range(self.room, self.rooms_made):
+            room = &self.rooms[number % _ROOMS_MAX]
+            if not room.bound:
+                total += room.size - room.used
+        return total
+
+    def release(self):
+        self.place = NULL
+        self.room = self.rooms_made
+        self.drop_rooms(self.room)
+
+    cdef int keep_payload(self) except -1:
+        # The next message overwrites it where it lies.
+        if self.fresh:
+            self.complete = PyBytes_FromStringAndSize(<const char *>self.partial, <Py_ssize_t>self.received)
+            self.fresh = False
+        return 0
+
+    cdef int drop_rooms(self, uint64_t below) except -1:
+        while self.rooms_held < below:
+            self.rooms_held += 1
+            PyBuffer_Release(&self.views[(self.rooms_held - 1) % _ROOMS_MAX])
+        return 0
+
+    cdef size_t run(self, const uint8_t *data, size_t size) noexcept nogil:
+        # Takes what it can up to the next event; a message without a payload is complete without another byte.
+        cdef size_t used = 0
+        while self.event == 0 and self.state != BROKEN:
+            if self.state == HEAD:
+                if used == size:
+                    break
+                used += self.take_head(data + used, size - used)
+                if self.state == DATA and not self.find_place():
+                    self.event = 2
+            elif self.state == DATA and not self.find_place():
+                self.event = 2
+            elif used == size and self.received < self.length:
+                break
+            else:
+                used += self.take_bytes(data + used, size - used)
+        return used
+
+    cdef size_t take_head(self, const uint8_t *data, size_t size) noexcept nogil:
+        # Leaves the bytes of a head that is not all there in the stash; they are fewer than its 32.
+        cdef Head head
+        cdef size_t known = self.stashed
+        cdef size_t taken = size
+        cdef int used
+        if known == 0:
+            used = parse_head(data, size, self.message_limit, self.block_limit, &head)
+            if used == INCOMPLETE and size:
+                memcpy(self.stash, data, size)
+        else:
+            taken = min(size, <size_t>_HEADER_ROOM - known)
+            if taken:
+                memcpy(self.stash + known, data, taken)
+            used = parse_head(self.stash, known + taken, self.message_limit, self.block_limit, &head)
+        if used == INCOMPLETE:
+            self.stashed = known + taken
+            return taken
+        self.message_type = head.type
+        self.length = head.length
+        self.item = head.item
+        self.offset = head.offset
+        self.stashed = 0
+        if used < 0:
+            self.state = BROKEN
+            self.fault = used
+            return taken
+        self.received = 0
+        if head.type == _BLOCK_TYPE:
+            self.state = DATA
+        else:
+            self.state = PAYLOAD
+            self.make_room_for_payload()
+        return <size_t>used - known
+
+    cdef void make_room_for_payload(self) noexcept nogil:
+        # At most message_limit bytes, which parse_head() has checked.
+        cdef uint8_t *larger
+        if self.length > self.partial_room:
+            larger = <uint8_t *>realloc(self.partial, <size_t>self.length)
+            if larger == NULL:
+                self.state = BROKEN
+                self.fault = NO_MEMORY
+                return
+            self.partial = larger
+            self.partial_room = <size_t>self.length
+
+    cdef bint find_place(self) noexcept nogil:
+        # Whether the data of the block under way has a place; rooms that it does not fit are left behind.
+        cdef Room *room
+        cdef Landed *landed
+        if self.place != NULL:
+            return True
+        if self.landings == _LANDED_MAX or self.received:
+            return False
+        while self.room < self.rooms_made:
+            room = &self.rooms[self.room % _ROOMS_MAX]
+            if self.length <= room.size - room.used and (
+                not room.bound or (room.item == self.item and room.offset == self.offset)
+            ):
+                landed = &self.arrived[self.landings]
+                landed.item = self.item
+                landed.offset = self.offset
+                landed.length = self.length
+                landed.room = self.room
+                landed.start = room.used
+                self.place = room.data + room.used
+                room.used += <size_t>self.length
+                room.offset += self.length
+                return True
+            self.room += 1
+        return False
+
+    cdef size_t take_bytes(self, const uint8_t *data, size_t size) noexcept nogil:
+        # Part or all of a payload or of a block's data, whose place was checked when it was found.
+        cdef uint64_t missing = self.length - self.received
+        cdef size_t take = size if size < missing else <size_t>missing
+        if take:
+            memcpy((self.place if self.state == DATA else self.partial) + self.received, data, take)
+        self.received += take
+        if self.received < self.length:
+            return take
+        if self.state == PAYLOAD:
+            self.fresh = True
+            self.event = 1
+        else:
+            self.landings += 1
+        self.place = NULL
+        self.state = HEAD
+        return take
+
+    cdef object broken(self):
+        if self.fault == NO_MEMORY:
+            return MemoryError()
+        if self.fault == TOO_LONG:
+            what = f"a message of type {self.message_type:#x} with {self.length} bytes"
+            what += f", where {self.message_limit} are allowed"
+        elif self.fault == UNEXPECTED:
+            what = "a block on a stream that carries none"
+        elif self.fault == BLOCK_TOO_LONG:
+            what = f"a block of {self.length} bytes, where {self.block_limit} are allowed"
+        elif self.fault == EMPTY:
+            what = "a block without data"
+        else:
+            what = f"a block of {self.length} bytes at offset {self.offset}, which ends beyond 2^62-1"
+        return RemoteProtocolError(f"the peer sent {what}; check that both sides run the same release of Spaceblock")
+
+
+cdef size_t take_for(void *owner, const uint8_t *data, size_t size) noexcept nogil:
+    return (<Deframer>owner).run(data, size)
+
+
+cdef int parse_head(
+    const uint8_t *data, size_t size, uint64_t message_limit, uint64_t block_limit, Head *head
+) noexcept nogil:
+    # The bytes used, or a Fault; every limit is checked as soon as its number is there.
+    cdef const uint8_t *at = data
+    cdef const uint8_t *end = data + size
+    cdef const uint8_t *fields
+    head.length = head.item = head.offset = 0
+    if not read_varint(&at, end, &head.type):
+        return INCOMPLETE
+    if head.type == _BLOCK_TYPE and block_limit == 0:
+        return UNEXPECTED
+    if not read_varint(&at, end, &head.length):
+        return INCOMPLETE
+    if head.type != _BLOCK_TYPE:
+        return TOO_LONG if head.length > message_limit else <int>(at - data)
+    if head.length > block_limit + _BLOCK_FIELDS_MAX:
+        return BLOCK_TOO_LONG
+    fields = at
+    if not read_varint(&at, end, &head.item) or not read_varint(&at, end, &head.offset):
+        return INCOMPLETE
+    if head.length <= <uint64_t>(at - fields):
+        return EMPTY
+    head.length -= <uint64_t>(at - fields)
+    if head.length > block_limit:
+        return BLOCK_TOO_LONG
+    if head.length > VARINT_MAX - head.offset:
+        return BEYOND
+    return <int>(at - data)
