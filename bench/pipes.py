@@ -1,9 +1,9 @@
 """A tree through pipes, ``tar c | spaceblock send - ... receive --dir - | tar x``, against the same bytes from a file.
 
-``python bench/pipes.py`` packs a tree once. Then, round after round, that archive goes from file to file, the tree through
-two pipelines of tar, and the tree once more in three steps: packed into a file, sent, and unpacked. A way's time is that of
-the sender's own receipt, from the offer to the receiver's verdict, and for the steps that of tar beside it. What was
-unpacked is compared with what was packed.
+``python bench/pipes.py`` packs a tree once. Then, round after round, that archive goes from file to file, the tree
+through two pipelines of tar, and the tree once more in three steps: packed into a file, sent, and unpacked. A way's
+time is that of the sender's own receipt, from the offer to the receiver's verdict, and for the steps that of tar beside
+it. What was unpacked is compared with what was packed.
 
 Where all cores are busy the pipes cannot be as fast as the file alone, as both tars then work while the bytes move; the
 CPU seconds of our two processes tell what the pipes cost them.

@@ -87,6 +87,19 @@ def test_a_range_lies_within_its_item() -> None:
         SpaceblockRequest(100, Partial(0, 101))
 
 
+@pytest.mark.parametrize(("request_", "space"), [(SpaceblockRequest(100), 100), (SpaceblockRequest(None), 0)])
+def test_a_request_without_holes_needs_as_much_room_as_it_has_bytes(request_: SpaceblockRequest, space: int) -> None:
+    assert request_.space == space
+
+
+def test_holes_need_no_room() -> None:
+    assert SpaceblockRequest(100, data=7).space == 7
+    assert SpaceblockRequest(100, Partial(10, 30), data=0).space == 0
+    for size, part, data in [(100, Full(), 101), (100, Partial(10, 30), 21), (None, Full(), 1), (100, Full(), -1)]:
+        with pytest.raises(ValueError, match="do not fit a range"):
+            SpaceblockRequest(size, part, data=data)
+
+
 def test_requests_are_values() -> None:
     items = (SpaceblockRequest(1), SpaceblockRequest(None, Full(), rereadable=False))
     requests = SpaceblockRequests(bytes(16), BlockSize.MIN, items)

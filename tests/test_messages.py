@@ -149,8 +149,10 @@ def requests(draw: st.DrawFn) -> SpaceblockRequest:
     start, stop, size = sorted(draw(st.tuples(numbers, numbers, numbers)))
     known = draw(st.booleans())
     if draw(st.booleans()):
-        return SpaceblockRequest(size if known else None, Partial(start, stop), draw(st.booleans()))
-    return SpaceblockRequest(size if known else None, rereadable=draw(st.booleans()))
+        data = draw(st.none() | st.integers(0, stop - start))
+        return SpaceblockRequest(size if known else None, Partial(start, stop), draw(st.booleans()), data)
+    data = draw(st.none() | st.integers(0, size if known else 0))
+    return SpaceblockRequest(size if known else None, rereadable=draw(st.booleans()), data=data)
 
 
 modes = st.none() | st.integers(0, MODE_MAX)
@@ -297,7 +299,8 @@ def test_codes_from_the_future_are_kept() -> None:
         (MessageType.REQUESTS, UUID.hex() + "01 11 00 02 00", "announces 2 elements in 1 bytes"),
         (MessageType.REQUESTS, UUID.hex() + "01 11 00 ffffffffffffffff 00", "elements in 1 bytes"),
         (MessageType.REQUESTS, UUID.hex() + "01 11 ffffffffffffffff 01 00", "passes the largest number"),
-        (MessageType.REQUESTS, UUID.hex() + "01 11 00 01 08", "item's flags 0x8"),
+        (MessageType.REQUESTS, UUID.hex() + "01 11 00 01 10", "item's flags 0x10"),
+        (MessageType.REQUESTS, UUID.hex() + "01 11 00 01 09 05 06", "6 bytes of data do not fit"),
         (MessageType.REQUESTS, UUID.hex() + "01 11 00 01 04 05 04", "5 to 4 is no range"),
         (MessageType.REQUESTS, UUID.hex() + "01 11 00 01 05 03 02 04", "behind the item's 3 bytes"),
         (MessageType.MANIFEST, "01 00 01 03 00 00", "unknown kind 3"),

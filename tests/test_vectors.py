@@ -72,7 +72,7 @@ MESSAGES: dict[str, Message] = {
         (
             SpaceblockRequest(5, Full(), True),
             SpaceblockRequest(None, Full(), False),
-            SpaceblockRequest(4096, Partial(1024, 2048), True),
+            SpaceblockRequest(4096, Partial(1024, 2048), True, 512),
         ),
     ),
     "Manifest": ManifestPage(

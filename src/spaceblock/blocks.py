@@ -69,15 +69,19 @@ class Partial(Range):
 class SpaceblockRequest:
     """One item: its size in bytes, or None when only its end will tell, and the range of it to transfer.
 
-    ``rereadable`` says that the sender can read the bytes a second time, for repair. Raises ValueError when the size is
-    out of bounds or the range ends behind it.
+    ``rereadable`` says that the sender can read the bytes a second time, for repair. ``data`` estimates how many bytes
+    of the range are not in holes; None where it has none. Raises ValueError when the size is out of bounds, the range
+    ends behind it or is shorter than its data.
     """
 
     size: int | None
     range: Range = Full()
     rereadable: bool = True
+    data: int | None = None
 
     def __post_init__(self) -> None:
+        if self.data is not None and not 0 <= self.data <= (self.length or 0):
+            raise ValueError(f"{self.data} bytes of data do not fit a range of {self.length}; give fewer")
         if self.size is None:
             return
         _check_size(self.size)
@@ -100,6 +104,11 @@ class SpaceblockRequest:
     def length(self) -> int | None:
         """The bytes to transfer; None when unknown."""
         return None if self.stop is None else self.stop - self.start
+
+    @property
+    def space(self) -> int:
+        """The bytes of a disk that the range needs, as far as that is known before it came."""
+        return (self.length or 0) if self.data is None else self.data
 
 
 @dataclass(frozen=True, slots=True)

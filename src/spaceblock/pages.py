@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from enum import IntEnum
 from typing import ClassVar, Protocol, TypeVar
 
-from .blocks import Full, Partial, SpaceblockRequest, SpaceblockRequests
+from .blocks import Full, Partial, Range, SpaceblockRequest, SpaceblockRequests
 from .core import decode_uint_var
 from .limits import MESSAGE_PAYLOAD_MAX
 from .manifest import Entry, EntryKind
@@ -251,6 +251,7 @@ _MANIFEST_FOLLOWS = 2
 _SIZE_KNOWN = 1
 _REREADABLE = 2
 _PARTIAL = 4
+_HOLES = 8
 
 _HAS_ITEM = 1
 _HAS_MODE = 2
@@ -311,12 +312,16 @@ def _write_requests(out: Writer, items: Iterable[SpaceblockRequest]) -> None:
             flags |= _SIZE_KNOWN
         if isinstance(part, Partial):
             flags |= _PARTIAL
+        if item.data is not None:
+            flags |= _HOLES
         out.uint(flags)
         if size is not None:
             out.uint(size)
         if isinstance(part, Partial):
             out.uint(part.start)
             out.uint(part.stop)
+        if item.data is not None:
+            out.uint(item.data)
 
 
 def _read_requests(reader: Reader, count: int) -> tuple[SpaceblockRequest, ...]:
@@ -324,17 +329,21 @@ def _read_requests(reader: Reader, count: int) -> tuple[SpaceblockRequest, ...]:
     items = []
     for _ in range(count):
         flags, pos = decode_uint_var(data, pos)
-        if flags > 7:
+        if flags > 15:
             raise ValueError(f"an item's flags {flags:#x} have bits that mean nothing")
         size: int | None = None
+        part: Range = _FULL
         if flags & _SIZE_KNOWN:
             size, pos = decode_uint_var(data, pos)
         if flags & _PARTIAL:
             start, pos = decode_uint_var(data, pos)
             stop, pos = decode_uint_var(data, pos)
-            items.append(SpaceblockRequest(size, Partial(start, stop), bool(flags & _REREADABLE)))
+            part = Partial(start, stop)
+        if flags & _HOLES:
+            stored, pos = decode_uint_var(data, pos)
+            items.append(SpaceblockRequest(size, part, bool(flags & _REREADABLE), stored))
         else:
-            items.append(SpaceblockRequest(size, _FULL, bool(flags & _REREADABLE)))
+            items.append(SpaceblockRequest(size, part, bool(flags & _REREADABLE)))
     reader.pos = pos
     return tuple(items)
 

@@ -11,6 +11,7 @@ import pytest
 
 import spaceblock
 
+from .disks import small_disk
 from .support import PATIENCE, Pair, assert_helpful, deliver, digest_of, failures, file_of, pair, tree, within
 
 YEAR_2001 = 1_000_000_000_123_456_789
@@ -144,9 +145,6 @@ async def test_the_holes_of_a_file_become_zeros_in_a_buffer(tmp_path: Path) -> N
 
 async def test_five_gibibytes_of_hardly_anything_arrive_sparse(tmp_path: Path, inbox: Path) -> None:
     source = sparse_file(tmp_path / "sparse", 5 * GIB, (0, b"begin"), (3 * GIB + 5, os.urandom(100_000)))
-    disk = os.statvfs(inbox)
-    if disk.f_bavail * disk.f_frsize < 5 * GIB:
-        pytest.skip("a receiver refuses what might not fit")
     async with pair() as peers:
         sending = peers.here.send(source)
         receiving = (await peers.offer()).accept(inbox)
@@ -158,6 +156,20 @@ async def test_five_gibibytes_of_hardly_anything_arrive_sparse(tmp_path: Path, i
         for file in (ours, theirs):
             file.seek(3 * GIB)
         assert ours.read(200_000) == theirs.read(200_000)
+
+
+async def test_a_sparse_file_needs_room_for_its_data_alone(tmp_path: Path) -> None:
+    source = sparse_file(tmp_path / "sparse", 100_000_000, (50_000_000, os.urandom(100_000)))
+    with small_disk(tmp_path / "disk", options="size=1m") as target:
+        async with pair() as peers:
+            await send_sparse(peers, source, target)
+            await deliver(peers, spaceblock.Item(source, name="part", range=(1, 60_000_001)), folder=target)
+            dense = sparse_file(tmp_path / "dense", 2_000_000, (0, os.urandom(1_200_000)))
+            sending = peers.here.send(dense)
+            ours, theirs = await failures(sending, (await peers.offer()).accept(target))
+    for error in (ours, theirs):
+        assert isinstance(error, spaceblock.NoSpace)
+        assert "room for" in str(error), "what cannot fit is still refused before data moves"
 
 
 # Sources that change.

@@ -151,7 +151,7 @@ def open_file(file: Any, name: str | None, part: tuple[int, int] | None) -> File
         if part is None and position:
             part = (min(position, status.st_size), status.st_size)
         path = os.path.abspath(os.fsdecode(file.name)) if isinstance(file.name, (str, bytes)) else "the open file"
-        source = FileSource(path, name, request_of(status.st_size, part), Identity.of(status))
+        source = FileSource(path, name, _request(status, part), Identity.of(status))
         return replace(source, is_sparse=_is_sparse(status), held=held)
     except BaseException:
         os.close(held)
@@ -204,8 +204,15 @@ def _link(entry: os.DirEntry[str], name: str, depth: int) -> Iterator[Entry]:
 def _file(path: str, name: str, status: os.stat_result, part: tuple[int, int] | None) -> FileSource:
     if not os.access(path, os.R_OK):
         raise _cannot_send(PermissionError(errno.EACCES, os.strerror(errno.EACCES)), path)
-    request = request_of(status.st_size, part)
+    request = _request(status, part)
     return FileSource(path, name, request, Identity.of(status), status.st_mode & MODE, _is_sparse(status))
+
+
+def _request(status: os.stat_result, part: tuple[int, int] | None) -> SpaceblockRequest:
+    request = request_of(status.st_size, part)
+    if not _is_sparse(status):
+        return request
+    return replace(request, data=min(status.st_blocks * 512, request.length or 0))
 
 
 def _is_sparse(status: os.stat_result) -> bool:

@@ -78,7 +78,7 @@ class FolderSink(Sink):
                 raise refusal(manifest.entries if manifest is not None else (), problems)
         self._learn(requests, manifest)
         skip = self._taken_names()
-        self._check_space(sum(request.length or 0 for i, request in enumerate(requests.items) if i not in skip))
+        self._check_space(sum(request.space for i, request in enumerate(requests.items) if i not in skip))
         for name in self._folders:
             os.close(self._folder(name))
         self._to_come = set(range(len(requests.items))) - skip
