@@ -9,6 +9,7 @@ from contextlib import asynccontextmanager, suppress
 
 from .errors import AdmissionRefused, LocalProtocolError, SpaceblockError, Stalled, Unreachable, WrongPeer
 from .events import Phase
+from .forks import Maker
 from .identity import Identity, peer_id_of, peer_id_text, public_key_of
 from .listener import Listener, load_identity, transport_options
 from .options import Options
@@ -60,6 +61,7 @@ async def connect(ticket: str | Ticket, *, options: Options | None = None) -> As
         raise LocalProtocolError(
             f"a ticket is a string, not {type(ticket).__name__}: give the word the listener printed"
         )
+    maker = Maker()
     identity = await asyncio.to_thread(load_identity, options)
     dialled = await _dial_all(ticket, identity, options)
     try:
@@ -74,7 +76,8 @@ async def connect(ticket: str | Ticket, *, options: Options | None = None) -> As
             await _finally(dialled.peer.abort())
             raise
     finally:
-        await _finally(dialled.endpoint.close())
+        if not maker.forked:
+            await _finally(dialled.endpoint.close())
 
 
 class _Dialled:

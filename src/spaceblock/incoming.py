@@ -23,6 +23,7 @@ from .errors import (
     error_code,
 )
 from .events import OfferItem, Phase, Receipt, ReceiptItem
+from .following import ShowProgress, follower
 from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, Limits, Timeouts
 from .manifest import Manifest, renamed
 from .messages import Feature, Message, Outcome, OutcomeKind, ReceiverState, Waiting
@@ -82,6 +83,7 @@ class Offer:
         on_conflict: Conflict = "rename",
         durability: Durability = "fsync",
         rename: Rename | None = None,
+        progress: ShowProgress | None = None,
     ) -> Transfer:
         """Receive everything, into ``folder`` or into what ``into`` gives; returns the started :class:`Transfer`.
 
@@ -99,7 +101,7 @@ class Offer:
         ``rename(item, problem)`` returns another (``problem.proposal`` would do) or None; it may be a coroutine
         function, and otherwise runs in a thread. Without it the whole offer is refused with :class:`NameRejected`.
 
-        With ``durability="fsync"`` a verified file survives a loss of power.
+        With ``durability="fsync"`` a verified file survives a loss of power. ``progress`` is that of :meth:`Peer.send`.
 
         Raises :class:`LocalProtocolError` if the offer was answered before. Awaiting the transfer raises
         :class:`StorageError`, :class:`NameRejected`, :class:`BufferUnfit` and what can happen on the way, and has
@@ -111,6 +113,7 @@ class Offer:
             raise LocalProtocolError(f"on_conflict={on_conflict!r} is not 'rename', 'skip', 'overwrite' or 'error'")
         if durability not in ("fsync", "none"):
             raise LocalProtocolError(f"durability={durability!r} is not 'fsync' or 'none'")
+        shown = None if progress is None else follower(progress)
 
         def make_sink() -> Sink:
             if into is not None:
@@ -120,7 +123,10 @@ class Offer:
             assert folder is not None
             return FolderSink(folder, on_conflict, durability)
 
-        return self._incoming.accept(make_sink, rename)
+        transfer = self._incoming.accept(make_sink, rename)
+        if shown is not None:
+            self._incoming.show_on(shown)
+        return transfer
 
     async def decline(self, reason: str = "") -> None:
         """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``.
@@ -146,11 +152,11 @@ class Incoming(Job):
     ) -> None:
         super().__init__(timeouts.idle)
         self.peer_id = peer_id
-        self.uuid = b""
-        self.receiver = Receiver(limits, features)
-        self.ring = Ring()
+        self.uuid: bytes = b""
+        self.receiver: Receiver = Receiver(limits, features)
+        self.ring: Ring = Ring()
         self.sink: Sink = IntoSink([])
-        self.answered = False
+        self.answered: bool = False
         self._timeouts = timeouts
         self._reports = reports
         self._on_offer = on_offer
@@ -355,6 +361,7 @@ class Incoming(Job):
     # Helpers.
 
     def _answer(self) -> None:
+        self.maker.check("this offer")
         if self.answered:
             raise LocalProtocolError("the offer was answered before: wait for the next one")
         self.answered = True

@@ -12,6 +12,7 @@ from typing import Any
 
 from .admission import AdmissionBook
 from .errors import ConnectionFailed, LimitExceeded, LocalProtocolError, SpaceblockError, error_code
+from .forks import Maker
 from .identity import Identity
 from .incoming import Offer
 from .mailbox import Mailbox
@@ -30,10 +31,11 @@ class Listener:
     """
 
     def __init__(self, identity: Identity, options: Options, book: AdmissionBook) -> None:
-        self.peer_id = identity.peer_id
+        self.peer_id: str = identity.peer_id
         """Who this listener is: the digest of its public key, in text form."""
-        self.ticket = ""
+        self.ticket: str = ""
         """One string, good for one peer: addresses, peer ID and a secret. Show it to nobody else."""
+        self._maker = Maker()
         self._identity = identity
         self._options = options
         self._book = book
@@ -71,24 +73,29 @@ class Listener:
 
         They are recorded durably before this returns. Raises :class:`LimitExceeded` and :class:`StorageError`.
         """
+        self._maker.check("this listener")
         seconds = self._options.ticket_lifetime if lifetime is None else lifetime
         return [ticket.encode() for ticket in self._book.issue_many(count, self._addresses, seconds, time.time())]
 
     async def peers(self) -> AsyncIterator[Peer]:
         """Every peer that is admitted, to send to; its offers then come through :meth:`Peer.offers` alone."""
+        self._maker.check("this listener")
         async for peer in self._unclaimed:
             peer.deliver_offers_to(None)
             yield peer
 
     async def __aiter__(self) -> AsyncIterator[Offer]:
+        self._maker.check("this listener")
         async for offer in self._offers:
             yield offer
 
     async def close(self) -> None:
-        """Wait for the transfers that run, decline what is unanswered, and close; harmless when done twice.
+        """Wait for the transfers that run, decline what is unanswered, and close.
 
-        Raises the first error of a transfer that nobody awaited.
+        Harmless when done twice, and in a forked child. Raises the first error of a transfer that nobody awaited.
         """
+        if self._maker.forked:
+            return
         self._closing = True
         results = await asyncio.gather(*(peer.close() for peer in self._peers), return_exceptions=True)
         await self._release()
@@ -97,7 +104,9 @@ class Listener:
                 raise result
 
     async def abort(self) -> None:
-        """Cancel all transfers and close."""
+        """Cancel all transfers and close; harmless in a forked child."""
+        if self._maker.forked:
+            return
         self._closing = True
         await asyncio.gather(*(peer.abort() for peer in self._peers), return_exceptions=True)
         await self._release()

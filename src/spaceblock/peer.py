@@ -22,6 +22,8 @@ from .errors import (
     error_code,
 )
 from .events import Phase
+from .following import ShowProgress, follower
+from .forks import Maker
 from .incoming import Incoming, Offer
 from .mailbox import Mailbox
 from .messages import Feature, Hello, Message, StreamType, encode_stream_header
@@ -51,6 +53,7 @@ class Peer:
         """Who the peer is: the digest of its public key, in text form."""
         self.hello: Hello | None = None
         """What the peer said of itself."""
+        self._maker = Maker()
         self._connection = connection
         self._options = options
         self._on_gone = on_gone
@@ -62,7 +65,7 @@ class Peer:
         self._outgoing: set[Outgoing] = set()
         self._incoming: set[Incoming] = set()
         self._by_uuid: dict[bytes, Incoming] = {}
-        self.unseen = Unseen()
+        self.unseen: Unseen = Unseen()
         """Transfers of this peer that failed and that nobody has awaited."""
         self._own_offers: Mailbox[Offer] = Mailbox()
         self._offers = self._own_offers
@@ -74,7 +77,13 @@ class Peer:
         connection.set_close_handler(self._connection_closed)
         connection.set_stream_handler(self._stream_opened)
 
-    def send(self, *sources: Any, links: Links = "skip", rename: Rename | None = None) -> Transfer:
+    def send(
+        self,
+        *sources: Any,
+        links: Links = "skip",
+        rename: Rename | None = None,
+        progress: ShowProgress | None = None,
+    ) -> Transfer:
         """Offer paths, buffers, streams and :class:`Item` to the peer; returns the started :class:`Transfer`.
 
         A path may be a file or a folder; a buffer is anything C-contiguous that exports one, held without copying until
@@ -87,6 +96,10 @@ class Peer:
         (``problem.proposal`` would do) or None; it may be a coroutine function, and otherwise runs in a thread.
         Without it the receiver's user is asked, or the offer refused.
 
+        ``progress`` is called on the event loop with the latest :class:`Progress`, at most ten times a second and once
+        at the end, or shows it: a function or coroutine function, ``tqdm`` or one of its bars, or rich's ``Progress``.
+        What a function raises cancels the transfer, and awaiting the transfer raises it.
+
         Raises :class:`LocalProtocolError` for what is none of these, :class:`BufferUnfit` for a buffer
         that is not contiguous; everything else is raised by awaiting the transfer.
         """
@@ -97,15 +110,19 @@ class Peer:
             raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
         if len(self._outgoing) >= self._options.limits.transfers:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
+        shown = None if progress is None else follower(progress)
         held, timeouts = hold_buffers(sources), self._options.timeouts
         outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links)
         outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
         outgoing.start()
+        if shown is not None:
+            outgoing.show_on(shown)
         return outgoing.transfer
 
     async def offers(self) -> AsyncIterator[Offer]:
         """What the peer wants to send, as it comes; ends with the connection."""
+        self._maker.check("this connection")
         async for offer in self._own_offers:
             yield offer
 
@@ -117,8 +134,10 @@ class Peer:
     async def close(self) -> None:
         """Wait for the transfers that run, decline what is unanswered, and close the connection.
 
-        Harmless when done twice. Raises the first error of a transfer that nobody awaited.
+        Harmless when done twice, and in a forked child. Raises the first error of a transfer that nobody awaited.
         """
+        if self._maker.forked:
+            return
         self._closing = True
         await self._decline_unanswered()
         await self.wait_finished()
@@ -135,7 +154,9 @@ class Peer:
             await jobs[0].finished.wait()
 
     async def abort(self) -> None:
-        """Cancel all transfers and close the connection."""
+        """Cancel all transfers and close the connection; harmless in a forked child."""
+        if self._maker.forked:
+            return
         self._closing = True
         jobs = [*self._outgoing, *self._incoming]
         for job in jobs:
@@ -342,6 +363,7 @@ class Peer:
         self._on_gone(self)
 
     def _check_open(self) -> None:
+        self._maker.check("this connection")
         if self._gone or self._closing:
             raise ConnectionLost("the connection to the peer is over: connect again")
 

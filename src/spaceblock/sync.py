@@ -15,18 +15,17 @@ from typing import Any, TypeVar
 from .api import connect, listen
 from .asking import Rename
 from .errors import ConnectionLost, LocalProtocolError
-from .events import Progress, Receipt
+from .events import Receipt
+from .following import ShowProgress
 from .incoming import Offer
 from .interrupts import run
 from .options import Conflict, Durability, Links, Options
 from .peer import Peer
 from .tickets import Ticket
-from .transfer import Transfer
 
 _T = TypeVar("_T")
 
 ShowTicket = Callable[[str], object]
-ShowProgress = Callable[[Progress], object]
 
 
 def send(
@@ -43,16 +42,15 @@ def send(
     """Send what :meth:`Peer.send` takes; returns the :class:`Receipt` once the receiver verified all.
 
     With ``ticket=None`` this side listens on ``host`` and ``port``, calls ``on_ticket(ticket)`` and sends to the first
-    peer that comes. ``progress`` is called with the latest :class:`Progress` a few times a second. Both are called in
-    this thread, between packets, and so should be quick; what they raise cancels the transfer. ``links`` and ``rename``
-    are those of :meth:`Peer.send`; the latter runs in another thread.
+    peer that comes. ``links``, ``rename`` and ``progress`` are those of :meth:`Peer.send`. ``rename`` runs in another
+    thread, the others in this one, between packets, and so should be quick; what they raise cancels the transfer.
 
     Raises what :func:`spaceblock.connect`, :func:`spaceblock.listen` and :meth:`Peer.send` raise, and
     :class:`LocalProtocolError` inside a running event loop.
     """
 
     async def to(peer: Peer) -> Receipt:
-        return await _follow(peer.send(*sources, links=links, rename=rename), progress)
+        return await peer.send(*sources, links=links, rename=rename, progress=progress)
 
     async def work() -> Receipt:
         if ticket is not None:
@@ -95,8 +93,9 @@ def receive(
 
     async def take(offer: Offer) -> Receipt:
         target = None if into is not None else folder
-        transfer = offer.accept(target, into=into, on_conflict=on_conflict, durability=durability, rename=rename)
-        return await _follow(transfer, progress)
+        return await offer.accept(
+            target, into=into, on_conflict=on_conflict, durability=durability, rename=rename, progress=progress
+        )
 
     async def work() -> Receipt:
         if ticket is not None:
@@ -134,10 +133,3 @@ def _required(on_ticket: ShowTicket | None, options: Options | None) -> ShowTick
     if options is not None and options.trust:
         return lambda ticket: None
     raise LocalProtocolError("nobody would learn the ticket: give on_ticket=print, or a ticket to connect with")
-
-
-async def _follow(transfer: Transfer, progress: ShowProgress | None) -> Receipt:
-    if progress is not None:
-        async for figures in transfer:
-            progress(figures)
-    return await transfer

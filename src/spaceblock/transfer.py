@@ -21,6 +21,8 @@ from .errors import (
     error_from_wire,
 )
 from .events import Phase, Progress, Receipt
+from .following import Follower, follow
+from .forks import Maker
 from .limits import DATA_STREAMS, HEARTBEAT
 from .quic.interface import CloseReason, ConnectionEnded
 
@@ -48,6 +50,7 @@ class Transfer:
         return self._wait().__await__()
 
     async def __aiter__(self) -> AsyncIterator[Progress]:
+        self._job.maker.check("this transfer")
         while not self._job.finished.is_set():
             await self._job.news()
             yield self._job.progress()
@@ -65,9 +68,11 @@ class Transfer:
     def cancel(self) -> None:
         """End this transfer and no other. Both sides' awaits then raise :class:`TransferCancelled`, unless the receiver
         had verified everything before it heard of it."""
+        self._job.maker.check("this transfer")
         self._job.cancel()
 
     async def _wait(self) -> Receipt:
+        self._job.maker.check("this transfer")
         self._job.seen = True
         try:
             await self._job.finished.wait()
@@ -75,6 +80,7 @@ class Transfer:
             self.cancel()
             await self._job.finished_in_any_case()
             raise
+        await self._job.shown_to_the_end()
         return self._job.result()
 
 
@@ -85,12 +91,13 @@ class Job:
     """Somebody has awaited the transfer, or need not be told how it ended."""
 
     def __init__(self, idle: float) -> None:
-        self.loop = asyncio.get_running_loop()
-        self.finished = asyncio.Event()
+        self.maker: Maker = Maker()
+        self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
+        self.finished: asyncio.Event = asyncio.Event()
         self.on_finished: Callable[[], None] = lambda: None
         """Called once, when the outcome stands."""
-        self.phase = Phase.PREPARING
-        self.transfer = Transfer(self)
+        self.phase: Phase = Phase.PREPARING
+        self.transfer: Transfer = Transfer(self)
         self.idle = idle
         self._workers = ThreadPoolExecutor(DATA_STREAMS, thread_name_prefix="spaceblock-disk")
         self._running: set[asyncio.Future[Any]] = set()
@@ -101,6 +108,8 @@ class Job:
         self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
         self._ticker: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
+        self._showing: asyncio.Task[None] | None = None
+        self._complaint: Exception | None = None
 
     # What each direction has of its own.
 
@@ -137,6 +146,15 @@ class Job:
         """Run the transfer as a task of its own."""
         self._task = self.loop.create_task(self._run())
         self._ticker = self.loop.call_later(HEARTBEAT, self._tick)
+
+    def show_on(self, shown: Follower) -> None:
+        """Show the figures of the whole transfer; what is raised there cancels it, and is raised to who awaits it."""
+        self._showing = self.loop.create_task(self._show(shown))
+
+    async def shown_to_the_end(self) -> None:
+        """Wait until the last figures were shown, if somebody wants them."""
+        if self._showing is not None:
+            await asyncio.shield(self._showing)
 
     @property
     def seconds(self) -> float:
@@ -184,6 +202,8 @@ class Job:
 
     def result(self) -> Receipt:
         """The outcome, once finished."""
+        if self._complaint is not None:
+            raise self._complaint
         if isinstance(self.outcome, SpaceblockError):
             raise self.outcome
         assert self.outcome is not None
@@ -228,6 +248,14 @@ class Job:
             self.finished.set()
             self.changed()
             self.on_finished()
+
+    async def _show(self, shown: Follower) -> None:
+        try:
+            await follow(self.transfer, shown)
+        except Exception as error:
+            self._complaint = error
+            if not self.finished.is_set():
+                self.cancel()
 
     def _tick(self) -> None:
         self._ticker = self.loop.call_later(HEARTBEAT, self._tick)

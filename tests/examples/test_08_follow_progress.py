@@ -1,9 +1,11 @@
-"""Follow a transfer: iterate over it on either side. Stop whenever you like; only awaiting it raises."""
+"""Follow a transfer: iterate over it on either side, or let a bar do so. Stop when you like; only awaiting raises."""
 
 from __future__ import annotations
 
 import asyncio
 from pathlib import Path
+
+from tqdm import tqdm
 
 import spaceblock
 
@@ -32,3 +34,13 @@ async def test_follow_progress_on_both_sides(downloads: Path) -> None:
         assert last.items_done == last.items_total == 2
         counts = [progress.bytes_done for progress in seen]
         assert counts == sorted(counts)
+
+
+async def test_let_bars_follow_it(downloads: Path) -> None:
+    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
+        with tqdm(unit="B", unit_scale=True) as bar:
+            sending = peer.send(bytes(3_000_000), progress=bar)
+            offer = await anext(aiter(listener))
+            await offer.accept(downloads, progress=lambda progress: print(progress.bytes_done, "bytes are here"))
+            await sending
+    assert bar.n == bar.total == 3_000_000
