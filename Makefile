@@ -18,7 +18,7 @@ build: .venv/built
 demo: .venv/built
 	$(BIN)/python examples/demo.py
 
-test: .venv/built .venv/test
+test: .venv/built .venv/lint
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --engines=$(ENGINES)
 
 lint: .venv/built .venv/lint
@@ -28,6 +28,7 @@ lint: .venv/built .venv/lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" double-quote-cython-strings $(CYTHON)
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy.stubtest spaceblock._fastblock spaceblock._fastdeframer
+	$(BIN)/python -m pyright --verifytypes spaceblock --ignoreexternal
 
 bench: .venv/built .venv/test
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-group-by=group \

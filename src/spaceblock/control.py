@@ -31,7 +31,7 @@ class MessageStream:
         self._on_error = on_error
         self._deframer = Deframer(MESSAGE_PAYLOAD_MAX, 0)
         self._reading = True
-        self.ended = False
+        self.ended: bool = False
 
     def start(self, first: bytes = b"", fin: bool = False) -> None:
         """Begin to read; ``first`` is what was read of the stream before."""

@@ -25,7 +25,7 @@ class Interrupted(KeyboardInterrupt):
 
     def __init__(self, number: int) -> None:
         super().__init__()
-        self.signal = signal.Signals(number)
+        self.signal: signal.Signals = signal.Signals(number)
 
 
 def run(work: Coroutine[Any, Any, _T], signals: Sequence[signal.Signals], *, kill_next: bool = False) -> _T:

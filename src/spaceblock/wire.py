@@ -103,8 +103,8 @@ class Reader:
     __slots__ = ("data", "pos")
 
     def __init__(self, data: bytes) -> None:
-        self.data = data
-        self.pos = 0
+        self.data: bytes = data
+        self.pos: int = 0
 
     def uint(self) -> int:
         """A variable-length integer (RFC 9000, section 16), of any of its four lengths."""
@@ -149,7 +149,7 @@ class Writer:
     __slots__ = ("out",)
 
     def __init__(self) -> None:
-        self.out = bytearray()
+        self.out: bytearray = bytearray()
 
     def uint(self, value: int) -> None:
         """A variable-length integer in its shortest form."""

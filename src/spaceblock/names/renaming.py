@@ -49,8 +49,9 @@ class Renaming:
     """
 
     def __init__(self, entries: Sequence[Entry], limits: NameRules, problems: Iterable[Problem] = ()) -> None:
-        self.entries = list(entries)
-        self.limits = limits = _learned(limits, problems, entries)
+        self.entries: list[Entry] = list(entries)
+        limits = _learned(limits, problems, entries)
+        self.limits: NameRules = limits
         self._first = [entry.name for entry in entries]
         self._sorted = sorted(range(len(entries)), key=self._first.__getitem__)
         self._keys = [self._first[index] for index in self._sorted]

@@ -183,11 +183,11 @@ class Receiver:
     """
 
     def __init__(self, limits: Limits, features: Feature = Feature.NONE) -> None:
-        self.state = State.READING
-        self.ends_stream = False
-        self.received = 0
-        self.verified = 0
-        self.durable = 0
+        self.state: State = State.READING
+        self.ends_stream: bool = False
+        self.received: int = 0
+        self.verified: int = 0
+        self.durable: int = 0
         self._limits = limits
         self._features = features
         self._manifest: Manifest | None = None

@@ -140,8 +140,8 @@ class Sender:
         self._problems: dict[int, Problem] = {}
         self._name_rounds = 0
         self._must_amend = False
-        self.state = SenderState.OFFERED
-        self.ends_stream = False
+        self.state: SenderState = SenderState.OFFERED
+        self.ends_stream: bool = False
         self._queue: list[Message] = []
         self._verdicts: list[Verdict] = []
         self._outcomes: list[Outcome] = []

@@ -58,8 +58,8 @@ class StreamOpening:
         self._unidirectional = unidirectional
         self._buffer = b""
         self.stream_type: StreamType | None = None
-        self.uuid = b""
-        self.rest = b""
+        self.uuid: bytes = b""
+        self.rest: bytes = b""
 
     def feed(self, data: bytes) -> None:
         """Take bytes; raises :class:`RemoteProtocolError` for a type that is unknown or of the other direction."""

@@ -100,7 +100,7 @@ class AioquicConnection(Connection):
         self.is_client = is_client
         self.peer_certificate: x509.Certificate | None = None
         self.close_reason: CloseReason | None = None
-        self.is_established = False
+        self.is_established: bool = False
 
         self._engine: Engine | NativeEngine = engine
         self._options = options

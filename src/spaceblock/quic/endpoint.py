@@ -65,7 +65,7 @@ class Endpoint:
         self.local_addresses: list[Address] = _reachable_addresses(sock)
         """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
 
-        self.receive_buffer = _buffer_size(sock, socket.SO_RCVBUF)
+        self.receive_buffer: int = _buffer_size(sock, socket.SO_RCVBUF)
         if self.receive_buffer < SOCKET_BUFFER:
             _tell_small_buffer(self.receive_buffer)
         self._sock = sock

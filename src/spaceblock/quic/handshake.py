@@ -121,8 +121,8 @@ class Engine(QuicConnection):
         self.verify_error: Exception | None = None
         """What ``verify_peer`` raised; the handshake was then ended with the alert bad_certificate."""
 
-        self.timed_out = False
-        self.version_mismatch = False
+        self.timed_out: bool = False
+        self.version_mismatch: bool = False
         """The server named its QUIC versions, and ours is not among them."""
 
         self._verify_peer = handshake.verify_peer

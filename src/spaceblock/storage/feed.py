@@ -86,9 +86,9 @@ class Feed:
         self._hasher = blake3()
         self._head = bytearray(HEADER_ROOM)
         self._asked = 0
-        self.never_waits = all(_is_in_memory(sources[item]) for item in self._lane)
+        self.never_waits: bool = all(_is_in_memory(sources[item]) for item in self._lane)
         """Whether :meth:`fill` only computes, so that it may be called on the event loop."""
-        self.question = 0
+        self.question: int = 0
         """The number of the question to somebody else's program that :meth:`fill` waits for; 0: it does not wait."""
 
     def refuse(self, item: int, error: SpaceblockError) -> None:

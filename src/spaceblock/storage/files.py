@@ -25,7 +25,7 @@ from ..names import DEPTH_MAX, WIRE_RULES
 from ..options import Links
 from .metadata import MODE, leads_out
 
-logger = logging.getLogger("spaceblock")
+logger: logging.Logger = logging.getLogger("spaceblock")
 
 TICK = 20_000_000
 """Nanoseconds within which two changes of a file may have the same time: twice Linux's longest tick."""

@@ -34,7 +34,7 @@ from .metadata import Metadata, steps_of, umask_of
 from .probe import rules_of
 from .sinks import Sink
 
-logger = logging.getLogger("spaceblock")
+logger: logging.Logger = logging.getLogger("spaceblock")
 
 _ALTERNATIVES_MAX = 10_000
 """Names tried before giving up on a free one: ``a (1)``, ``a (2)`` ..."""
@@ -51,10 +51,10 @@ class FolderSink(Sink):
     def __init__(
         self, path: str | os.PathLike[str], on_conflict: Conflict = "rename", durability: Durability = "fsync"
     ):
-        self.path = os.path.abspath(os.fspath(path))
-        self.durable = durability == "fsync"
+        self.path: str = os.path.abspath(os.fspath(path))
+        self.durable: bool = durability == "fsync"
         self._on_conflict = on_conflict
-        self.limits = local_rules()
+        self.limits: NameRules = local_rules()
         self._sound: Manifest | None = None  # the names that were found to be usable
         self._lock = threading.Lock()
         self._root = -1
@@ -284,7 +284,7 @@ class FolderSink(Sink):
                 taken.update({item: status for item, status in found.items() if status is not None})
         if taken and self._on_conflict == "error":
             raise self._taken(self._names[min(taken)], min(taken))
-        self.comparable = frozenset(
+        self.comparable: frozenset[int] = frozenset(
             item
             for item, status in taken.items()
             if stat.S_ISREG(status.st_mode) and status.st_size == self._lengths[item]

@@ -113,7 +113,7 @@ class IntoSink(Sink):
         except BaseException:
             self.close()
             raise
-        self.is_program = any(target.is_program for target in self._targets)
+        self.is_program: bool = any(target.is_program for target in self._targets)
 
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
         count, items = len(self._targets), len(requests.items)

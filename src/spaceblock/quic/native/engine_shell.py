@@ -63,7 +63,7 @@ class NativeEngine:
     version_mismatch = False
     started = True
 
-    has_more = False
+    has_more: bool = False
     """Sending stopped only to give others their turn."""
 
     def __init__(
@@ -75,11 +75,11 @@ class NativeEngine:
         receive_buffer: int = 4 * 1024 * 1024,
     ) -> None:
         self.peer_certificate: x509.Certificate | None = state.peer_certificate
-        self.is_client = state.is_client
-        self.packets = _packet_engine(state, self._accept)
-        self.terminated = False
-        self.timed_out = False
-        self.host_cid = state.local_ids[0].cid
+        self.is_client: bool = state.is_client
+        self.packets: PacketEngine = _packet_engine(state, self._accept)
+        self.terminated: bool = False
+        self.timed_out: bool = False
+        self.host_cid: bytes = state.local_ids[0].cid
         self._options = options
         self._transmit = transmit
         self._pump = pump
