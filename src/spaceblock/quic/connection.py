@@ -12,7 +12,7 @@ from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any, Protocol
 
-from ..errors import ErrorCode, LocalProtocolError, SpaceblockError, Unreachable, VersionMismatch
+from ..errors import ErrorCode, Unreachable, VersionMismatch
 from .handover import StreamDataTaken
 from .handshake import (
     NO_COMMON_PROTOCOL,
@@ -30,11 +30,10 @@ from .interface import (
     CloseReason,
     Connection,
     ConnectionEnded,
-    Intake,
     Stream,
-    StreamStopped,
     TransportOptions,
 )
+from .stream import AioquicStream
 
 if TYPE_CHECKING:
     from cryptography import x509
@@ -111,11 +110,11 @@ class AioquicConnection(Connection):
         self._closed: asyncio.Future[CloseReason] = self._loop.create_future()
         self._handshake_deadline: float | None = handshake_deadline
 
-        self._streams: dict[int, _AioquicStream] = {}
-        self._ready: dict[_AioquicStream, None] = {}  # with something to deliver, in order of arrival
-        self._draining: set[_AioquicStream] = set()  # somebody waits in drain()
-        self._ending: set[_AioquicStream] = set()  # ended by both sides, not yet acknowledged
-        self._unclaimed: list[_AioquicStream] = []  # opened by the peer, not yet given to the stream handler
+        self._streams: dict[int, AioquicStream] = {}
+        self._ready: dict[AioquicStream, None] = {}  # with something to deliver, in order of arrival
+        self.draining: set[AioquicStream] = set()  # somebody waits in drain()
+        self.ending: set[AioquicStream] = set()  # ended by both sides, not yet acknowledged
+        self._unclaimed: list[AioquicStream] = []  # opened by the peer, not yet given to the stream handler
         self._stream_handler: Callable[[Stream], None] | None = None
         self._close_handler: Callable[[CloseReason], None] | None = None
 
@@ -149,7 +148,7 @@ class AioquicConnection(Connection):
     def set_stream_handler(self, handler: Callable[[Stream], None] | None) -> None:
         self._stream_handler = handler
         if self._unclaimed:
-            self._schedule()
+            self.schedule()
 
     def set_close_handler(self, handler: Callable[[CloseReason], None] | None) -> None:
         self._close_handler = handler
@@ -158,9 +157,9 @@ class AioquicConnection(Connection):
 
     def open_stream(self, *, unidirectional: bool) -> Stream:
         if self.close_reason is not None:
-            raise self._ended_error()
+            raise self.ended_error()
         stream_id = self._engine.open_stream(unidirectional)
-        stream = self._streams[stream_id] = _AioquicStream(self, stream_id, is_local=True)
+        stream = self._streams[stream_id] = AioquicStream(self, self._engine, stream_id, is_local=True)
         return stream
 
     def close(self, code: int, reason: str = "") -> None:
@@ -171,7 +170,7 @@ class AioquicConnection(Connection):
         self._engine.close(error_code=code, reason_phrase=reason)
         self._transmit()
         self._finish(self._engine.ended() or CloseReason(code, reason))
-        self._schedule()
+        self.schedule()
 
     async def wait_closed(self) -> CloseReason:
         return await asyncio.shield(self._closed)
@@ -179,7 +178,38 @@ class AioquicConnection(Connection):
     def keep_alive(self) -> None:
         if self.close_reason is None:
             self._engine.ping()
-            self._schedule()
+            self.schedule()
+
+    # For its streams.
+
+    def schedule(self) -> None:
+        if not self._scheduled and not self._in_service:
+            self._scheduled = True
+            self._loop.call_soon(self._scheduled_service)
+
+    def deliver_soon(self, stream: AioquicStream) -> None:
+        self._ready[stream] = None
+        self.schedule()
+
+    def forget_stream(self, stream_id: int) -> None:
+        self._streams.pop(stream_id, None)
+
+    def guarded(self, handler: Callable[..., None], *arguments: Any) -> None:
+        """Call a handler; its failure ends this connection and nothing else."""
+        try:
+            handler(*arguments)
+        except Exception as error:
+            self._report("A handler of a QUIC connection failed", error)
+            self.close(ErrorCode.INTERNAL)
+
+    def ended_error(self, phase: str | None = None) -> ConnectionEnded:
+        assert self.close_reason is not None
+        return ConnectionEnded(
+            f"the connection with {self._name} is over: {self.close_reason}; connect again",
+            reason=self.close_reason,
+            phase=phase,
+            remote=self.close_reason.by_peer,
+        )
 
     # For the endpoint.
 
@@ -251,7 +281,7 @@ class AioquicConnection(Connection):
         try:
             self._take_events()
             self._deliver()
-            if self._draining or self._ending:
+            if self.draining or self.ending:
                 self._check_acknowledged()
             self._transmit()
             if self._options.native and isinstance(self._engine, Engine) and self._engine.confirmed:
@@ -337,10 +367,10 @@ class AioquicConnection(Connection):
                 self._handshake_deadline = None
                 if not self._connected.done():
                     self._connected.set_result(None)
-                self._guarded(self._carrier.established, self)
+                self.guarded(self._carrier.established, self)
 
-    def _accept_stream(self, stream_id: int) -> _AioquicStream:
-        stream = self._streams[stream_id] = _AioquicStream(self, stream_id, is_local=False)
+    def _accept_stream(self, stream_id: int) -> AioquicStream:
+        stream = self._streams[stream_id] = AioquicStream(self, self._engine, stream_id, is_local=False)
         self._unclaimed.append(stream)
         return stream
 
@@ -350,7 +380,7 @@ class AioquicConnection(Connection):
             if self._unclaimed and self._stream_handler is not None:
                 claimed = self._unclaimed.pop(0)
                 claimed.was_claimed()
-                self._guarded(self._stream_handler, claimed)
+                self.guarded(self._stream_handler, claimed)
             elif self._ready:
                 stream = next(iter(self._ready))
                 del self._ready[stream]
@@ -359,29 +389,16 @@ class AioquicConnection(Connection):
                 return
 
     def _check_acknowledged(self) -> None:
-        for stream in list(self._draining):
+        for stream in list(self.draining):
             stream.wake()
-        for stream in list(self._ending):
+        for stream in list(self.ending):
             if self._engine.sender_finished(stream.stream_id):
                 stream.sent_all()
-
-    def _guarded(self, handler: Callable[..., None], *arguments: Any) -> None:
-        """Call a handler; its failure ends this connection and nothing else."""
-        try:
-            handler(*arguments)
-        except Exception as error:
-            self._report("A handler of a QUIC connection failed", error)
-            self.close(ErrorCode.INTERNAL)
 
     def _report(self, message: str, error: Exception) -> None:
         self._loop.call_exception_handler({"message": f"{message} ({self._name})", "exception": error})
 
     # Sending.
-
-    def _schedule(self) -> None:
-        if not self._scheduled and not self._in_service:
-            self._scheduled = True
-            self._loop.call_soon(self._scheduled_service)
 
     def _scheduled_service(self) -> None:
         self._scheduled = False
@@ -459,7 +476,7 @@ class AioquicConnection(Connection):
         if not self._connected.done():
             self._connected.set_exception(error or self._handshake_error(reason))
             self._connected.exception()  # a connection that nobody waits for, such as a server's, fails silently
-        for stream in list(self._draining):
+        for stream in list(self.draining):
             stream.wake()
         if self._close_handler is not None:
             self._loop.call_soon(self._tell_closed)
@@ -467,7 +484,7 @@ class AioquicConnection(Connection):
     def _tell_closed(self) -> None:
         handler, self._close_handler = self._close_handler, None
         if handler is not None and self.close_reason is not None:
-            self._guarded(handler, self.close_reason)
+            self.guarded(handler, self.close_reason)
 
     def _handshake_error(self, reason: CloseReason) -> Exception:
         if self._engine.verify_error is not None:
@@ -479,345 +496,13 @@ class AioquicConnection(Connection):
                 f"the other side at {self._name} speaks no protocol in common with this one; update the older one",
                 phase="connecting",
             )
-        return self._ended_error("connecting")
+        return self.ended_error("connecting")
 
     def _unreachable(self) -> Unreachable:
         answered = "did not complete the handshake" if self._engine.started else "did not answer"
         return Unreachable(
             f"{self._name} {answered} in time; check the address, and that the other side listens", phase="connecting"
         )
-
-    def _ended_error(self, phase: str | None = None) -> ConnectionEnded:
-        assert self.close_reason is not None
-        return ConnectionEnded(
-            f"the connection with {self._name} is over: {self.close_reason}; connect again",
-            reason=self.close_reason,
-            phase=phase,
-            remote=self.close_reason.by_peer,
-        )
-
-
-class _AioquicStream(Stream):
-    """A stream's two ends: what arrived and was not delivered or consumed, and who waits for acknowledgements."""
-
-    def __init__(self, connection: AioquicConnection, stream_id: int, *, is_local: bool) -> None:
-        self.stream_id = stream_id
-        self.is_unidirectional = bool(stream_id & 2)
-        self.is_local = is_local
-        self._connection = connection
-        self._engine: Engine | NativeEngine = connection._engine
-        self._on_data: Callable[[bytes, bool], None] | None = None
-        self._on_reset: Callable[[int], None] | None = None
-        self._on_stop: Callable[[int], None] | None = None
-
-        # Receiving.
-        self._intake: Intake | None = None
-        self._on_taken: Callable[[bool], None] | None = None
-        self._is_attached = False  # the native engine feeds the intake
-        self._inbox: list[bytes] = []
-        self._fin_waits = False  # FIN arrived and was not delivered
-        self._reset_waits: int | None = None
-        self._stop_waits: int | None = None
-        self._receiving = not (self.is_unidirectional and is_local)  # neither FIN nor reset arrived
-        self._given_up = False  # stopped by us or reset by the peer: everything is credited
-        self._received = 0  # bytes that arrived in order
-        self._delivered = 0  # of these, given to on_data
-        self._consumed = 0  # of these, credited again
-        self._claimed = is_local  # somebody was told of the stream
-        self._held = False  # ended, but not yet claimed and consumed: counts against the peer's stream limit
-
-        # Sending.
-        self._sending = is_local or not self.is_unidirectional  # not yet all acknowledged
-        self._write_ended = not self._sending  # FIN written, reset or stopped
-        self._stop_code: int | None = None  # why what was written will not arrive
-        self._stopped_by_peer = False
-        self._waiters: dict[asyncio.Future[None], int] = {}  # with each one's limit
-
-    # The interface.
-
-    def set_handlers(
-        self,
-        *,
-        on_data: Callable[[bytes, bool], None] | None,
-        on_reset: Callable[[int], None] | None = None,
-        on_stop: Callable[[int], None] | None = None,
-    ) -> None:
-        self._on_data, self._on_reset, self._on_stop = on_data, on_reset, on_stop
-        if self._inbox or self._fin_waits or self._reset_waits is not None or self._stop_waits is not None:
-            self._connection._ready[self] = None
-            self._connection._schedule()
-
-    def set_intake(
-        self,
-        intake: Intake,
-        *,
-        on_taken: Callable[[bool], None],
-        on_reset: Callable[[int], None],
-        first: bytes = b"",
-        fin: bool = False,
-    ) -> None:
-        self._on_data, self._on_stop = None, None
-        self._intake, self._on_taken, self._on_reset = intake, on_taken, on_reset
-        self._fin_waits |= fin
-        if first:
-            self._inbox.insert(0, first)
-            self._delivered -= len(first)
-        self._connection._ready[self] = None
-        self._connection._schedule()
-
-    def resume(self) -> tuple[int, bool]:
-        count = self._feed_intake()
-        if self._inbox or self._intake is None:
-            return count, False
-        fin, self._fin_waits = self._fin_waits, False
-        if self._receiving and not isinstance(self._engine, Engine) and not self._given_up:
-            if not self._is_attached:
-                self._is_attached = True
-                self._engine.set_intake(self.stream_id, self._intake)
-            more, fin = self._engine.pull(self.stream_id)
-            count += more
-            self._account_for(more, fin)
-        return count, fin
-
-    def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
-        if self._connection.close_reason is not None or self._stopped_by_peer:
-            if release is not None:
-                release()
-            return
-        if self._write_ended:
-            raise LocalProtocolError(f"stream {self.stream_id} takes no more bytes; open another one")
-        if not isinstance(data, (bytes, bytearray)):
-            data = memoryview(data).cast("B")
-        if isinstance(self._engine, Engine):
-            self._engine.send_stream_data(self.stream_id, data, fin)
-            if release is not None:
-                release()
-        else:
-            self._engine.send_stream_data(self.stream_id, data, fin, release)
-        if fin:
-            self._write_ended = True
-            self._check_ending()
-        self._connection._schedule()
-
-    @property
-    def backlog(self) -> int:
-        return self._engine.backlog(self.stream_id) if self._sending and self._stop_code is None else 0
-
-    async def drain(self, limit: int) -> None:
-        while not self._is_drained(limit):
-            waiter = self._connection._loop.create_future()
-            self._waiters[waiter] = limit
-            self._connection._draining.add(self)
-            try:
-                await waiter
-            finally:
-                del self._waiters[waiter]
-                if not self._waiters:
-                    self._connection._draining.discard(self)
-
-    def reset(self, code: int) -> None:
-        if not self._sending or self._stop_code is not None or self._connection.close_reason is not None:
-            return
-        if self._engine.sender_finished(self.stream_id):
-            return
-        self._engine.abandon_sending(self.stream_id, code)
-        self._sending_failed(code)
-        self._connection._schedule()
-
-    def stop(self, code: int) -> None:
-        if self._given_up or (self.is_unidirectional and self.is_local):
-            return
-        if self._receiving and self._connection.close_reason is None:
-            self._engine.abandon_receiving(self.stream_id, code)
-            self._connection._schedule()
-        self._give_up(self._received)
-
-    def consume(self, count: int) -> None:
-        if self._given_up:
-            return
-        unconsumed = self._delivered - self._consumed
-        if not 0 <= count <= unconsumed:
-            raise LocalProtocolError(
-                f"only {unconsumed} bytes of stream {self.stream_id} were delivered and not yet consumed, not {count}; "
-                "count what on_data was given"
-            )
-        self._credit(count)
-
-    @property
-    def finished(self) -> bool:
-        return not self._sending and not self._receiving and not (self._inbox or self._fin_waits)
-
-    # For the connection.
-
-    def change_engine(self, engine: NativeEngine) -> None:
-        """From now on another engine has this stream."""
-        self._engine = engine
-
-    def received(self, data: bytes, fin: bool) -> None:
-        """Take in what the engine found next in order."""
-        self._received += len(data)
-        if self._given_up:
-            self._credit(len(data))
-        else:
-            self._inbox.append(data)
-            self._fin_waits = fin
-        if fin:
-            self._receiving_ended()
-
-    def was_taken(self, count: int, fin: bool) -> None:
-        """The engine has given bytes to the intake."""
-        self._fin_waits |= fin
-        self._account_for(count, fin)
-
-    def was_reset(self, code: int) -> None:
-        """The peer abandoned its direction."""
-        reset_waits = None if self._given_up else code
-        final_size = self._engine.highest_offset(self.stream_id)
-        # Bytes between those delivered in order and the final size were counted against the connection's credit.
-        self._received = max(self._received, final_size or 0)
-        self._receiving_ended()
-        # What nobody takes now is dropped: credited bytes that were kept would know no bound.
-        self._give_up(self._received, keep=self._on_data is not None or self._intake is not None)
-        self._reset_waits = reset_waits
-
-    def was_claimed(self) -> None:
-        """Somebody is told of the stream, which was opened by the peer."""
-        self._claimed = True
-        self._release_place()
-
-    def was_stopped(self, code: int) -> None:
-        """The peer reads no more; the engine has reset our direction."""
-        if self._sending and self._stop_code is None and not self._engine_has_sent_all():
-            self._stopped_by_peer = True
-            self._stop_waits = code
-            self._sending_failed(code)
-
-    def deliver(self) -> None:
-        """Call the handlers with what waits."""
-        guarded = self._connection._guarded
-        if self._on_data is not None and (self._inbox or self._fin_waits):
-            inbox, self._inbox = self._inbox, []
-            fin, self._fin_waits = self._fin_waits, False
-            data = inbox[0] if len(inbox) == 1 else b"".join(inbox)
-            self._delivered += len(data)
-            guarded(self._on_data, data, fin)
-        elif self._intake is not None and self._on_taken is not None:
-            _, fin = self.resume()
-            guarded(self._on_taken, fin)
-        if self._reset_waits is not None and self._on_reset is not None:
-            code, self._reset_waits = self._reset_waits, None
-            guarded(self._on_reset, code)
-        if self._stop_waits is not None and self._on_stop is not None:
-            code, self._stop_waits = self._stop_waits, None
-            guarded(self._on_stop, code)
-
-    def wake(self) -> None:
-        """Let go of those in :meth:`drain` whose wait is over."""
-        backlog = self.backlog
-        over = self._connection.close_reason is not None or self._stop_code is not None
-        for waiter, limit in self._waiters.items():
-            if (over or backlog <= limit) and not waiter.done():
-                waiter.set_result(None)
-
-    def sent_all(self) -> None:
-        """The engine says that our direction is done: all acknowledged, or its reset was."""
-        self._sending = False
-        self._connection._ending.discard(self)
-        self._forget_if_done()
-
-    # Helpers.
-
-    def _is_drained(self, limit: int) -> bool:
-        if self._stop_code is not None:
-            who = "the peer stopped" if self._stopped_by_peer else "this side reset"
-            raise StreamStopped(
-                f"{who} stream {self.stream_id} with code {self._stop_code:#x}; what was written to it is lost",
-                error_code=self._stop_code,
-                remote=self._stopped_by_peer,
-            )
-        if self.backlog <= limit:
-            return True
-        if self._connection.close_reason is not None:
-            raise self._connection._ended_error()
-        return False
-
-    def _engine_has_sent_all(self) -> bool:
-        return self._write_ended and self._engine.sender_finished(self.stream_id)
-
-    def _sending_failed(self, code: int) -> None:
-        self._stop_code = code
-        self._write_ended = True
-        self._check_ending()
-        self.wake()
-
-    def _check_ending(self) -> None:
-        self._connection._ending.add(self)
-
-    def _receiving_ended(self) -> None:
-        self._receiving = False
-        if not self.is_local:
-            self._held = True
-            self._engine.hold_stream(self.is_unidirectional)
-            self._release_place()
-        self._forget_if_done()
-
-    def _give_up(self, received: int, keep: bool = False) -> None:
-        """Credit everything up to ``received``; ``keep`` what was not delivered, to deliver it soon."""
-        outstanding = received - self._consumed
-        self._given_up = True
-        if not keep:
-            self._intake = None
-            self._inbox.clear()
-            self._fin_waits = False
-            self._reset_waits = None
-        self._credit(outstanding)
-
-    def _feed_intake(self) -> int:
-        """Give the intake what waits here; returns the bytes that it took."""
-        count = 0
-        while self._intake is not None and self._inbox and self._intake.ready():
-            data = self._inbox[0]
-            try:
-                position = self._intake.feed(data)
-            except SpaceblockError:
-                break  # the intake raises it again to whom it belongs
-            count += position
-            if position < len(data):
-                self._inbox[0] = data[position:]
-            else:
-                del self._inbox[0]
-        self._delivered += count
-        if count and not self._given_up:
-            self._credit(count)
-        return count
-
-    def _account_for(self, count: int, fin: bool) -> None:
-        """The intake of the native engine took bytes."""
-        self._received += count
-        self._delivered += count
-        if count:
-            self._credit(count)
-        if fin:
-            self._receiving_ended()
-
-    def _credit(self, count: int) -> None:
-        self._consumed += count
-        due = self._engine.grant_connection(count)
-        if self._receiving and not self._given_up:
-            due = self._engine.grant_stream(self.stream_id, self._consumed) or due
-        self._release_place()
-        if due:
-            self._connection._schedule()
-
-    def _release_place(self) -> None:
-        if self._held and self._claimed and self._consumed == self._received:
-            self._held = False
-            self._engine.release_stream(self.is_unidirectional)
-            self._connection._schedule()
-
-    def _forget_if_done(self) -> None:
-        if not self._sending and not self._receiving:
-            self._connection._streams.pop(self.stream_id, None)
 
 
 def plain_address(address: Any) -> Address:
