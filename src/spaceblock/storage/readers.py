@@ -61,10 +61,9 @@ class PipeReader(Reader):
 
     def __init__(self, file: io.FileIO | io.BufferedReader) -> None:
         self._file: io.FileIO | io.BufferedReader | None = file
-        self._fd = os.dup(file.fileno())
         self._ahead = memoryview(b"")
-        widen(self._fd)
-        self._patience = Patience(self._fd, select.POLLIN)
+        self._pipe = Patience(os.dup(file.fileno()), select.POLLIN)
+        widen(self._pipe.fd)
 
     def begin(self, start: int) -> None:
         file, self._file = self._file, None
@@ -75,21 +74,18 @@ class PipeReader(Reader):
         if self._ahead:
             return self._take_ahead(room)
         while True:
-            self._patience.wait()
+            self._pipe.wait()
             with suppress(BlockingIOError):
-                return os.readv(self._fd, [room])
+                return os.readv(self._pipe.fd, [room])
 
     def is_ready(self) -> bool:
-        return bool(self._ahead) or self._patience.is_ready()
+        return bool(self._ahead) or self._pipe.is_ready()
 
     def stop(self) -> None:
-        self._patience.call_off()
+        self._pipe.call_off()
 
     def close(self) -> None:
-        self._patience.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._pipe.close()
 
     def _take_ahead(self, room: memoryview) -> int:
         count = min(len(room), len(self._ahead))

@@ -163,15 +163,15 @@ class PipeTarget(Target):
     def __init__(self, index: int, file: Any) -> None:
         super().__init__(index)
         file.flush()
-        self._fd, self._limit = _own_descriptor(file.fileno())
-        widen(self._fd)
-        self._patience = Patience(self._fd, select.POLLOUT)
+        fd, self._limit = _own_descriptor(file.fileno())
+        self._pipe = Patience(fd, select.POLLOUT)
+        widen(fd)
 
     def write(self, data: memoryview) -> None:
         while data:
-            self._patience.wait()
+            self._pipe.wait()
             try:
-                count = os.write(self._fd, data[: self._limit])
+                count = os.write(self._pipe.fd, data[: self._limit])
             except BlockingIOError:
                 continue
             except OSError as error:
@@ -179,13 +179,10 @@ class PipeTarget(Target):
             data = data[count:]
 
     def stop(self) -> None:
-        self._patience.call_off()
+        self._pipe.call_off()
 
     def close(self) -> None:
-        self._patience.close()
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        self._pipe.close()
 
 
 class NoTarget(Target):

@@ -22,9 +22,12 @@ _PIPE_SIZE = 1_048_576
 
 
 class Patience:
-    """One descriptor's waits; ``call_off`` may be called by any thread at any time, all else by one at a time."""
+    """A descriptor and the waits for it; ``call_off`` may be called by any thread at any time, all else by one at a
+    time."""
 
     def __init__(self, fd: int, events: int) -> None:
+        """``fd`` is closed in the end; ``events`` are those of poll(2) that are waited for."""
+        self.fd = fd
         self._lock = threading.Lock()
         self._wake, self._alarm = os.pipe()
         self._poll = select.poll()
@@ -49,12 +52,12 @@ class Patience:
                 os.write(self._alarm, b"!")
 
     def close(self) -> None:
-        """Give the descriptors back; nobody may wait any more. Harmless when done twice."""
+        """Close the descriptor; nobody may wait any more. Harmless when done twice."""
         with self._lock:
             if self._alarm >= 0:
-                os.close(self._alarm)
-                os.close(self._wake)
-                self._alarm = -1
+                for fd in (self._alarm, self._wake, self.fd):
+                    os.close(fd)
+                self._alarm = self.fd = -1
 
 
 def called_off() -> TransferCancelled:
