@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Iterator
 
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import RemoteProtocolError, SourceError, SpaceblockError, StorageError, TransferCancelled
@@ -91,24 +91,20 @@ def _receive(choices: Choices) -> Hashable:
         lambda: receiver.report(ReceiverState.MOVING),
         lambda: receiver.fail(TransferCancelled("enough")),
     ]
-    happened = []
-    for _ in range(STEPS_MAX):
-        if not choices:
-            break
-        try:
-            events = steps[choices.below(len(steps))]()
-        except SpaceblockError as error:
-            events = receiver.fail(error)
-        for event in events if isinstance(events, list) else []:
-            happened.append(type(event).__name__)
-            if isinstance(event, Offered):
-                items = len(event.requests.items)
-                assert items <= LIMITS.items
-            elif isinstance(event, Settled):
-                assert len(event.outcomes) == items
-                failed = {index for index, end in enumerate(event.outcomes) if end.kind is OutcomeKind.FAILED}
-                assert failed == set(event.errors)
-        _all_can_be_written(receiver.messages_to_send())
+
+    def judge(event: object) -> None:
+        nonlocal items
+        if isinstance(event, Offered):
+            items = len(event.requests.items)
+            assert items <= LIMITS.items
+        elif isinstance(event, Settled):
+            assert len(event.outcomes) == items
+            failed = {index for index, end in enumerate(event.outcomes) if end.kind is OutcomeKind.FAILED}
+            assert failed == set(event.errors)
+
+    happened = list[str]()
+    for names in _driven(receiver, steps, judge, choices):
+        happened += names
         assert receiver.durable <= receiver.verified
         assert receiver.received <= LIMITS.total_size
     assert happened.count("Offered") <= 1
@@ -134,25 +130,35 @@ def _send(choices: Choices) -> Hashable:
         lambda: sender.fail(TransferCancelled("enough")),
         lambda: sender.receive_end(),
     ]
-    happened = []
     _all_can_be_written(list(sender.offer()))
-    for _ in range(STEPS_MAX):
-        if not choices:
-            break
-        try:
-            events = steps[choices.below(len(steps))]()
-        except SpaceblockError as error:
-            events = sender.fail(error)
-        for event in events if isinstance(events, list) else []:
-            happened.append(type(event).__name__)
-            if isinstance(event, Completed):
-                _bears_out(event, sent)
-        _all_can_be_written(sender.messages_to_send())
+    happened = list[str]()
+    for names in _driven(sender, steps, lambda event: _bears_out(event, sent), choices):
+        happened += names
     assert happened.count("Completed") <= 1
     return "sender", sender.state, tuple(happened[:6])
 
 
-def _bears_out(event: Completed, sent: dict[int, int]) -> None:
+def _driven(
+    side: Receiver | Sender, steps: list[Callable[[], object]], judge: Callable[[object], None], choices: Choices
+) -> Iterator[list[str]]:
+    """Do what the choices say, step by step, and judge each event; yields the events' names."""
+    for _ in range(STEPS_MAX):
+        if not choices:
+            return
+        try:
+            events = steps[choices.below(len(steps))]()
+        except SpaceblockError as error:
+            events = side.fail(error)
+        found = events if isinstance(events, list) else []
+        for event in found:
+            judge(event)
+        _all_can_be_written(side.messages_to_send())
+        yield [type(event).__name__ for event in found]
+
+
+def _bears_out(event: object, sent: dict[int, int]) -> None:
+    if not isinstance(event, Completed):
+        return
     assert len(event.outcomes) == len(OFFER.items)
     for index, outcome in enumerate(event.outcomes):
         if outcome.kind is OutcomeKind.VERIFIED:
