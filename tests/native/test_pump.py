@@ -12,7 +12,7 @@ import pytest
 from link import Pair, Side
 
 from spaceblock.quic.native.engine import PacketEngine
-from spaceblock.quic.native.pump import FULL, LIMIT, SENT_ALL, Pump
+from spaceblock.quic.native.pump import Pump
 from spaceblock.quic.native.streams import SendStream
 
 SIZE = 100_000  # less than any receive buffer: nothing is lost, so that no timer is needed
@@ -97,7 +97,7 @@ def test_a_route_that_is_gone_leads_nowhere() -> None:
     with joined() as (a, b):
         a.side.write(a.side.open(2), b"hello", fin=True)
         b.pump.remove_route(b.side.cid)
-        assert a.pump.send(a.engine) == SENT_ALL
+        assert a.pump.send(a.engine) == Pump.SENT_ALL
         assert select.select([b.sock], [], [], 5)[0]
         ((data, _),) = b.turn()
         assert data[1:9] == b.side.cid
@@ -126,7 +126,7 @@ def test_a_key_at_its_limit_seals_no_more() -> None:
     with joined() as (a, b):
         a.engine.packets_max = a.engine.recovery.next_number()
         a.side.write(a.side.open(2), b"hello", fin=True)
-        assert a.pump.send(a.engine) == LIMIT
+        assert a.pump.send(a.engine) == Pump.LIMIT
         assert not select.select([b.sock], [], [], 0)[0]
 
 
@@ -141,7 +141,7 @@ def test_a_full_socket_keeps_the_train_and_its_order() -> None:
         pump = Pump(left)
         stream: SendStream = pair.a.open(2)
         pair.a.write(stream, data, fin=True)
-        assert pump.send(pair.a.engine) == FULL
+        assert pump.send(pair.a.engine) == Pump.FULL
         assert not pump.resume()
         seen = []
         while True:

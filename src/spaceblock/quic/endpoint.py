@@ -229,7 +229,7 @@ class Endpoint:
         if self._pump is None or packets is None or self.packet_filter is not None:
             return None
         result = self._pump.send(packets)
-        if result == _FULL:
+        if result == self._pump.FULL:
             self._wait_for_room(connection)
         return result
 
@@ -510,7 +510,6 @@ class Endpoint:
 RECEIVE_BUFFERS = 8
 """Receive buffers, of up to 64 KiB each, taken in before the connections work."""
 
-_FULL = 2  # of Pump.send
 _BUFFER_SIZE = 65_535
 _ANCILLARY_SIZE = 64
 _SOL_UDP = 17

@@ -25,7 +25,7 @@ from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
 from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, Suite, derive, later_keys
 from .protection import HeaderKey, PacketKey
-from .pump import LIMIT, MORE
+from .pump import Pump
 from .ranges import PacketRanges
 from .rare import RareFrames
 from .recovery import NEVER, Recovery
@@ -340,10 +340,10 @@ class NativeEngine:
             return []
         self._unsent = 0
         pumped = self._pump() if self._pump is not None else None
-        if pumped == LIMIT:
+        if pumped == Pump.LIMIT:
             return self._at_key_limit(now)
         if pumped is not None:
-            self.has_more = pumped == MORE
+            self.has_more = pumped == Pump.MORE
             return []
         microseconds = int(now * MICROSECONDS)
         for _ in range(BATCHES):

@@ -33,17 +33,11 @@ ROUNDS = 8
 TRAINS = 16
 """Trains of one engine that are sent before others get their turn: about 1 MiB."""
 
-SENT_ALL = 0
-"""Nothing is left that may be sent now."""
-
-MORE = 1
-"""Sending stopped only to give others their turn."""
-
-FULL = 2
-"""The socket is full: call resume() when it can be written to."""
-
-LIMIT = 3
-"""The key has sealed as many packets as it may."""
+cdef enum Sent:
+    ALL_SENT  # nothing is left that may be sent now
+    MORE_TO_SEND  # sending stopped only to give others their turn
+    SOCKET_FULL
+    KEY_USED_UP  # the key has sealed as many packets as it may
 
 cdef int _ROUNDS = ROUNDS
 cdef int _TRAINS = TRAINS
@@ -122,6 +116,11 @@ cdef class Routes:
 @cython.final
 cdef class Pump:
     """The datagrams of one UDP socket, which must not block."""
+
+    SENT_ALL = ALL_SENT
+    MORE = MORE_TO_SEND
+    FULL = SOCKET_FULL
+    LIMIT = KEY_USED_UP
 
     def __cinit__(self, sock):
         self.sock = sock
@@ -249,13 +248,13 @@ cdef class Pump:
         cdef int _, code
         cdef size_t size
         if not self.flush_held():
-            return 2
+            return SOCKET_FULL
         for _ in range(_TRAINS):
             if engine.recovery.next_number() >= engine.packets_max:
-                return 3
+                return KEY_USED_UP
             size = engine.build_into(self.outgoing.space(), now)
             if size == 0:
-                return 0
+                return ALL_SENT
             code = -self.outgoing.flush(
                 self.fd, <sockaddr *>&engine.peer, engine.peer_size, engine.datagram_size, size
             )
@@ -263,9 +262,9 @@ cdef class Pump:
                 with gil:
                     self.held = engine
                 self.held_size = size
-                return 2
+                return SOCKET_FULL
             # With any other error the train is lost, as on a full road; recovery finds out.
-        return 1
+        return MORE_TO_SEND
 
     cdef bint flush_held(self) noexcept nogil:
         cdef int code
