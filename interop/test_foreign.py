@@ -36,14 +36,11 @@ _ROUTES = (
     SOMETIMES
     + "a connection ID is routed only when its connection works next, so a close that uses it at once is ignored"
 )
-_RESETS = "stateless resets are neither sent nor recognised"
 
 KNOWN = (
     Known("a nat that rebinds", "the native engine answers to the address of the handshake", _native_server),
     Known("a client that moves", "the native engine answers to the address of the handshake", _native_server),
     Known("the peer closes", _ROUTES, lambda side: True),
-    Known("a peer that forgot us", _RESETS, lambda side: True),
-    Known("we forgot the peer", _RESETS, lambda side: True),
     Known("", SOMETIMES + "a native server that got no 1-RTT packet yet times out at its hand-over", _native_server),
 )
 

@@ -80,8 +80,8 @@ async def test_a_server_may_refuse_a_certificate_in_the_handshake() -> None:
     ("setting", "value"), [("alpn_protocols", ["other/1"]), ("supported_versions", [0x6B3343CF])], ids=["alpn", "quic"]
 )
 async def test_sides_without_a_common_protocol_part(monkeypatch: pytest.MonkeyPatch, setting: str, value: Any) -> None:
-    def foreign_engine(handshake: HandshakeConfig, options: TransportOptions) -> Engine:
-        engine = client_engine(handshake, options)
+    def foreign_engine(handshake: HandshakeConfig, options: TransportOptions, token_of: Any) -> Engine:
+        engine = client_engine(handshake, options, token_of)
         setattr(engine.configuration, setting, value)
         return engine
 

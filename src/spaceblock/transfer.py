@@ -326,6 +326,8 @@ def error_of_close(reason: CloseReason) -> SpaceblockError:
     """What the end of a connection means for a transfer that still runs on it."""
     if reason.timed_out:
         return ConnectionLost("nothing came from the peer for too long: check the network and that it still runs")
+    if reason.was_reset:
+        return ConnectionLost("the peer does not know the connection any more, as after a restart: connect again")
     text = printable(reason.reason)
     if not reason.is_application:
         return ConnectionLost(

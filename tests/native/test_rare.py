@@ -9,7 +9,8 @@ from spaceblock.core import encode_uint_var as varint
 from spaceblock.quic.handover import ConnectionId
 from spaceblock.quic.handshake import Engine
 from spaceblock.quic.native.engine_shell import WAITING_MAX, NativeEngine
-from spaceblock.quic.native.rare import IDS_MAX, STREAMS_MAX
+from spaceblock.quic.native.ids import GAPS_MAX, IDS_MAX, RETIRED_MAX
+from spaceblock.quic.native.rare import STREAMS_MAX
 
 FLOW_CONTROL = 0x03
 STREAM_LIMIT = 0x04
@@ -259,10 +260,10 @@ def test_the_peer_wants_others_to_be_used() -> None:
     client, server = path.client.native, path.server.native
     fresh = ConnectionId(b"fresh-01", IDS_MAX, bytes(16))
     # A spare one makes room for it.
-    assert client._rare._local.pop(IDS_MAX - 1).cid != client.host_cid
-    client._rare._local[fresh.sequence] = fresh
-    client._rare._next_sequence += 1
-    client.packets.set_local_cids([known.cid for known in client._rare._local.values()])
+    assert client._ids._local.pop(IDS_MAX - 1).cid != client.host_cid
+    client._ids._local[fresh.sequence] = fresh
+    client._ids._next_sequence += 1
+    client.packets.set_local_cids([known.cid for known in client._ids._local.values()])
     assert say(path, new_id(fresh.sequence, fresh.sequence, fresh.cid)) is None
     # All that came before were retired, and replaced.
     assert len(path.client.retired) == len(path.client.issued) - (IDS_MAX - 1) == IDS_MAX - 1
@@ -287,7 +288,7 @@ def test_the_same_id_twice() -> None:
     state = path.server.state
     assert state is not None
     spare = state.spare_peer_ids[0]
-    frame = b"\x18" + varint(spare.sequence) + b"\x00" + bytes([len(spare.cid)]) + spare.cid + bytes(16)
+    frame = b"\x18" + varint(spare.sequence) + b"\x00" + bytes([len(spare.cid)]) + spare.cid + spare.token
     assert say(path, frame, frame) is None
 
 
@@ -296,6 +297,76 @@ def test_more_ids_than_are_kept() -> None:
     assert path.server.state is not None
     assert 1 + len(path.server.state.spare_peer_ids) == IDS_MAX
     assert say(path, new_id(8)) == ID_LIMIT
+
+
+def test_ids_that_are_retired_faster_than_that_is_acknowledged() -> None:
+    path = both()
+    path.lose = lambda host, datagram: host is path.server
+    for turn in range(RETIRED_MAX + 2):
+        path.client.native.packets.send_control(new_id(IDS_MAX + turn, IDS_MAX + turn, b"fresh-%02d" % turn))
+        path.client.native.packets.recovery.on_timer(path.client.native.packets.recovery.timeout())
+        path.flush()
+        path.run(lambda: not path._queue)
+        if path.server.engine.ended() is not None:
+            break
+    reason = path.server.engine.ended()
+    assert reason is not None
+    assert reason.code == ID_LIMIT
+    assert RETIRED_MAX - IDS_MAX <= turn <= RETIRED_MAX
+
+
+def test_an_id_is_retired_until_the_peer_knows() -> None:
+    path = both()
+    assert path.server.state is not None
+    retired = path.server.native._ids.lend()
+    assert retired == path.server.state.spare_peer_ids[0]
+    path.lose = lambda host, datagram: host is path.server
+    path.server.native._ids.retire(retired)
+    path.flush()
+    path.lose = lambda host, datagram: False
+    assert path.server.native._ids._retiring == {retired.sequence}
+    path.run(lambda: not path.server.native._ids._retiring)
+    # The peer has replaced it, and says the old one again, which changes nothing.
+    frame = b"\x18" + varint(retired.sequence) + b"\x00" + bytes([len(retired.cid)]) + retired.cid + retired.token
+    assert say(path, frame) is None
+    assert retired.sequence not in path.server.native._ids._spare
+    assert len(path.server.native._ids._spare) == IDS_MAX - 1
+
+
+def test_ids_that_are_not_numbered_one_by_one() -> None:
+    server = both().server.native
+    for turn in range(GAPS_MAX + 1):
+        assert server.packets.violation is None
+        used = server._ids.lend()
+        assert used is not None
+        server._ids.retire(used)
+        server._ids.retire_arrived(used.sequence)
+        server._ids.take(1_000 + 2 * turn, 0, b"fresh-%02d" % turn, bytes(16))
+    assert server.packets.violation is not None
+    assert server.packets.violation[0] == PROTOCOL_VIOLATION
+
+
+def test_ids_of_a_peer_that_has_none() -> None:
+    path = both()
+    ids = path.server.native._ids
+    ids.current = ConnectionId(b"", 0, b"")
+    assert ids.lend() is ids.current
+    ids.retire(ids.current)
+    assert not ids._retiring
+    assert say(path, new_id(IDS_MAX)) == PROTOCOL_VIOLATION
+
+
+def test_ids_that_contradict_each_other() -> None:
+    state = both().server.state
+    assert state is not None
+    spare = state.spare_peer_ids[0]
+    head = bytes([len(spare.cid)]) + spare.cid
+    assert say(both(), b"\x18" + varint(spare.sequence) + b"\x00" + head + bytes(16)) == PROTOCOL_VIOLATION
+    path = both()
+    assert path.server.state is not None
+    spare = path.server.state.spare_peer_ids[0]
+    same_cid = b"\x18" + varint(IDS_MAX) + b"\x00" + bytes([len(spare.cid)]) + spare.cid + spare.token
+    assert say(path, same_cid) == PROTOCOL_VIOLATION
 
 
 # ---- The rest ----

@@ -14,6 +14,7 @@ use quinn::{
     AckFrequencyConfig, Connection, ConnectionError, Endpoint, EndpointConfig, IdleTimeout, ReadError, RecvStream,
     SendStream, TokioRuntime, TransportConfig, VarInt, WriteError,
 };
+use quinn_proto::RandomConnectionIdGenerator;
 use sha2::{Digest, Sha256};
 use tokio::io::{AsyncBufReadExt, BufReader};
 use tokio::sync::oneshot;
@@ -312,6 +313,8 @@ fn transport(options: &Options) -> Result<TransportConfig, Failure> {
 fn endpoint_config(options: &Options) -> Result<EndpointConfig, Failure> {
     let mut config = EndpointConfig::default();
     if let Some(secret) = options.text("reset-key") {
+        // Its usual IDs are known by a key that does not outlive the process: to those of another nothing is answered.
+        config.cid_generator(|| Box::new(RandomConnectionIdGenerator::default()));
         config.reset_key(Arc::new(ring::hmac::Key::new(
             ring::hmac::HMAC_SHA256,
             secret.as_bytes(),

@@ -52,6 +52,9 @@ class Carrier(Protocol):
     receive_buffer: int
     """Bytes that the kernel keeps for us until we read them."""
 
+    def token_of(self, cid: bytes) -> bytes:
+        """The stateless reset token of a connection ID of ours."""
+
     def send(self, datagrams: list[tuple[bytes, Any]]) -> None:
         """Put datagrams on the wire, or drop them."""
 
@@ -75,6 +78,9 @@ class Carrier(Protocol):
 
     def remove_route(self, cid: bytes) -> None:
         """Forget a connection ID."""
+
+    def watch_resets(self, connection: AioquicConnection, tokens: tuple[bytes, ...]) -> None:
+        """From now on a stateless reset with one of these tokens, and with no others, ends the connection."""
 
     def established(self, connection: AioquicConnection) -> None:
         """The handshake is complete on this side."""
@@ -124,6 +130,7 @@ class AioquicConnection(Connection):
         self._timer_at = 0.0
         self._deadline = 0.0  # what the timer is for; the timer itself may be set for earlier
         self._farewell: list[tuple[bytes, Any]] = []  # what closed the connection, to answer late packets with
+        self._reset_tokens: tuple[bytes, ...] = ()
         self._resend_at = 0.0
         self._resend_interval = RESEND_INTERVAL
 
@@ -273,6 +280,10 @@ class AioquicConnection(Connection):
             else:
                 self._engine.take_news(now)
 
+    def reset_by_peer(self, now: float) -> None:
+        """The peer has sent a stateless reset; :meth:`service` must follow."""
+        self._engine.reset_by_peer(now)
+
     def service(self) -> None:
         """Deliver what arrived, send what is due, set the timer."""
         if self._in_service:
@@ -321,9 +332,12 @@ class AioquicConnection(Connection):
             partial(self._carrier.send_train, self),
             partial(self._carrier.pump, self),
             self._carrier.receive_buffer,
+            self._carrier.token_of,
         )
         # Nothing may have arrived under these keys yet; the handshake's packets count as well.
         self._engine.packets.idle_since = int(self._loop.time() * 1_000_000)
+        for local in state.local_ids:
+            self._carrier.add_route(local.cid, self)  # among them those of which the peer is yet to be told
         self._carrier.join(self, self._engine.packets)
         for stream in self._streams.values():
             stream.change_engine(self._engine)
@@ -423,6 +437,9 @@ class AioquicConnection(Connection):
             self._carrier.send(datagrams)
             if engine.closing:
                 self._farewell = datagrams
+        if engine.reset_tokens != self._reset_tokens:
+            self._reset_tokens = engine.reset_tokens
+            self._carrier.watch_resets(self, self._reset_tokens)
 
     def _answer_late_packet(self, now: float) -> None:
         # RFC 9000, section 10.2.1: answer with the close, and ever more rarely.

@@ -2,7 +2,7 @@
 
 Rules: the endpoint reads datagrams in batches, finds each one's connection by its destination connection ID, lets every
 connection that got something work once, and writes what they send. It keeps no state for packets that belong to nobody:
-they are answered with a Version Negotiation or Retry packet, begin a connection, or are ignored.
+they are answered with a Version Negotiation or Retry packet or a stateless reset, begin a connection, or are ignored.
 """
 
 from __future__ import annotations
@@ -24,6 +24,7 @@ from ..limits import DATAGRAM_MIN
 from .connection import AioquicConnection, plain_address
 from .handshake import CID_SIZE, VERSION, RetryTokens, client_engine, initial_token, server_engine, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
+from .resets import StatelessResets, reset_key
 
 _log = logging.getLogger("spaceblock")
 
@@ -78,6 +79,7 @@ class Endpoint:
         self._half_open: set[AioquicConnection] = set()
         self._connecting: dict[AioquicConnection, Any] = {}  # with the socket address that each one calls
         self._retry = RetryTokens()
+        self._resets: StatelessResets[AioquicConnection] = StatelessResets(reset_key(server, self.local_address))
         self._queue: deque[tuple[bytes, Any]] = deque()
         self._pump: Pump | None = None
         self._engines: dict[AioquicConnection, PacketEngine] = {}  # of those that were handed over
@@ -134,7 +136,7 @@ class Endpoint:
         deadline = self._loop.time() + timeout
         target = await _resolve(self._sock, address, timeout)
         connection = AioquicConnection(
-            client_engine(handshake, self._options),
+            client_engine(handshake, self._options, self.token_of),
             self,
             is_client=True,
             handshake_deadline=deadline,
@@ -265,6 +267,12 @@ class Endpoint:
         if connection is not None:
             self._connections[connection].discard(cid)
 
+    def token_of(self, cid: bytes) -> bytes:
+        return self._resets.token(cid)
+
+    def watch_resets(self, connection: AioquicConnection, tokens: tuple[bytes, ...]) -> None:
+        self._resets.watch(connection, tokens if connection in self._connections else ())
+
     def established(self, connection: AioquicConnection) -> None:
         self._half_open.discard(connection)
         self._connecting.pop(connection, None)
@@ -277,6 +285,7 @@ class Endpoint:
             if self._pump is not None:
                 self._pump.remove_route(cid)
         self._engines.pop(connection, None)
+        self._resets.watch(connection, ())
         self._half_open.discard(connection)
         self._connecting.pop(connection, None)
         if not self._connections:
@@ -337,7 +346,10 @@ class Endpoint:
                 break  # an error that an earlier datagram met; _take_errors finds which
             if self.packet_filter is not None and not self.packet_filter(data, plain_address(address), False):
                 continue
-            connection = routes.get(data[1:SHORT_HEADER]) if data and data[0] < 0x80 else self._find(data, address, now)
+            short = data and data[0] < 0x80
+            connection = routes.get(data[1:SHORT_HEADER]) if short else self._find(data, address, now)
+            if connection is None and short:
+                self._take_stray(data, address, now, touched)
             if connection is not None:
                 connection.receive(data, address, now)
                 touched[connection] = None
@@ -351,6 +363,17 @@ class Endpoint:
         if connection is not None:
             connection.receive(data, address, now)
             touched[connection] = None
+        elif short:
+            self._take_stray(data, address, now, touched)
+
+    def _take_stray(self, data: bytes, address: Any, now: float, touched: dict[AioquicConnection, None]) -> None:
+        """A packet with a short header and an unknown connection ID: a stateless reset, or what one answers."""
+        connection = self._resets.connection_of(data)
+        if connection is not None and address is not None and connection.raw_peer_address[:2] == address[:2]:
+            connection.reset_by_peer(now)
+            touched[connection] = None
+        elif not self._is_closing and (answer := self._resets.answer(data, now)) is not None:
+            self.send([(answer, address)])
 
     def _work(self, touched: dict[AioquicConnection, None]) -> None:
         """Let each connection that got something work once."""
@@ -406,7 +429,7 @@ class Endpoint:
             self.send([(self._retry.retry(data, address, now), address)])
             return None
         connection = AioquicConnection(
-            server_engine(self._server, self._options, original_cid, retry_cid),
+            server_engine(self._server, self._options, original_cid, retry_cid, self.token_of),
             self,
             is_client=False,
             handshake_deadline=now + self._options.handshake_timeout,

@@ -120,6 +120,9 @@ class HandOver:
     local_ids: list[ConnectionId]
     peer_id: ConnectionId
     spare_peer_ids: list[ConnectionId]
+    peer_ids_known: frozenset[int]
+    """The numbers of all IDs that the peer has issued and this side has heard of, from the next one on."""
+    peer_ids_retired_below: int
 
     rtt: tuple[float, float, float, float] | None
     """Smoothed, variation, minimum, latest (RFC 9002, section 5); None before the first sample."""

@@ -32,6 +32,7 @@ from aioquic.quic.crypto import CryptoContext
 from aioquic.quic.events import (
     ConnectionIdIssued,
     ConnectionIdRetired,
+    ConnectionTerminated,
     HandshakeCompleted,
     QuicEvent,
     StopSendingReceived,
@@ -116,15 +117,26 @@ class Engine(QuicConnection):
     :meth:`grant_stream` and :meth:`grant_connection`; both return whether there is now something to send.
     """
 
-    def __init__(self, *, handshake: HandshakeConfig, options: TransportOptions, **arguments: Any) -> None:
+    def __init__(
+        self,
+        *,
+        handshake: HandshakeConfig,
+        options: TransportOptions,
+        token_of: Callable[[bytes], bytes] | None = None,
+        **arguments: Any,
+    ) -> None:
         super().__init__(**arguments)
         self.verify_error: Exception | None = None
         """What ``verify_peer`` raised; the handshake was then ended with the alert bad_certificate."""
 
         self.timed_out: bool = False
+        self.was_reset: bool = False
         self.version_mismatch: bool = False
         """The server named its QUIC versions, and ours is not among them."""
 
+        self._token_of = token_of
+        if not self._is_client:
+            self._give_tokens(self._host_cids)
         self._verify_peer = handshake.verify_peer
         self._stream_window = options.stream_window
         self._control_window = options.control_window
@@ -187,6 +199,8 @@ class Engine(QuicConnection):
         event = self._close_event
         if self.timed_out:
             return CloseReason(0, "", is_application=False, timed_out=True)
+        if self.was_reset:
+            return CloseReason(0, "", by_peer=True, is_application=False, was_reset=True)
         return CloseReason(
             int(event.error_code),
             event.reason_phrase,
@@ -278,6 +292,19 @@ class Engine(QuicConnection):
             self.send_ping(0)
 
     @property
+    def reset_tokens(self) -> tuple[bytes, ...]:
+        """What the peer's stateless resets may end with now (RFC 9000, section 10.3.1)."""
+        token = self._peer_cid.stateless_reset_token
+        return (token,) if token else ()
+
+    def reset_by_peer(self, now: float) -> None:
+        """A stateless reset came: send nothing any more, and forget the connection soon."""
+        if self._state not in _ENDING:
+            self.was_reset = True
+            self._close_event = ConnectionTerminated(error_code=0, frame_type=0, reason_phrase="")
+            self._close_begin(is_initiator=False, now=now)
+
+    @property
     def confirmed(self) -> bool:
         """The handshake is confirmed (RFC 9001, section 4.1.2): from now on all packets have short headers."""
         return self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED and not self._close_pending
@@ -294,6 +321,9 @@ class Engine(QuicConnection):
         assert suite is not None, "a confirmed handshake has keys"
         assert send_secret is not None
         assert receive_secret is not None
+        for network_path in self._network_paths:
+            if (reserved := getattr(network_path, "peer_cid", None)) is not None:
+                self._retire_peer_cid(reserved)  # it has been used on a path that nobody goes on with
         rtt = (loss._rtt_smoothed, loss._rtt_variance, loss._rtt_min, loss._rtt_latest)
         state = HandOver(
             is_client=self._is_client,
@@ -314,6 +344,8 @@ class Engine(QuicConnection):
             local_ids=[_connection_id(known) for known in self._host_cids],
             peer_id=_connection_id(self._peer_cid),
             spare_peer_ids=[_connection_id(known) for known in self._peer_cid_available],
+            peer_ids_known=frozenset(self._peer_cid_sequence_numbers),
+            peer_ids_retired_below=self._peer_retire_prior_to,
             rtt=rtt if loss._rtt_initialized else None,
             ack_delay_exponent=self._remote_ack_delay_exponent,
             max_ack_delay=loss.max_ack_delay,
@@ -415,6 +447,16 @@ class Engine(QuicConnection):
         self.tls._set_peer_certificate = partial(  # type: ignore[method-assign]
             self._judge_certificate, self.tls._set_peer_certificate
         )
+
+    def _replenish_connection_ids(self) -> None:
+        known = len(self._host_cids)
+        super()._replenish_connection_ids()
+        self._give_tokens(self._host_cids[known:])
+
+    def _give_tokens(self, ids: list[QuicConnectionId]) -> None:
+        if self._token_of is not None:
+            for issued in ids:
+                issued.stateless_reset_token = self._token_of(issued.cid)
 
     def _update_traffic_key(
         self, direction: tls.Direction, epoch: tls.Epoch, cipher_suite: tls.CipherSuite, secret: bytes
@@ -641,15 +683,25 @@ class RetryTokens:
             return None
 
 
-def client_engine(handshake: HandshakeConfig, options: TransportOptions) -> Engine:
-    """An engine for the client's side; ``connect()`` starts it."""
-    return Engine(handshake=handshake, options=options, configuration=_configuration(handshake, options, True))
+def client_engine(
+    handshake: HandshakeConfig, options: TransportOptions, token_of: Callable[[bytes], bytes] | None = None
+) -> Engine:
+    """An engine for the client's side; ``connect()`` starts it.
+
+    ``token_of`` makes the stateless reset token of a connection ID; without it tokens are random, and of no use.
+    """
+    configuration = _configuration(handshake, options, True)
+    return Engine(handshake=handshake, options=options, token_of=token_of, configuration=configuration)
 
 
 def server_engine(
-    handshake: HandshakeConfig, options: TransportOptions, original_cid: bytes, retry_cid: bytes | None
+    handshake: HandshakeConfig,
+    options: TransportOptions,
+    original_cid: bytes,
+    retry_cid: bytes | None,
+    token_of: Callable[[bytes], bytes] | None = None,
 ) -> Engine:
-    """An engine for the server's side.
+    """An engine for the server's side; for ``token_of`` see :func:`client_engine`.
 
     ``original_cid`` is the destination of the client's first Initial packet, ``retry_cid`` what our Retry told the
     client to use instead, or None without one.
@@ -657,6 +709,7 @@ def server_engine(
     return Engine(
         handshake=handshake,
         options=options,
+        token_of=token_of,
         configuration=_configuration(handshake, options, False),
         original_destination_connection_id=original_cid,
         retry_source_connection_id=retry_cid,
@@ -706,13 +759,17 @@ _CONNECTION_NAMES = (
     *(
         "_close_at",
         "_close_event",
+        "_close_begin",
         "_get_or_create_stream",
+        "_host_cids",
         "_is_client",
         "_local_max_data",
         "_local_max_stream_data_bidi_local",
     ),
     *("_local_max_stream_data_bidi_remote", "_local_max_stream_data_uni", "_local_max_streams_bidi"),
-    *("_local_max_streams_uni", "_loss", "_max_datagram_size", "_ping_pending", "_remote_ack_delay_exponent"),
+    *("_local_max_streams_uni", "_loss", "_max_datagram_size", "_peer_cid", "_ping_pending"),
+    *("_network_paths", "_peer_cid_sequence_numbers", "_peer_retire_prior_to", "_retire_peer_cid"),
+    *("_remote_ack_delay_exponent", "_replenish_connection_ids"),
     *("_state", "_streams", "_initialize", "_on_connection_limit_delivery", "_on_max_stream_data_delivery"),
     *("_parse_transport_parameters", "_receive_version_negotiation_packet", "_set_state", "_unblock_streams"),
     "_update_traffic_key",

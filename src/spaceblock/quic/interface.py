@@ -46,9 +46,14 @@ class CloseReason:
     timed_out: bool = False
     """Nothing came from the peer for the idle time-out, or the handshake took too long."""
 
+    was_reset: bool = False
+    """The peer does not know the connection any more, and said so by a stateless reset (RFC 9000, section 10.3)."""
+
     def __str__(self) -> str:
         if self.timed_out:
             return "nothing came from the peer for too long"
+        if self.was_reset:
+            return "the peer does not know the connection any more, as after a restart"
         who = "the peer" if self.by_peer else "this side"
         what = "code" if self.is_application else "QUIC error"
         text = f": {self.reason!r}" if self.reason else ""

@@ -23,6 +23,7 @@ from ..handshake import (
 )
 from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
+from .ids import ConnectionIds
 from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, Suite, derive, later_keys
 from .protection import HeaderKey, PacketKey
 from .pump import Pump
@@ -57,6 +58,7 @@ class NativeEngine:
     ``transmit(batch, segment, address)`` writes a train of datagrams of ``segment`` bytes, the last one maybe shorter,
     and returns whether the socket took it. ``pump()``, where there is one, sends what is due without building it here,
     and says so as :meth:`Pump.send <spaceblock.quic.native.pump.Pump.send>` does; None leaves it to ``transmit``.
+    ``token_of`` makes the stateless reset token of a connection ID; without it tokens are random, and of no use.
     """
 
     verify_error: Exception | None = None
@@ -73,6 +75,7 @@ class NativeEngine:
         transmit: Transmit,
         pump: Callable[[], int | None] | None = None,
         receive_buffer: int = 4 * 1024 * 1024,
+        token_of: Callable[[bytes], bytes] | None = None,
     ) -> None:
         self.peer_certificate: x509.Certificate | None = state.peer_certificate
         self.is_client: bool = state.is_client
@@ -87,13 +90,15 @@ class NativeEngine:
         self._tuned: dict[int, tuple[int, int, int]] = {}  # window, since when, consumed by then
         self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
-        self._rare = RareFrames(self, state)
+        self._ids = ConnectionIds(self, state, token_of)
+        self._rare = RareFrames(self, self._ids)
         self._idle_timeout = state.idle_timeout
         self.packets.idle_since = int(state.largest_received_time * MICROSECONDS)
         self._unsent = 0
         self._close_reason: CloseReason | None = None
         self._close_at: float | None = None
         self._farewell: bytes | None = None
+        self._left: dict[int, int] | None = None  # what streams still had to send when the connection ended
         self._consumed = state.data_consumed
         self._next_id = {False: state.next_stream_bidi, True: state.next_stream_uni}
         self._allowed = {False: state.max_streams_bidi, True: state.max_streams_uni}
@@ -126,6 +131,11 @@ class NativeEngine:
     def ended(self) -> CloseReason | None:
         return self._close_reason
 
+    @property
+    def reset_tokens(self) -> tuple[bytes, ...]:
+        """What the peer's stateless resets may end with now (section 10.3.1)."""
+        return self._ids.tokens
+
     def get_peer_address(self) -> Any:
         return self._peer_address
 
@@ -133,6 +143,8 @@ class NativeEngine:
         return self._events.popleft() if self._events else None
 
     def backlog(self, stream_id: int) -> int:
+        if self._left is not None:
+            return self._left.get(stream_id, 0)
         stream = self.packets.send_streams.get(stream_id)
         return 0 if stream is None else int(stream.backlog)
 
@@ -411,10 +423,18 @@ class NativeEngine:
 
     def closed_by_peer(self, code: int, reason: str, is_application: bool, now: float) -> None:
         """The peer closed: send nothing any more, and forget the connection soon (RFC 9000, section 10.2.2)."""
-        self._close_reason = CloseReason(code, reason, by_peer=True, is_application=is_application)
+        self._enter_draining(CloseReason(code, reason, by_peer=True, is_application=is_application), now)
+
+    def _enter_draining(self, reason: CloseReason, now: float) -> None:
+        self._close_reason = reason
         self.packets.is_closing = True
         self._close_at = now + 3 * self.packets.recovery.pto() / MICROSECONDS
         self._give_up_streams()
+
+    def reset_by_peer(self, now: float) -> None:
+        """A stateless reset came: as after a close of the peer (section 10.3.1)."""
+        if self._close_reason is None:
+            self._enter_draining(CloseReason(0, "", by_peer=True, is_application=False, was_reset=True), now)
 
     def abort(self) -> None:
         self.terminated = True
@@ -556,6 +576,8 @@ class NativeEngine:
                 self._send_stream_count(which)
             elif what == "reset":
                 self._send_reset(which)
+            elif what == "retire":
+                self._ids.retire_lost(which)
             else:
                 stream = self.packets.receive_streams.get(which)
                 if stream is not None and not stream.finished:
@@ -566,6 +588,8 @@ class NativeEngine:
         for what, which in self.packets.delivered:
             if what == "reset" and self._resets.pop(which, None) is not None:
                 self._forget_sender(self.packets.send_streams[which])
+            elif what == "retire":
+                self._ids.retire_arrived(which)
         self.packets.delivered.clear()
 
     def _send_reset(self, stream_id: int) -> None:
@@ -583,6 +607,8 @@ class NativeEngine:
         act()
 
     def _give_up_streams(self) -> None:
+        if self._left is None:
+            self._left = {stream_id: stream.backlog for stream_id, stream in self.packets.send_streams.items()}
         for stream in self.packets.send_streams.values():
             stream.give_up()
 
