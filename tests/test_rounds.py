@@ -13,6 +13,7 @@ from spaceblock.messages import (
     Amendment,
     AnswerPage,
     Feature,
+    Hashed,
     ItemAbort,
     ItemDigest,
     ItemEnd,
@@ -291,6 +292,25 @@ def test_other_digests_leave_an_item_skipped() -> None:
     assert receiver.item_found(0, DIGEST, "a") == [Settled((skipped,), {})]
     (page,) = travelled(receiver.messages_to_send())
     assert sender.receive_message(page) == [Completed((skipped,), {})]
+
+
+def test_each_side_says_how_much_it_has_read() -> None:
+    sender, receiver = compared("a")
+    for side, other in ((sender, receiver), (receiver, sender)):
+        for size, told in [(2, [Hashed(2)]), (2, []), (1, []), (9, [Hashed(5)]), (10, [])]:
+            side.hashed(size)
+            assert (messages := travelled(side.messages_to_send())) == told
+            for message in messages:
+                assert other.receive_message(message) == []
+
+
+@pytest.mark.parametrize("size", [0, 2, 1, 6, 2**62 - 1])
+def test_nobody_is_at_work_without_end(size: int) -> None:
+    sender, receiver = compared("a")
+    for side in (sender, receiver):
+        side.receive_message(Hashed(2))
+        with pytest.raises(RemoteProtocolError, match=f"read {size} bytes after 2"):
+            side.receive_message(Hashed(size))
 
 
 def test_data_of_an_item_that_is_compared_is_a_lie() -> None:

@@ -58,6 +58,13 @@ _USER_HEARTBEAT = 1.0
 """Seconds between reports while this side's user thinks about an offer."""
 
 
+_PLACED_AT_ONCE = 1_024
+"""Items of one batch that is put into place: few enough that the figures of durable bytes go on."""
+
+_HASHED_INTERVAL = 1.0
+"""Seconds between two messages that say how much was read of what is here already."""
+
+
 class Offer:
     """What a peer wants to send. Answer it once, by :meth:`accept` or :meth:`decline`; unanswered it expires."""
 
@@ -184,6 +191,8 @@ class Incoming(Job):
         self._items_done = 0
         self._moved: tuple[int, ...] = ()
         self._source_waits = False
+        self._comparison: Comparison | None = None
+        self._told_hashed = 0.0
 
     @property
     def control_stream(self) -> Stream:
@@ -289,6 +298,10 @@ class Incoming(Job):
             self._moved = moved
             self.phase = phase
             self.changed()
+        if self._comparison is not None and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
+            self._told_hashed = monotonic()
+            self.receiver.hashed(self._comparison.hashed)
+            self.act([])
         interval = self._reports.interval
         if interval is None:
             return
@@ -375,6 +388,7 @@ class Incoming(Job):
 
         def prepare() -> list[Problem]:
             self.sink = make_sink()
+            self.sink.on_work = self.alive
             return self.sink.name_problems(offer.requests, offer.manifest)
 
         problems = await self._from_worker(prepare)
@@ -421,7 +435,7 @@ class Incoming(Job):
 
     async def _compare(self, items: Iterable[int]) -> None:
         """Hash what is here already of items that are not to travel."""
-        comparison = Comparison(self.sink, items)
+        self._comparison = comparison = Comparison(self.sink, items)
         while not comparison.done and self.receiver.state is State.MOVING:
             job = self.in_worker(comparison.work)
             try:
@@ -503,7 +517,8 @@ class Incoming(Job):
         """Put what both sides agree on into place, one batch at a time."""
         if self._placing or not self._agreed or self.receiver.state is not State.MOVING:
             return
-        batch, self._agreed = self._agreed, []
+        batch = self._agreed[:_PLACED_AT_ONCE]
+        del self._agreed[:_PLACED_AT_ONCE]
         self._placing = True
 
         def placed(future: asyncio.Future[list[str | SpaceblockError]]) -> None:

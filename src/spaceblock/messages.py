@@ -62,6 +62,7 @@ __all__ = [
     "Done",
     "Error",
     "Feature",
+    "Hashed",
     "HaveReply",
     "Hello",
     "Hole",
@@ -463,6 +464,21 @@ class Waiting(Message):
 
 
 @dataclass(frozen=True, slots=True)
+class Hashed(Message):
+    """This side has read ``size`` bytes of what it has on its own disk, to compare them; it is at work."""
+
+    TYPE: ClassVar[MessageType] = MessageType.HASHED
+    size: int
+
+    def _write(self, out: Writer) -> None:
+        out.uint(self.size)
+
+    @classmethod
+    def _read(cls, reader: Reader) -> Hashed:
+        return cls(reader.uint())
+
+
+@dataclass(frozen=True, slots=True)
 class Done(Message):
     """The sender compared too and agrees; nothing follows it."""
 
@@ -644,6 +660,7 @@ _READERS: dict[int, Callable[[Reader], Message]] = {
         Progress,
         ItemFailed,
         Waiting,
+        Hashed,
         BlockDigests,
         Resend,
         VerifiedPage,

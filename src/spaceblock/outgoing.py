@@ -23,7 +23,7 @@ from .errors import (
 from .events import Phase, Receipt, ReceiptItem
 from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, FLIGHT_MAX, SMALL_ITEM, Timeouts
 from .manifest import Entry, renamed
-from .messages import Hello, Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
+from .messages import Hashed, Hello, Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
 from .names import WIRE_RULES, find_problems
 from .options import Links
 from .protocol.sender import (
@@ -60,6 +60,9 @@ _VERDICT_WAIT = 1.0
 
 _WAITING_INTERVAL = 1.0
 """Seconds between two messages that say that this side's source gives nothing."""
+
+_HASHED_INTERVAL = 1.0
+"""Seconds between two messages that say how much this side has read of what need not travel."""
 
 _LANE_BYTES = 64 * SMALL_ITEM
 _LANE_ITEMS = 4_096
@@ -104,6 +107,8 @@ class Outgoing(Job):
         self._backlog = 0
         self._waiting: set[tuple[Feed, int]] = set()
         self._told_waiting = 0.0
+        self._hashed = 0
+        self._told_hashed = 0.0
         self._total: int | None = None
         self._items_sent = 0
         self._compared: frozenset[int] = frozenset()
@@ -187,6 +192,10 @@ class Outgoing(Job):
             self.changed()
         self._backlog = backlog
         self._look_at_source()
+        if self._sender is not None and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
+            self._told_hashed = monotonic()
+            self._sender.hashed(self._hashed)
+            self._act([])
 
     def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
         prepared = self._prepared
@@ -210,7 +219,7 @@ class Outgoing(Job):
             self._act([])
 
     async def _prepare(self) -> Prepared:
-        prepared = await self._from_worker(lambda: prepare(self._held, self._links, names_later=True))
+        prepared = await self._from_worker(lambda: prepare(self._held, self._links, names_later=True, on_work=self.alive))
         entries: Sequence[Entry] = prepared.entries
         if self._rename is not None:
             problems = await self._from_worker(lambda: find_problems(WIRE_RULES, entries))
@@ -252,6 +261,7 @@ class Outgoing(Job):
         self._feeds.add(feed)
         filling: asyncio.Future[Filled] | None = None
         aborted: list[Message] = []
+        compared = 0
         done = False
         try:
             while not done:
@@ -263,6 +273,8 @@ class Outgoing(Job):
                 self._ring.give(slot)
                 for item, size, digest in filled.sent:
                     sender.item_sent(item, size, digest)
+                    compared += size
+                self._hashed = compared + feed.position
                 for item, error in filled.aborted:
                     sender.item_aborted(item, error)
                     aborted.append(abort_message(item, error))
@@ -425,6 +437,8 @@ class Outgoing(Job):
         except SpaceblockError as error:
             self.fail(error)
             return
+        if isinstance(message, Hashed):
+            self.changed()
         self._act(events)
 
     def _receive_end(self) -> None:

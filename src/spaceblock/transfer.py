@@ -179,6 +179,10 @@ class Job:
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
 
+    def alive(self) -> None:
+        """This side is at work on what no figure tells of: the time limit starts anew. Any thread may call this."""
+        self._last_change = monotonic()
+
     def progress(self) -> Progress:
         """The figures of this moment."""
         done, total, verified, durable, items_done, items_total, current = self.figures()

@@ -52,6 +52,7 @@ class MessageType(IntEnum):
     ITEM_FAILED = 0x12
     WAITING = 0x13
     BLOCK_DIGESTS = 0x14
+    HASHED = 0x15
     RESEND = 0x16
     VERIFIED = 0x18
     DONE = 0x1A

@@ -5,14 +5,17 @@ from __future__ import annotations
 import asyncio
 import os
 import threading
-from collections.abc import Iterator
+import time
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import spaceblock
-from spaceblock import Item
+from spaceblock import Item, incoming, outgoing
+from spaceblock.storage import comparing
+from spaceblock.storage.feed import Feed, Filled
 from spaceblock.storage.folder import FolderSink
 
 from .support import deliver, digest_of, failure, file_of, pair, tree, within
@@ -129,11 +132,11 @@ async def test_a_cancel_while_much_is_compared_ends_both_sides(
     source = file_of(tmp_path, "x", 1_000)
     began, go_on = threading.Event(), threading.Event()
 
-    def digest(self: FolderSink, item: int) -> Iterator[bytes | None]:
+    def digest(self: FolderSink, item: int) -> Iterator[int | bytes]:
         began.set()
         go_on.wait(20)
         while True:
-            yield None
+            yield 0
 
     async with pair() as peers:
         await deliver(peers, source, folder=inbox)
@@ -145,6 +148,52 @@ async def test_a_cancel_while_much_is_compared_ends_both_sides(
         go_on.set()
         errors = await asyncio.gather(failure(sending), failure(receiving))
     assert all(isinstance(error, spaceblock.TransferCancelled) for error in errors)
+
+
+MOMENT = 0.1
+"""Seconds that a slow disk takes for a portion, of which there are thirty."""
+
+
+def slow_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
+    digest = FolderSink.digest
+
+    def slowly(self: FolderSink, item: int) -> Iterator[int | bytes]:
+        *portions, last = digest(self, item)
+        for _ in range(30):
+            time.sleep(MOMENT)
+            yield 1
+        yield last
+
+    monkeypatch.setattr(FolderSink, "digest", slowly)
+    monkeypatch.setattr(comparing, "_PORTIONS", 1)
+
+
+def slow_sender(monkeypatch: pytest.MonkeyPatch) -> None:
+    fill = Feed.fill
+
+    def slowly(self: Feed, slot: memoryview) -> Filled:
+        time.sleep(MOMENT)
+        return fill(self, slot[:20_000])
+
+    monkeypatch.setattr(Feed, "fill", slowly)
+
+
+@pytest.mark.parametrize("slow", [slow_receiver, slow_sender])
+async def test_a_comparison_may_take_longer_than_every_time_out(
+    slow: Callable[[pytest.MonkeyPatch], None], tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """It takes three seconds; either side gives up after two at most without a sign of life."""
+    for module in (incoming, outgoing):
+        monkeypatch.setattr(module, "_HASHED_INTERVAL", 0.1)
+    slow(monkeypatch)
+    options = spaceblock.Options(timeouts=spaceblock.Timeouts(idle=1.0, verify=1.0))
+    source = file_of(tmp_path, "x", 500_000)
+    (inbox / "x").write_bytes(source.read_bytes())
+    async with pair(options) as peers:
+        sent, received = await deliver(peers, source, folder=inbox, on_conflict="skip")
+    assert sent.items == received.items
+    assert [item.skipped for item in sent.items] == [True]
+    assert sent.items[0].digest == digest_of(source.read_bytes())
 
 
 async def test_a_replacement_happens_in_one_step(tmp_path: Path, inbox: Path) -> None:

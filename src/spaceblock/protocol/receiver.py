@@ -5,8 +5,8 @@ state     the peer may send                       this side may do              
 ========= ======================================= ============================================== =================
 READING   Requests pages, Manifest pages, Error   fail                                           OFFERED, FAILED
 OFFERED   Error; Amend pages where it was asked   ask_for_names, accept, fail                    MOVING, FAILED
-MOVING    ItemDigest, Waiting, Error; on data:    report, item_stored, item_placed, item_failed, VERIFIED, FAILED
-          blocks, ItemEnd, ItemAbort              fail
+MOVING    ItemDigest, Waiting, Hashed, Error; on  report, hashed, item_stored, item_placed,      VERIFIED, FAILED
+          data: blocks, ItemEnd, ItemAbort        item_failed, fail
 VERIFIED  Done, Error; of items that failed here  (Verified is queued)                           DONE
           also what MOVING allows
 DONE, FAILED: nothing more is done
@@ -50,6 +50,7 @@ from ..messages import (
     Done,
     Error,
     Feature,
+    Hashed,
     ItemAbort,
     ItemDigest,
     ItemEnd,
@@ -72,6 +73,7 @@ from ..messages import (
     ReceiverState as Reported,
 )
 from ..names import NameRules, Problem
+from .hashed import HashedFigures
 from .sender import cut, error_message, remote_error
 
 
@@ -196,6 +198,7 @@ class Receiver:
         self._name_rounds = 0
         self._compared: set[int] = set()
         self._found: dict[int, str] = {}
+        self._hashed = HashedFigures()
         self._reading = _Reading()
         self._queue: list[Message] = []
         self._requests = SpaceblockRequests(b"", 0, ())
@@ -224,6 +227,9 @@ class Receiver:
         if isinstance(message, ItemDigest) and self.state in (State.MOVING, State.VERIFIED):
             return self._receive_digest(message)
         if isinstance(message, Waiting) and self.state in (State.MOVING, State.VERIFIED):
+            return []
+        if isinstance(message, Hashed) and self.state in (State.MOVING, State.VERIFIED):
+            self._hashed.receive(message)
             return []
         if isinstance(message, Done) and self.state is State.VERIFIED:
             self.state = State.DONE
@@ -318,6 +324,11 @@ class Receiver:
         """Queue one report of this side's figures."""
         if self.state in (State.OFFERED, State.MOVING):
             self._queue.append(Progress(state, self.received, self.verified, self.durable))
+
+    def hashed(self, size: int) -> None:
+        """Say that this side has read ``size`` bytes of what is here already."""
+        if self.state in (State.OFFERED, State.MOVING):
+            self._queue.extend(self._hashed.tell(size))
 
     def fail(self, error: SpaceblockError) -> list[ReceiverEvent]:
         """End the transfer with ``error``, a decline or a cancel among them; too late after Verified."""
@@ -482,6 +493,7 @@ class Receiver:
         self._reading = _Reading()
         self._requests = requests
         self._status = bytearray(len(requests.items))
+        self._hashed = HashedFigures(requests.items)
         self._left = self._to_come = len(requests.items)
         self.state = State.OFFERED
         self._manifest = manifest

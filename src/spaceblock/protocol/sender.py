@@ -4,9 +4,9 @@
 state       the peer may send              this side may do                              next
 =========== ============================== ============================================= ===========
 OFFERED     Answer pages, Progress, Error, amend, once for each list of NameProblems;    MOVING, FAILED
-            NameProblems pages             fail
-MOVING      Progress, ItemFailed,          item_sent, item_aborted, waiting, fail        VERIFIED, FAILED
-            Verified pages, Error
+            Hashed, NameProblems pages     fail
+MOVING      Progress, Hashed, ItemFailed,  item_sent, item_aborted, waiting, hashed,     VERIFIED, FAILED
+            Verified pages, Error          fail
 VERIFIED    nothing                        (Done is queued)
 FAILED      Verified pages, Error          (Error is queued, unless the peer's came first)
 =========== ============================== ============================================= ===========
@@ -39,6 +39,7 @@ from ..messages import (
     Done,
     Error,
     Feature,
+    Hashed,
     ItemAbort,
     ItemDigest,
     ItemFailed,
@@ -57,6 +58,7 @@ from ..messages import (
     pages_of_requests,
 )
 from ..names import NameRules, Problem
+from .hashed import HashedFigures
 
 _REASON_MAX = 500
 """Characters of why a name cannot be used."""
@@ -147,6 +149,7 @@ class Sender:
         self._outcomes: list[Outcome] = []
         self._digests: dict[int, ItemDigest] = {}
         self._errors: dict[int, SpaceblockError] = {}
+        self._hashed = HashedFigures(requests.items)
         self._answered = False
         self._cancelled = False
 
@@ -184,6 +187,9 @@ class Sender:
             return []
         if isinstance(message, Progress):
             return [Reported(message)]
+        if isinstance(message, Hashed):
+            self._hashed.receive(message)
+            return []
         if self.state is SenderState.OFFERED and not self._must_amend:
             if isinstance(message, AnswerPage) and not self._problems:
                 return self._receive_answer(message)
@@ -215,6 +221,11 @@ class Sender:
         """Say that this side's source gives nothing at present."""
         if self.state is SenderState.MOVING:
             self._queue.append(Waiting())
+
+    def hashed(self, size: int) -> None:
+        """Say that this side has read ``size`` bytes of what need not travel."""
+        if self.state is SenderState.MOVING:
+            self._queue.extend(self._hashed.tell(size))
 
     def fail(self, error: SpaceblockError) -> list[SenderEvent]:
         """End the transfer with ``error``, a :class:`TransferCancelled` among them; too late after Verified."""

@@ -19,8 +19,10 @@ class Comparison:
     def __init__(self, sink: Sink, items: Iterable[int]) -> None:
         self._sink = sink
         self._items = deque(sorted(items))
-        self._hashing: Iterator[bytes | None] = iter(())
+        self._hashing: Iterator[int | bytes] = iter(())
         self._item = -1
+        self.hashed = 0
+        """Bytes that were read so far."""
 
     @property
     def done(self) -> bool:
@@ -36,15 +38,17 @@ class Comparison:
                 if self._item < 0:
                     self._item = self._items.popleft()
                     self._hashing = self._sink.digest(self._item)
-                digest = next(self._hashing)
+                got = next(self._hashing)
             except SpaceblockError as error:
                 found.append((self._item, error))
                 self._item = -1
                 continue
             portions += 1
-            if digest is not None:
-                found.append((self._item, digest))
+            if isinstance(got, bytes):
+                found.append((self._item, got))
                 self._item = -1
+            else:
+                self.hashed += got
         return found
 
     def close(self) -> None:

@@ -91,6 +91,11 @@ class Feed:
         self.question: int = 0
         """The number of the question to somebody else's program that :meth:`fill` waits for; 0: it does not wait."""
 
+    @property
+    def position(self) -> int:
+        """Bytes of the present item that were read so far."""
+        return self._offset - self._start if self._item >= 0 else 0
+
     def refuse(self, item: int, error: SpaceblockError) -> None:
         """The receiver cannot take ``item``: end it at the next opportunity."""
         self._refused[item] = error

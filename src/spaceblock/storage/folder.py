@@ -81,6 +81,7 @@ class FolderSink(Sink):
         self._check_space(sum(request.space for i, request in enumerate(requests.items) if i not in skip))
         for name in self._folders:
             os.close(self._folder(name))
+            self.on_work()
         self._to_come = set(range(len(requests.items))) - skip
         self._settle()
         return skip
@@ -99,9 +100,9 @@ class FolderSink(Sink):
     def name_of(self, item: int) -> str:
         return self._names[item]
 
-    def digest(self, item: int) -> Iterator[bytes | None]:
-        """Hash the file that is there under the name of an item: yields None after each portion, and at last the
-        digest; raises :class:`StorageError`."""
+    def digest(self, item: int) -> Iterator[int | bytes]:
+        """Hash the file that is there under the name of an item: yields the length of each portion, and at last the
+        digest; raises :class:`StorageError`. Of a file that grows meanwhile the beginning will do: it is another one."""
         parent, _, last = self._names[item].rpartition("/")
         with self._errors("read", self._names[item], item):
             folder = self._existing(parent)
@@ -111,12 +112,14 @@ class FolderSink(Sink):
                 fd = os.open(last, _OLD_FILE, dir_fd=folder)
             finally:
                 os.close(folder)
-        hasher, buffer = blake3(), bytearray(min(self._lengths[item] or 1, _PORTION))
+        length = self._lengths[item] or 0
+        hasher, buffer, left = blake3(), bytearray(min(length + 1, _PORTION)), length
         try:
             with self._errors("read", self._names[item], item):
-                while count := os.readv(fd, [buffer]):
+                while left >= 0 and (count := os.readv(fd, [buffer])):
                     hasher.update(memoryview(buffer)[:count])
-                    yield None
+                    left -= count
+                    yield count
         finally:
             os.close(fd)
         yield hasher.digest()
@@ -247,6 +250,7 @@ class FolderSink(Sink):
             folder = entry.name if is_folder else entry.name.rpartition("/")[0]
             if folder not in found:
                 found[folder] = self._obstacle(folder)
+                self.on_work()
             obstacle = found[folder]
             if obstacle is None or (folder in named and not is_folder):
                 continue
@@ -293,6 +297,7 @@ class FolderSink(Sink):
 
     def _status(self, item: int, folder: int) -> os.stat_result | None:
         """What is there under the name of ``item``, or None."""
+        self.on_work()
         try:
             with self._errors("look at", self._names[item], item):
                 return os.lstat(self._names[item].rpartition("/")[2], dir_fd=folder)
@@ -306,6 +311,7 @@ class FolderSink(Sink):
             folder = self._folder(parent)
             try:
                 for item in items:
+                    self.on_work()
                     try:
                         results[item] = self._place(item, folder)
                     except SpaceblockError as error:
@@ -340,11 +346,13 @@ class FolderSink(Sink):
                 return
             links, self._links_left = self._links_left, []
         for link in links:
+            self.on_work()
             try:
                 self._place_link(link)
             except (SpaceblockError, OSError) as error:
                 logger.warning("left out the link %s: %s", shown(link.name), error)
         for name in self._metadata.folders_made():
+            self.on_work()
             with suppress(SpaceblockError, OSError):
                 folder = self._existing(name)
                 if folder is not None:

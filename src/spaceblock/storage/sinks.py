@@ -7,7 +7,7 @@ byte 0 of a sink's item is the start of the requested range.
 from __future__ import annotations
 
 import abc
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 
 from ..blocks import SpaceblockRequests
 from ..errors import BufferUnfit, SpaceblockError
@@ -28,6 +28,9 @@ class Sink(abc.ABC):
     is_program = False
     """Whether somebody else's program decides how fast bytes are taken, and not a disk."""
 
+    on_work: Callable[[], None] = staticmethod(lambda: None)
+    """Called again and again, from any thread, during calls that may take long."""
+
     limits: NameRules = local_rules()
     """What this sink accepts as a name, known once :meth:`name_problems` was called."""
 
@@ -45,8 +48,8 @@ class Sink(abc.ABC):
         """The name that an item is to have here; empty where items have none."""
         return ""
 
-    def digest(self, item: int) -> Iterator[bytes | None]:
-        """Hash what is here already of a comparable item: yields None after each portion, and at last the digest."""
+    def digest(self, item: int) -> Iterator[int | bytes]:
+        """Hash what is here already of a comparable item: yields the length of each portion, and at last the digest."""
         raise AssertionError("only what is comparable is hashed")
 
     @abc.abstractmethod

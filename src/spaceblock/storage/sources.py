@@ -10,7 +10,7 @@ import io
 import os
 import stat
 import uuid
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any
 
@@ -124,17 +124,24 @@ def release_buffers(held: Sequence[Held]) -> None:
             thing.close()
 
 
-def prepare(held: Sequence[Held], links: Links = "skip", *, names_later: bool = False) -> Prepared:
+def prepare(
+    held: Sequence[Held],
+    links: Links = "skip",
+    *,
+    names_later: bool = False,
+    on_work: Callable[[], None] = lambda: None,
+) -> Prepared:
     """Look at every source; raises :class:`SourceError` and, unless the names are to be looked at later, what
     :meth:`Prepared.named` raises, before anything is offered.
 
-    This walks folders and so belongs in a worker thread.
+    This walks folders and so belongs in a worker thread; ``on_work`` is called for each thing that it finds.
     """
     sources: list[Source] = []
     entries: list[Entry] = []
     for thing in held:
         if isinstance(thing, Item):
             for found in expand(os.fspath(thing.source), thing.name, thing.range, links):
+                on_work()
                 if isinstance(found, Entry):
                     entries.append(found)
                 else:
