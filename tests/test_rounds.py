@@ -299,7 +299,8 @@ def test_each_side_says_how_much_it_has_read() -> None:
     for side, other in ((sender, receiver), (receiver, sender)):
         for size, told in [(2, [Hashed(2)]), (2, []), (1, []), (9, [Hashed(5)]), (10, [])]:
             side.hashed(size)
-            assert (messages := travelled(side.messages_to_send())) == told
+            messages = travelled(side.messages_to_send())
+            assert messages == told
             for message in messages:
                 assert other.receive_message(message) == []
 

@@ -219,7 +219,9 @@ class Outgoing(Job):
             self._act([])
 
     async def _prepare(self) -> Prepared:
-        prepared = await self._from_worker(lambda: prepare(self._held, self._links, names_later=True, on_work=self.alive))
+        prepared = await self._from_worker(
+            lambda: prepare(self._held, self._links, names_later=True, on_work=self.alive)
+        )
         entries: Sequence[Entry] = prepared.entries
         if self._rename is not None:
             problems = await self._from_worker(lambda: find_problems(WIRE_RULES, entries))

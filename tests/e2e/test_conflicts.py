@@ -158,7 +158,7 @@ def slow_receiver(monkeypatch: pytest.MonkeyPatch) -> None:
     digest = FolderSink.digest
 
     def slowly(self: FolderSink, item: int) -> Iterator[int | bytes]:
-        *portions, last = digest(self, item)
+        *_, last = digest(self, item)
         for _ in range(30):
             time.sleep(MOMENT)
             yield 1

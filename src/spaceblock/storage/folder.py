@@ -102,7 +102,10 @@ class FolderSink(Sink):
 
     def digest(self, item: int) -> Iterator[int | bytes]:
         """Hash the file that is there under the name of an item: yields the length of each portion, and at last the
-        digest; raises :class:`StorageError`. Of a file that grows meanwhile the beginning will do: it is another one."""
+        digest; raises :class:`StorageError`.
+
+        Of a file that grows meanwhile the beginning will do: it is another one.
+        """
         parent, _, last = self._names[item].rpartition("/")
         with self._errors("read", self._names[item], item):
             folder = self._existing(parent)
