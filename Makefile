@@ -63,6 +63,15 @@ else
 	$(BIN)/python -m fuzz run --seconds $(FUZZ_SECONDS) $(FUZZ_OPTIONS)
 endif
 
+# Transfers on a simulated network in virtual time (docs/simulation.md): SEEDS of them from FIRST on, JOBS at a time.
+SEEDS ?= 10000
+FIRST ?= 0
+JOBS ?= 2
+
+.PHONY: simulate
+simulate: .venv/built .venv/test
+	$(BIN)/python -m simulation --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS)
+
 # Our transport with those of others (docs/interop.md); their programs are fetched and built on the first run.
 .PHONY: interop
 interop: .venv/built .venv/test
