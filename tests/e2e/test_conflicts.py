@@ -109,7 +109,7 @@ async def test_a_file_that_vanishes_here_before_it_is_compared_fails_alone(
     sources = [file_of(tmp_path, name, 1_000) for name in ("gone", "stays")]
     hash_it = FolderSink.digest
 
-    def digest(self: FolderSink, item: int) -> Iterator[bytes | None]:
+    def digest(self: FolderSink, item: int) -> Iterator[int | bytes]:
         if item == 0:
             (inbox / "gone").unlink()
         return hash_it(self, item)
