@@ -21,6 +21,13 @@ def small_disk(at: Path, *, options: str) -> Iterator[Path]:
 
 
 @contextmanager
+def same_disk(at: Path, *, again: Path) -> Iterator[Path]:
+    """The folder ``again`` a second time, as a mount of its own."""
+    with _mounted(at, "--bind", again):
+        yield at
+
+
+@contextmanager
 def lying_disk(at: Path) -> Iterator[Path]:
     """A file system that says it has some 50 MB free, and on which a tenth of that cannot be written out."""
     with small_disk(at.with_name(f"{at.name}-below"), options="size=6m") as below:

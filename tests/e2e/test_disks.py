@@ -6,10 +6,12 @@ import errno
 import os
 from pathlib import Path
 
+import pytest
+
 import spaceblock
 
-from .disks import MIB, dying_disk, lying_disk, small_disk
-from .support import Pair, assert_helpful, failures, file_of, names_below, pair
+from .disks import MIB, dying_disk, lying_disk, same_disk, small_disk
+from .support import Pair, assert_helpful, deliver, failures, file_of, names_below, pair, tree
 
 
 async def fail(
@@ -89,3 +91,38 @@ async def test_a_read_only_disk_is_found_before_data_moves(tmp_path: Path) -> No
             ours, _ = await fail(peers, b"data", folder=target)
     assert isinstance(ours, spaceblock.TargetNotWritable)
     assert (ours.errno, ours.item, ours.phase) == (errno.EROFS, None, "preparing")
+
+
+async def test_another_disk_in_the_folder_is_found_before_data_moves(tmp_path: Path, inbox: Path) -> None:
+    (tmp_path / "elsewhere").mkdir()
+    (inbox / "a").mkdir()
+    with (
+        small_disk(inbox / "disk", options="size=1m"),
+        same_disk(inbox / "a" / "a disk", again=tmp_path / "elsewhere"),
+    ):
+        async with pair() as peers:
+            for name, place in [("disk/x", "disk"), ("disk/new/x", "disk"), ("a/a disk/x", "a/a disk")]:
+                sending = peers.here.send(spaceblock.Item(b"data", name=name), spaceblock.Item(b"more", name="a/x"))
+                ours, theirs = await failures(sending, (await peers.offer()).accept(inbox))
+                for error in (ours, theirs):
+                    assert isinstance(error, spaceblock.NameRejected)
+                    assert f"needs the folder '{place}', which is another disk on the receiver's side" in str(error)
+            items = [spaceblock.Item(b"data", name=name) for name in ("disk/x", "a/a disk/x", "disk2/x", "a/x")]
+            sent, _ = await deliver(
+                peers, *items, sending={"rename": lambda item, problem: problem.proposal}, folder=inbox
+            )
+    assert sent.renamed == {"disk/x": "disk (1)/x", "a/a disk/x": "a (1)/a disk/x"}
+    assert {name for name, data in tree(inbox).items() if data} == {"disk (1)/x", "a (1)/a disk/x", "disk2/x", "a/x"}
+    assert names_below(tmp_path / "elsewhere") == []
+
+
+async def test_another_disk_that_appears_meanwhile_is_told_as_such(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("spaceblock.storage.folder.mounts_below", lambda folder: frozenset())
+    with small_disk(inbox / "disk", options="size=1m"):
+        async with pair() as peers:
+            ours, _ = await fail(peers, spaceblock.Item(b"data", name="disk/x"), folder=inbox)
+    assert (ours.errno, ours.item, ours.phase) == (errno.EXDEV, 0, "verifying")
+    assert "receive into that folder itself" in str(ours)
+    assert names_below(inbox) == ["disk"]

@@ -31,6 +31,7 @@ from ..messages import NameRule
 from ..names import STAGING_PREFIX, NameRules, Problem, alternative, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
 from .metadata import Metadata, steps_of, umask_of
+from .mounts import mounts_below
 from .probe import rules_of
 from .sinks import Sink
 
@@ -240,11 +241,13 @@ class FolderSink(Sink):
             self._staging = os.open(staging_name, _FOLDER | _NO_FOLLOW, dir_fd=self._root)
 
     def _obstructed(self, entries: Sequence[Entry], known: Container[int]) -> Iterator[Problem]:
-        """Entries whose folders are here something else than folders; where an entry names the folder, that one alone.
+        """Entries whose folders are here something else than folders of this disk; where an entry names the folder,
+        that one alone.
 
         Entries that are ``known`` to have no usable name are not looked for.
         """
         named = {entry.name for entry in entries if entry.kind is EntryKind.FOLDER}
+        mounts = mounts_below(self._root)
         found: dict[str, tuple[str, str] | None] = {"": None}
         for index, entry in enumerate(entries):
             if index in known:
@@ -252,7 +255,7 @@ class FolderSink(Sink):
             is_folder = entry.kind is EntryKind.FOLDER
             folder = entry.name if is_folder else entry.name.rpartition("/")[0]
             if folder not in found:
-                found[folder] = self._obstacle(folder)
+                found[folder] = self._obstacle(folder) or _mounted(folder, mounts)
                 self.on_work()
             obstacle = found[folder]
             if obstacle is None or (folder in named and not is_folder):
@@ -561,6 +564,13 @@ class _NotAFolder(NameRejected):
 
     def __reduce__(self) -> tuple[Any, ...]:
         return NameRejected, (self.message,)
+
+
+def _mounted(folder: str, mounts: Container[str]) -> tuple[str, str] | None:
+    """The part of the way to ``folder`` that is another disk, and what to call it."""
+    parts = folder.split("/")
+    ways = ("/".join(parts[: depth + 1]) for depth in range(len(parts)))
+    return next(((way, "another disk") for way in ways if way in mounts), None)
 
 
 def _all_named(given: Sequence[str | None], folders: Sequence[str], limits: NameRules) -> list[str]:
