@@ -23,7 +23,9 @@ The native QUIC engine is left out, because libcrypto's headers are missing; QUI
 them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl-devel) and build again.
 """
 CORE = ["_fastblock", "_fastdeframer"]
-NATIVE = ["congestion", "engine", "phases", "protection", "pump", "ranges", "recovery", "sending", "streams", "udp"]
+NATIVE = [
+    *("congestion", "ecn", "engine", "phases", "protection", "pump", "ranges", "recovery", "sending", "streams", "udp"),
+]
 
 
 def switch(name: str) -> bool:

@@ -36,9 +36,16 @@ def keys(name: bytes, generation: int = 0, suite: Suite = SUITE) -> Keys:
     return Keys(*next(islice(later_keys(suite, secret(name, suite)), generation - 1, None)), first.header)
 
 
+class Datagram(bytes):
+    """With the ECN bits of its IP header."""
+
+    ecn = 0
+
+
 @dataclass
 class Link:
-    """``faults`` says how likely each datagram is lost, sent twice, or held up for some of ``latency``."""
+    """The likelihood that a datagram is lost, sent twice, or held up for some of ``latency``; ``drop`` loses what it
+    says True to, ``mark`` makes other ECN bits of those that a datagram has."""
 
     seed: int = 0
     latency: int = 10 * MS
@@ -46,6 +53,7 @@ class Link:
     duplication: float = 0
     reordering: float = 0
     drop: Callable[[bytes], bool] = lambda datagram: False
+    mark: Callable[[int], int] = lambda ecn: ecn
     queue: list[tuple[int, int, Any, bytes]] = field(default_factory=list)
     sent: int = 0
 
@@ -56,6 +64,7 @@ class Link:
         self.sent += 1
         if self.drop(datagram) or self._random.random() < self.loss:
             return
+        datagram = with_ecn(datagram, self.mark(getattr(datagram, "ecn", 0)))
         for _ in range(1 + (self._random.random() < self.duplication)):
             at = now + self.latency
             if self._random.random() < self.reordering:
@@ -127,7 +136,7 @@ class Side:
 
     def receive(self, datagram: bytes, now: int, segment: int = 0) -> int:
         buffer = bytearray(datagram)  # must live until everything is taken
-        count = self.engine.receive(buffer, segment or len(datagram), now)
+        count = self.engine.receive(buffer, segment or len(datagram), now, getattr(datagram, "ecn", 0))
         for stream in self.engine.news:
             data, fin = stream.take()
             self.received[stream.stream_id] = self.received.get(stream.stream_id, b"") + data
@@ -149,11 +158,11 @@ class Side:
 
     def build(self, now: int) -> list[bytes]:
         """What is to be sent now, as datagrams."""
-        datagrams = []
+        datagrams: list[bytes] = []
         while size := self.engine.build(now):
             batch = bytes(self.engine.batch[:size])
             step = self.engine.datagram_size
-            datagrams += [batch[at : at + step] for at in range(0, size, step)]
+            datagrams += [with_ecn(batch[at : at + step], self.engine.mark) for at in range(0, size, step)]
         return datagrams
 
 
@@ -236,6 +245,13 @@ def unseal(datagram: bytes, sender: bytes, generation: int = 0, suite: Suite = S
     payload = PacketKey(suite, theirs.key, theirs.iv).open_packet(pn, bytes(header), datagram[13:])
     assert payload is not None
     return pn, payload
+
+
+def with_ecn(datagram: bytes, ecn: int) -> Datagram:
+    """The same bytes with other ECN bits."""
+    marked = Datagram(datagram)
+    marked.ecn = ecn
+    return marked
 
 
 def varint(value: int) -> bytes:

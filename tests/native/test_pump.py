@@ -11,9 +11,11 @@ from collections.abc import Iterator
 import pytest
 from link import Pair, Side
 
+from spaceblock.quic.native.ecn import ECN_CAPABLE
 from spaceblock.quic.native.engine import PacketEngine
 from spaceblock.quic.native.pump import Pump
 from spaceblock.quic.native.streams import SendStream
+from spaceblock.quic.native.udp import prepare_socket
 
 SIZE = 100_000  # less than any receive buffer: nothing is lost, so that no timer is needed
 
@@ -25,7 +27,7 @@ class Peer:
         self.sock = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.sock.setblocking(False)
         self.sock.bind(("127.0.0.1", 0))
-        self.sock.setsockopt(17, 104, 1)  # UDP_GRO
+        prepare_socket(self.sock, gro=True, receive_buffer=1 << 20, send_buffer=1 << 20)
         self.side = side
         self.pump = Pump(self.sock)
         self.data = bytearray()
@@ -77,6 +79,25 @@ def test_a_stream_between_two_sockets() -> None:
             select.select([a.sock, b.sock], [], [], 0.01)
         assert bytes(b.data) == data
         assert stream.finished
+
+
+def test_packets_carry_marks_from_one_socket_to_the_other() -> None:
+    with joined() as (a, b):
+        for each in (a, b):
+            each.engine.recovery.ecn.enable()
+        stream = a.side.open(2)
+        a.side.write(stream, bytes(SIZE), fin=True)
+        for _ in range(1_000):
+            a.pump.send(a.engine)
+            b.turn()
+            b.pump.send(b.engine)
+            a.turn()
+            if stream.finished:
+                break
+            select.select([a.sock, b.sock], [], [], 0.01)
+        assert a.engine.recovery.ecn.state == ECN_CAPABLE
+        assert 10 < b.engine.received.ect0 <= a.engine.recovery.ecn.sent  # an acknowledgement may be under way
+        assert (b.engine.received.ect1, b.engine.received.ce) == (0, 0)
 
 
 def test_what_belongs_to_no_engine_is_left_as_single_datagrams() -> None:

@@ -313,7 +313,10 @@ def test_the_longest_frame_has_room() -> None:
     packets = received(*range(TOP - RANGES_MAX * 2**31, TOP, 2**31))
     assert packets.count == RANGES_MAX
     assert len(packets.ack_frame(TOP)) == 19 + 63 * 9
-    assert ACK_FRAME_MAX == 18 + 8 + 63 * 16
+    for ecn in (1, 2, 3):
+        packets.count_marks(ecn, TOP)
+    assert len(packets.ack_frame(TOP)) == 19 + 63 * 9 + 3 * 8
+    assert ACK_FRAME_MAX == 18 + 8 + 63 * 16 + 3 * 8
 
 
 def test_counts_of_ecn_marks_are_read() -> None:

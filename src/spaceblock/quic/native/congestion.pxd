@@ -21,6 +21,7 @@ cdef class Congestion:
     ) noexcept nogil
     cpdef void on_rtt(self, int64_t rtt) noexcept nogil  # a sample, before on_acked()
     cpdef void on_lost(self, uint64_t pn, uint64_t next_pn) noexcept nogil  # each lost packet, ascending
+    cpdef void on_marked(self, uint64_t pn, uint64_t next_pn) noexcept nogil  # CE in an ACK whose newest is pn
     cpdef void on_spurious(self, uint64_t pn) noexcept nogil  # a packet of on_lost() was acknowledged after all
     cpdef void on_persistent(self) noexcept nogil  # persistent congestion (RFC 9002, section 7.6)
     cpdef void on_app_limited(self, int64_t now) noexcept nogil  # nothing left to send, though the window has room

@@ -53,6 +53,9 @@ class Congestion:
     def on_lost(self, pn: int, next_pn: int) -> None:
         """A packet was lost: the window shrinks once for all that was sent before (RFC 9002, section 7.3.2)."""
 
+    def on_marked(self, pn: int, next_pn: int) -> None:
+        """An ACK frame whose newest packet is ``pn`` counts more CE marks than before (RFC 9002, section 7.1)."""
+
     def on_spurious(self, pn: int) -> None:
         """A packet told to :meth:`on_lost` arrived after all (RFC 9438, section 4.9.2)."""
 

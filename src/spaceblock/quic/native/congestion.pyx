@@ -89,6 +89,12 @@ cdef class Congestion:
         elif self.episode_lost > 0 and pn >= self.episode_start:
             self.episode_lost += 1
 
+    cpdef void on_marked(self, uint64_t pn, uint64_t next_pn) noexcept nogil:
+        """RFC 9002, section 7.1: as a loss, but certain, so that the reduction is never taken back."""
+        if pn >= self.recovery_until:
+            self.on_lost(pn, next_pn)
+        self.episode_lost = -1
+
     cpdef void on_spurious(self, uint64_t pn) noexcept nogil:
         """RFC 9438, section 4.9.2: a reduction is taken back when each of its losses turned out to be none."""
         if self.episode_lost > 0 and self.episode_start <= pn < self.recovery_until:

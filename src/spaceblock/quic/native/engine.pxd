@@ -46,7 +46,7 @@ cdef class PacketEngine(PacketSender):
     cdef AckFrame _ack
     cdef Opened[GROUP] _packets
 
-    cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int64_t now) except? 9999999 nogil
+    cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int ecn, int64_t now) except? 9999999 nogil
     cdef int drain(self) except -1 nogil
     cdef int report(self) except -1
 

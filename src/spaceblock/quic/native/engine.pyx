@@ -136,8 +136,8 @@ cdef class PacketEngine(PacketSender):
 
     # Receiving.
 
-    def receive(self, uint8_t[::1] data not None, size_t segment, int64_t now):
-        """Take in one receive buffer of datagrams of ``segment`` bytes each, the last one maybe shorter.
+    def receive(self, uint8_t[::1] data not None, size_t segment, int64_t now, int ecn=0):
+        """Take in one receive buffer of datagrams of ``segment`` bytes each, the last one maybe shorter, and ECN bits.
 
         The packets are opened in place. Afterwards ``news``, ``rare``, ``lost`` and ``delivered`` may have grown.
         Returns how many packets were this connection's.
@@ -147,12 +147,12 @@ cdef class PacketEngine(PacketSender):
         if size == 0 or segment == 0:
             return 0
         with nogil:
-            count = self.take_in(&data[0], size, segment, now)
+            count = self.take_in(&data[0], size, segment, ecn, now)
             self.drain()
         self.report()
         return count
 
-    cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int64_t now) except? 9999999 nogil:
+    cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int ecn, int64_t now) except? 9999999 nogil:
         """Take in datagrams from memory; :meth:`drain` must follow before the memory is used again."""
         cdef size_t at = 0, count, i, total = 0
         if self.is_broken:
@@ -166,6 +166,7 @@ cdef class PacketEngine(PacketSender):
             total += count
         if total:
             self.opened += total
+            self.received.count_marks(ecn, total)
             self.idle_since = now
             self._elicited = False
         # What breaks a rule is to be told, even if it is a packet that does not count.

@@ -228,7 +228,7 @@ cdef class Pump:
         if engine == NULL:
             with gil:
                 self.leave(received, start, size)
-        elif (<PacketEngine>engine).take_in(received.data + start, size, received.segment, now):
+        elif (<PacketEngine>engine).take_in(received.data + start, size, received.segment, received.ecn, now):
             if not (<PacketEngine>engine).touched:
                 (<PacketEngine>engine).touched = True
                 (<PacketEngine>engine).next_touched = self.first_touched
@@ -255,6 +255,7 @@ cdef class Pump:
             size = engine.build_into(self.outgoing.space(), now)
             if size == 0:
                 return ALL_SENT
+            self.outgoing.mark = engine.mark
             code = -self.outgoing.flush(
                 self.fd, <sockaddr *>&engine.peer, engine.peer_size, engine.datagram_size, size
             )

@@ -7,7 +7,7 @@ cpdef enum:
     RANGES_MAX = 64  # ranges remembered of what was received, and at most in an ACK frame written
     ACK_RANGES_MAX = 256  # ranges kept of an ACK frame read; older ones behind them are checked, then dropped
     DUPLICATE_WINDOW = 32768  # packet numbers below the largest in which a duplicate is told from a late packet
-    ACK_FRAME_MAX = 1034  # bytes of the longest ACK frame written: type, count, 3 numbers of 8 bytes, 63 pairs of them
+    ACK_FRAME_MAX = 1058  # bytes of the longest ACK frame written: type, count, 6 numbers of 8 bytes, 63 pairs of them
 
 cpdef enum:  # what add() says
     REPEATED = 0  # a duplicate, or too old to tell: drop the packet unread
@@ -43,16 +43,20 @@ cdef class PacketRanges:
     cdef readonly size_t count  # of ranges
     cdef Range[RANGES_MAX] ranges  # newest first, disjoint, with gaps between
     cdef uint64_t[SEEN_WORDS] seen  # bit pn % DUPLICATE_WINDOW: received
+    cdef readonly uint64_t ect0, ect1, ce  # packets that came with each ECN mark
 
     # Takes a packet that was authenticated; REPEATED, IN_ORDER or OUT_OF_ORDER.
     cpdef int add(self, uint64_t pn, int64_t now) noexcept nogil
+
+    # Counts packets that add() took, by the two ECN bits that they came with.
+    cpdef void count_marks(self, int ecn, uint64_t packets) noexcept nogil
 
     # Forget numbers below pn: the peer knows that we have them (section 13.2.4). They are REPEATED from now on. The
     # largest number stays, since every ACK frame tells of it.
     cpdef void forget_below(self, uint64_t pn) noexcept nogil
 
-    # Writes a whole ACK frame of type 2 with as many ranges as fit, newest first; delay as in AckFrame. The bytes
-    # written: 0 when nothing was received or not even the first range fits (ACK_FRAME_MAX is always enough).
+    # Writes a whole ACK frame with as many ranges as fit, newest first, and with the counts once a mark was seen;
+    # delay as in AckFrame. The bytes written: 0 when nothing was received or not even the first range fits (ACK_FRAME_MAX is always enough).
     cdef size_t write_ack(self, uint8_t *out, size_t room, uint64_t delay) noexcept nogil
 
     cdef int add_late(self, uint64_t pn) noexcept nogil

@@ -52,11 +52,22 @@ class PacketRanges:
     def count(self) -> int:
         """How many ranges there are."""
 
+    @property
+    def ect0(self) -> int: ...
+    @property
+    def ect1(self) -> int: ...
+    @property
+    def ce(self) -> int:
+        """Packets that came with this ECN mark, like the two before."""
+
     def add(self, pn: int, now: int) -> int:
         """Take the number of a packet that was authenticated: REPEATED, IN_ORDER or OUT_OF_ORDER."""
 
     def add_span(self, start: int, stop: int, now: int) -> None:
         """Take the numbers of a range that the handshake received, before newer ones; ValueError beyond 2^62."""
+
+    def count_marks(self, ecn: int, packets: int) -> None:
+        """Count packets that :meth:`add` took by the ECN bits that they came with (RFC 9000, section 13.4.1)."""
 
     def forget_below(self, pn: int) -> None:
         """Tell of numbers below ``pn`` no more, since the peer knows (RFC 9000, section 13.2.4); the largest stays."""
@@ -65,7 +76,8 @@ class PacketRanges:
     def ack_frame(self, delay: int, room: int = ...) -> bytes:
         """An ACK frame with as many ranges as ``room`` bytes hold; empty when nothing was received or none fits.
 
-        ``delay`` is as on the wire: microseconds, shifted right by our ``ack_delay_exponent``.
+        It has the counts of ECN marks once there was one. ``delay`` is as on the wire: microseconds, shifted right by
+        our ``ack_delay_exponent``.
         """
 
 def read_ack(data: ReadableBuffer) -> tuple[int, int, list[tuple[int, int]], tuple[int, int, int] | None]:

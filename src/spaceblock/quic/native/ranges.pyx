@@ -44,6 +44,14 @@ cdef class PacketRanges:
             self.insert(0, pn)
         return IN_ORDER if first or pn == expected else OUT_OF_ORDER
 
+    cpdef void count_marks(self, int ecn, uint64_t packets) noexcept nogil:
+        if ecn == 2:
+            self.ect0 += packets
+        elif ecn == 1:
+            self.ect1 += packets
+        elif ecn == 3:
+            self.ce += packets
+
     cpdef void forget_below(self, uint64_t pn) noexcept nogil:
         cdef Range *last
         if self.largest < 0:
@@ -60,13 +68,17 @@ cdef class PacketRanges:
         cdef Range *newest = self.ranges
         cdef uint64_t gap, length, smallest
         cdef size_t at, place, i
-        if self.count == 0:
+        cdef size_t counts = 0
+        if self.ect0 or self.ect1 or self.ce:
+            counts = varint_size(self.ect0) + varint_size(self.ect1) + varint_size(self.ce)
+        if self.count == 0 or room < counts:
             return 0
+        room -= counts
         delay = min(delay, VARINT_MAX)
         length = newest.stop - newest.start - 1
         if room < 2 + varint_size(newest.stop - 1) + varint_size(delay) + varint_size(length):
             return 0
-        out[0] = 0x02
+        out[0] = 0x03 if counts else 0x02
         at = 1 + write_varint(out + 1, newest.stop - 1)
         at += write_varint(out + at, delay)
         place = at
@@ -84,6 +96,10 @@ cdef class PacketRanges:
             smallest = self.ranges[i].start
             i += 1
         out[place] = <uint8_t>(i - 1)
+        if counts:
+            at += write_varint(out + at, self.ect0)
+            at += write_varint(out + at, self.ect1)
+            at += write_varint(out + at, self.ce)
         return at
 
     # ---- For Python ----

@@ -4,15 +4,17 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint16_t, uint32_t, uint64_t
 
 from spaceblock.quic.native.congestion cimport Congestion, Pacer
+from spaceblock.quic.native.ecn cimport PathEcn
 from spaceblock.quic.native.ranges cimport AckFrame
 
-cpdef enum:  # Sent.flags; the engine's own may use the two highest bits
+cpdef enum:  # Sent.flags
     ACK_ELICITING = 0x01  # holds something beside ACK, PADDING and CONNECTION_CLOSE
     IN_FLIGHT = 0x02  # ack-eliciting or padded: counts towards the window
     HAS_STREAM = 0x04  # stream, offset and length are set
     FIN = 0x08  # the stream ends at offset + length
     HAS_CONTROL = 0x10  # control is set
     MTU_PROBE = 0x20  # its loss is no congestion, and is reported as any other
+    MARKED = 0x40  # sent with ECT(0); set by on_sent()
 
 cpdef enum:  # Sent.state
     PASSED = 0  # no packet, or nobody waits for its acknowledgement
@@ -74,6 +76,7 @@ cdef class Recovery:
     cdef readonly SentPackets sent
     cdef readonly Congestion congestion
     cdef readonly Pacer pacer
+    cdef readonly PathEcn ecn
 
     # ---- Sending: ask allowance() once a batch; per packet next_number(), on_sent(), fill the record, seal ----
 
@@ -84,6 +87,8 @@ cdef class Recovery:
     cpdef int64_t send_time(self) noexcept nogil
     # The number of the next packet, which now and then steps over one (section 21.4). Changes nothing.
     cpdef uint64_t next_number(self) noexcept nogil
+    # The ECN bits for packets of the next batch, all of them: 0 or ECT_0. On_sent() counts them from now on.
+    cdef int choose_mark(self, bint is_possible) noexcept nogil
     # Records packet pn, of size bytes with its flags; numbers between are ones deliberately skipped. The caller fills
     # in the rest of the record, before the next call of on_sent(). NULL when no more can be tracked: do not send it.
     cdef Sent *on_sent(self, uint64_t pn, int64_t now, size_t size, int flags) noexcept nogil
@@ -132,6 +137,7 @@ cdef class Recovery:
     cdef readonly int time_threshold  # section 6.1.2, in eighths: 9, 10 when reordering was taken for loss
     cdef bint has_sample, fresh_minimum  # an RTT is known; the next sample replaces min_rtt (section 5.2)
     cdef uint64_t path_start  # packets below were sent on another path
+    cdef int mark  # of the packets that are being sent
     cdef int64_t first_sample_time  # packets sent until then tell nothing of persistent congestion
     cdef int64_t run_since  # when the first of the packets was sent that were lost with none acknowledged since; -1
     cdef uint64_t eliciting_in_flight  # packets

@@ -9,6 +9,7 @@ from collections.abc import Sequence
 from typing import Final, TypeAlias, final
 
 from .congestion import Congestion, Pacer
+from .ecn import PathEcn
 
 _Packet: TypeAlias = tuple[int, int, int]
 
@@ -19,6 +20,9 @@ FIN: Final[int]
 HAS_CONTROL: Final[int]
 MTU_PROBE: Final[int]
 """Its loss is no sign of congestion (RFC 9000, section 14.4)."""
+
+MARKED: Final[int]
+"""Sent with ECT(0)."""
 
 PASSED: Final[int]
 OUTSTANDING: Final[int]
@@ -86,6 +90,8 @@ class Recovery:
     @property
     def pacer(self) -> Pacer: ...
     @property
+    def ecn(self) -> PathEcn: ...
+    @property
     def oldest(self) -> int:
         """The oldest packet in flight; the next number when there is none."""
 
@@ -144,6 +150,9 @@ class Recovery:
     def next_number(self) -> int:
         """The number of the next packet, which now and then steps over one (RFC 9000, section 21.4)."""
 
+    def mark_batch(self) -> int:
+        """The ECN bits for the packets that are sent from now on, which are counted as having them: 0 or ECT_0."""
+
     def send(self, now: int, size: int, flags: int = ..., count: int = 1) -> int | None:
         """Record ``count`` packets of ``size`` bytes, and return the last one's number; None when they are too many."""
 
@@ -156,8 +165,16 @@ class Recovery:
     def on_app_limited(self, now: int) -> None:
         """The sender stopped though :meth:`allowance` left room."""
 
-    def acknowledge(self, spans: Sequence[tuple[int, int]], now: int, delay: int = 0) -> None:
+    def acknowledge(
+        self,
+        spans: Sequence[tuple[int, int]],
+        now: int,
+        delay: int = 0,
+        counts: tuple[int, int, int] | None = None,
+    ) -> None:
         """Process an ACK frame with these ranges, newest first, and its delay as on the wire (RFC 9002, appendix A.7).
+
+        ``counts`` are those of ECT(0), ECT(1) and CE, if the frame has any.
 
         RemoteProtocolError when it acknowledges what was never sent, or was skipped; nothing has changed then.
         ValueError when these are not the ranges of an ACK frame.

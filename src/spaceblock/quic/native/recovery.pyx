@@ -16,6 +16,7 @@ from libc.string cimport memcpy, memset
 
 from spaceblock.errors import RemoteProtocolError
 
+from spaceblock.quic.native.ecn cimport ECN_CAPABLE, ECT_0
 from spaceblock.quic.native.ranges cimport ACK_RANGES_MAX
 
 # RFC 9002, sections 6.1.2, 6.2.2, 7.6.1 and 6.2.4, in microseconds.
@@ -23,6 +24,8 @@ cdef int64_t _GRANULARITY = 1_000
 cdef double _INITIAL_RTT = 333_000
 cdef int64_t _PERSISTENT_FACTOR = 3
 cdef int _PROBES = 2
+# Probe time-outs in a row after which what is sent is no longer taken for what the path carries.
+cdef int _PTO_DOUBT = 2
 # Keeps the doubled time-out a number.
 cdef int _BACKOFF_MAX = 20
 
@@ -93,6 +96,7 @@ cdef class Recovery:
         self.sent = SentPackets(next_pn)
         self.congestion = Congestion(datagram_size)
         self.pacer = Pacer(batch_size)
+        self.ecn = PathEcn()
         self.max_ack_delay = max_ack_delay
         self.ack_delay_exponent = ack_delay_exponent
         self.largest_acked = self.run_since = -1
@@ -133,6 +137,11 @@ cdef class Recovery:
     cpdef uint64_t next_number(self) noexcept nogil:
         return self.sent.next_pn + (self.sent.next_pn == self.skip_at)
 
+    cdef int choose_mark(self, bint is_possible) noexcept nogil:
+        # What is sent again when nothing comes back must not depend on marks getting through.
+        self.mark = ECT_0 if is_possible and self.pto_count < _PTO_DOUBT and self.ecn.marks() else 0
+        return self.mark
+
     cdef Sent *on_sent(self, uint64_t pn, int64_t now, size_t size, int flags) noexcept nogil:
         cdef Sent *record
         if pn < self.sent.next_pn:
@@ -145,9 +154,13 @@ cdef class Recovery:
             self.skipped_count += 1
         if pn > self.skip_at:
             self.place_skip()
+        if self.mark:
+            flags |= MARKED
         record = self.track(now, size, flags)
         if record == NULL:
             return NULL
+        if self.mark:
+            self.ecn.on_sent()
         if flags & IN_FLIGHT:
             self.pacer.on_sent(size)
         if flags & ACK_ELICITING and self.probes:
@@ -228,7 +241,9 @@ cdef class Recovery:
         cdef uint64_t pn, start, growth_from
         cdef uint64_t growth = 0
         cdef uint64_t reductions = self.congestion.reductions
+        cdef uint64_t marked = 0
         cdef int64_t sample = -1
+        cdef int64_t newest = -1
         cdef bint eliciting = False
         cdef size_t i
         cdef Sent *record
@@ -248,6 +263,10 @@ cdef class Recovery:
                     continue
                 if pn == frame.largest and pn >= self.path_start:
                     sample = now - record.time
+                if newest < 0:
+                    newest = <int64_t>pn
+                if record.flags & MARKED and pn >= self.path_start:
+                    marked += 1
                 eliciting |= record.flags & ACK_ELICITING != 0
                 if pn >= growth_from and record.flags & IN_FLIGHT:
                     growth += record.size
@@ -259,6 +278,9 @@ cdef class Recovery:
         if sample >= 0 and eliciting:
             # Without the peer's own delay, which changes with the rate and would look like a queue to HyStart++.
             self.congestion.on_rtt(self.update_rtt(sample, frame.delay, now))
+        if self.ecn.on_ack(frame, marked, <int64_t>frame.largest > self.largest_acked):
+            if newest >= <int64_t>self.path_start:
+                self.congestion.on_marked(<uint64_t>newest, self.sent.next_pn)
         self.largest_acked = max(self.largest_acked, <int64_t>frame.largest)
         self.detect_lost(now)
         if self.acked != NULL:
@@ -350,6 +372,7 @@ cdef class Recovery:
         self.congestion.reset()
         # What was sent on the old path says nothing of the new one.
         self.path_start = self.congestion.recovery_until = self.sent.next_pn
+        self.ecn.test_again(self.sent.next_pn)
 
     cpdef int64_t pto(self) noexcept nogil:
         return <int64_t>(self.smoothed_rtt + max(4 * self.rtt_variation, <double>_GRANULARITY)) + self.max_ack_delay
@@ -399,6 +422,8 @@ cdef class Recovery:
             return TIMER_LOSS
         self.pto_count += 1
         self.probes = _PROBES
+        if self.pto_count == _PTO_DOUBT and self.ecn.state == ECN_CAPABLE:
+            self.ecn.test_again(self.sent.next_pn)
         return TIMER_PROBE
 
     cdef Sent *oldest_outstanding(self) noexcept nogil:
@@ -444,6 +469,8 @@ cdef class Recovery:
         self.lost_tail = record
         self.lost_total += 1
         self.bytes_in_flight -= record.size
+        if record.flags & MARKED:
+            self.ecn.on_lost(pn)
         self.remember(pn, record, now)
         if record.flags & ACK_ELICITING:
             self.eliciting_in_flight -= 1
@@ -477,6 +504,9 @@ cdef class Recovery:
     def next_pn(self):
         return self.sent.next_pn
 
+    def mark_batch(self):
+        return self.choose_mark(True)
+
     def send(self, int64_t now, uint16_t size, int flags=ACK_ELICITING | IN_FLIGHT, size_t count=1):
         cdef uint64_t pn = 0
         cdef Sent *record = NULL
@@ -496,7 +526,7 @@ cdef class Recovery:
             raise ValueError(f"packet {pn} comes before {self.sent.next_pn}, or too many do; take them over ascending")
         record.control = <uint32_t>pn
 
-    def acknowledge(self, spans, int64_t now, uint64_t delay=0):
+    def acknowledge(self, spans, int64_t now, uint64_t delay=0, counts=None):
         cdef AckFrame frame
         cdef int result
         if not 0 < len(spans) <= ACK_RANGES_MAX:
@@ -510,6 +540,9 @@ cdef class Recovery:
             frame.count += 1
         frame.largest = frame.ranges[0].stop - 1
         frame.delay = delay
+        if counts is not None:
+            frame.has_ecn = True
+            frame.ect0, frame.ect1, frame.ce = counts
         with nogil:
             result = self.on_ack(&frame, now)
         if result < 0:

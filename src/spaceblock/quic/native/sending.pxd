@@ -33,6 +33,7 @@ cdef class PacketSender:
     cdef HeaderKey _seal_mask
     cdef readonly size_t datagram_size
     cdef size_t _per_batch  # packets of one GSO batch
+    cdef readonly int mark  # the ECN bits that the packets of the last batch are to have
     cdef uint8_t[CID_MAX] _peer_cid
     cdef size_t _peer_cid_size
     cdef readonly uint64_t max_data  # what the peer allows

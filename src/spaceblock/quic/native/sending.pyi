@@ -12,6 +12,7 @@ class PacketSender:
     received: PacketRanges
     phases: KeyPhases
     datagram_size: int
+    mark: int
     max_data: int
     data_sent: int
     send_streams: dict[int, SendStream]

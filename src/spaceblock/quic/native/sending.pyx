@@ -153,6 +153,7 @@ cdef class PacketSender:
         cdef uint64_t allowance = self.recovery.allowance(now)
         cdef size_t total = 0, size, packets = 0, full = self.datagram_size
         cdef void *stream
+        self.mark = self.recovery.choose_mark(True)
         if self.recovery.next_number() >= self.phases.update_at and self.phases.may_update(self.recovery.largest_acked):
             self._turn()
         if self.phases.owes_answer() and self._first_turn != NULL and allowance >= full:
@@ -202,6 +203,7 @@ cdef class PacketSender:
         cdef uint64_t pn = self.recovery.next_number()
         if size > HEAD_MAX // 2:
             raise ValueError("a closing frame has at most 1024 bytes")
+        self.mark = self.recovery.choose_mark(False)
         memcpy(self._head, PyBytes_AS_STRING(frame), size)
         if self.recovery.on_sent(pn, now, size, 0) == NULL:
             return b""
