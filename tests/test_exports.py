@@ -14,7 +14,7 @@ PUBLIC = {
     "calls": ["connect", "listen", "sync"],
     "what they give": ["Listener", "Offer", "Peer", "Transfer"],
     "values": [
-        *["Full", "Item", "OfferItem", "Partial", "Phase", "Progress", "Range", "Receipt", "ReceiptItem"],
+        *["Full", "Item", "ItemProgress", "OfferItem", "Partial", "Phase", "Progress", "Range", "Receipt", "ReceiptItem"],
         *["Identity", "Limits", "Options", "Reports", "Timeouts"],
         *["DISCARD", "BadName", "NameRule", "NameRules"],
     ],
@@ -94,14 +94,15 @@ def test_calls_keep_their_parameters(name: str) -> None:
 FIELDS = {
     "Progress": [
         *["phase", "bytes_done", "bytes_total", "rate", "eta", "verified", "durable", "items_done", "items_total"],
-        "current",
+        *["current", "item"],
     ],
+    "ItemProgress": ["index", "name", "bytes_done", "bytes_total", "rate", "eta"],
     "Receipt": ["uuid", "peer", "items", "bytes", "seconds", "renamed"],
     "ReceiptItem": ["index", "name", "path", "size", "digest", "skipped"],
     "OfferItem": ["index", "name", "size", "range", "rereadable"],
     "Options": [
         *["datagram_size", "engine", "identity", "trust", "name", "advertise", "ticket_lifetime", "reports"],
-        *["limits", "timeouts"],
+        *["limits", "timeouts", "bandwidth"],
     ],
     "Limits": ["items", "manifest_bytes", "transfers", "total_size", "peers"],
     "Timeouts": ["connect", "offer", "idle", "sink", "source", "verify", "close"],

@@ -50,7 +50,7 @@ from .errors import (
     VersionMismatch,
     WrongPeer,
 )
-from .events import OfferItem, Phase, Progress, Receipt, ReceiptItem
+from .events import ItemProgress, OfferItem, Phase, Progress, Receipt, ReceiptItem
 from .limits import Limits, Timeouts
 from .options import DISCARD, Options, Reports
 
@@ -82,6 +82,7 @@ __all__ = [
     "IntegrityError",
     "InternalError",
     "Item",
+    "ItemProgress",
     "LimitExceeded",
     "Limits",
     "Listener",

@@ -12,7 +12,7 @@ from .events import Phase
 from .forks import Maker
 from .identity import Identity, peer_id_of, peer_id_text, public_key_of
 from .listener import Listener, load_identity, transport_options
-from .options import Options
+from .options import Options, throttle_of
 from .peer import Peer
 from .quic.endpoint import Endpoint
 from .quic.interface import ConnectionEnded, HandshakeConfig
@@ -24,8 +24,13 @@ _STAGGER = 0.25
 
 
 @asynccontextmanager
-async def listen(host: str = "0.0.0.0", port: int = 0, *, options: Options | None = None) -> AsyncIterator[Listener]:
-    """Listen on a UDP port (0: any free one); gives a :class:`Listener`.
+async def listen(
+    host: str = "0.0.0.0", port: int | range = 0, *, options: Options | None = None
+) -> AsyncIterator[Listener]:
+    """Listen on a UDP port (0: any free one; a range: the first of it that is free); gives a :class:`Listener`.
+
+    The host ``"::"`` takes IPv6 and IPv4. A fixed port keeps tickets over a restart, a range does not unless
+    :attr:`Options.name` says under which name.
 
     Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by
     an exception cancels them. Raises :class:`ConnectionFailed` where the address cannot be used, :class:`ListenerBusy`
@@ -129,7 +134,7 @@ async def _dial(address: tuple[str, int], ticket: Ticket, identity: Identity, op
     endpoint = await Endpoint.bind(await _any_address(address), 0, transport_options(options))
     try:
         connection = await endpoint.connect(address, handshake, timeout)
-        peer = Peer(connection, peer_id_text(ticket.peer_id), options, lambda peer: None)
+        peer = Peer(connection, peer_id_text(ticket.peer_id), options, lambda peer: None, throttle_of(options))
         try:
             await asyncio.wait_for(peer.greet(), timeout)
         except asyncio.TimeoutError:

@@ -30,12 +30,29 @@ class Phase(str, Enum):
 
 
 @dataclass(frozen=True, slots=True)
+class ItemProgress:
+    """One look at the item that moves; of several at once, the one that began first.
+
+    ``bytes_done`` counts what the receiver has of it; the sender knows that from acknowledgements. ``bytes_total`` is
+    None while the size is unknown; ``rate`` is in bytes a second over the last seconds, ``eta`` in seconds.
+    """
+
+    index: int
+    name: str | None
+    bytes_done: int
+    bytes_total: int | None
+    rate: float
+    eta: float | None
+
+
+@dataclass(frozen=True, slots=True)
 class Progress:
     """One look at a transfer.
 
     ``bytes_done`` counts what the receiver has: on the sender it is the receiver's own report, never what was merely
     queued. ``bytes_total`` is None while a size is unknown; ``rate`` is in bytes a second over the last seconds;
     ``eta`` is in seconds. ``verified`` bytes agreed with the sender's digest, ``durable`` ones survive a loss of power.
+    ``item`` is the item that moves, ``current`` its name; both are None between items.
     """
 
     phase: Phase
@@ -48,6 +65,7 @@ class Progress:
     items_done: int
     items_total: int
     current: str | None
+    item: ItemProgress | None = None
 
 
 @dataclass(frozen=True, slots=True)

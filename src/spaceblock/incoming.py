@@ -47,7 +47,7 @@ from .storage.comparing import Comparison
 from .storage.landing import Landing
 from .storage.ring import Ring
 from .storage.sinks import IntoSink, Sink
-from .transfer import Job, Transfer, either, spawn, typed_error
+from .transfer import Current, Job, Transfer, either, spawn, typed_error
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
@@ -282,12 +282,21 @@ class Incoming(Job):
             Phase.CLOSING: limits.close + limits.idle,
         }.get(self.phase, limits.idle)
 
-    def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
+    def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
         offer = self.offer
         receiver = self.receiver
         total = offer.total_size if offer is not None else None
         count = len(offer.items) if offer is not None else 0
-        return receiver.received, total, receiver.verified, receiver.durable, self._items_done, count, None
+        item = self._present_item()
+        return receiver.received, total, receiver.verified, receiver.durable, self._items_done, count, item
+
+    def _present_item(self) -> Current | None:
+        moving = self.receiver.first_moving()
+        if moving is None or self.offer is None:
+            return None
+        item, arrived = moving
+        offered = self.offer.items[item]
+        return Current(item, offered.name, arrived, self.receiver.length_of(item))
 
     def tick(self) -> None:
         moved = (self.receiver.received, self.receiver.verified, self.receiver.durable, self._items_done)

@@ -16,7 +16,7 @@ from .forks import Maker
 from .identity import Identity
 from .incoming import Offer
 from .mailbox import Mailbox
-from .options import Options
+from .options import Options, throttle_of
 from .peer import Peer
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig, TransportOptions
@@ -47,10 +47,11 @@ class Listener:
         self._offers: Mailbox[Offer] = Mailbox()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unseen = Unseen()
+        self._throttle = throttle_of(options)
         self._closing = False
 
     @classmethod
-    async def open(cls, host: str, port: int, options: Options) -> Listener:
+    async def open(cls, host: str, port: int | range, options: Options) -> Listener:
         """Bind the port and make the first ticket; raises :class:`ConnectionFailed` where the address cannot be used,
         :class:`ListenerBusy` and :class:`StorageError`."""
         options.chosen_engine()
@@ -111,21 +112,22 @@ class Listener:
         await asyncio.gather(*(peer.abort() for peer in self._peers), return_exceptions=True)
         await self._release()
 
-    async def _bind(self, host: str, port: int) -> None:
+    async def _bind(self, host: str, port: int | range) -> None:
         handshake = HandshakeConfig(self._identity.certificate(), self._identity.private_key)
         transport = transport_options(self._options)
-        remembered = None if port else await asyncio.to_thread(lambda: self._book.port)
-        endpoint = None
-        if remembered is not None:
+        remembered = await asyncio.to_thread(lambda: self._book.port)
+        ports = _ports_to_try(port, remembered)
+        for number in ports:
             try:
-                endpoint = await Endpoint.bind(
-                    host, remembered, transport, server=handshake, on_connection=self._connected
+                self._endpoint = await Endpoint.bind(
+                    host, number, transport, server=handshake, on_connection=self._connected
                 )
+                break
             except ConnectionFailed:
-                endpoint = None
-        if endpoint is None:
-            endpoint = await Endpoint.bind(host, port, transport, server=handshake, on_connection=self._connected)
-        self._endpoint = endpoint
+                if number == ports[-1]:
+                    raise
+        endpoint = self._endpoint
+        assert endpoint is not None
         bound = endpoint.local_addresses[0][1]
         await asyncio.to_thread(self._book.remember_port, bound)
         self._addresses = tuple(_advertised(self._options.advertise, bound) or _usable(endpoint.local_addresses))
@@ -149,7 +151,7 @@ class Listener:
         if self._closing:
             connection.close(0, "the listener is closing")
             return
-        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone)
+        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, self._throttle)
         peer.deliver_offers_to(self._offers)
         self._peers.add(peer)
         self._unclaimed.put(peer)
@@ -193,17 +195,26 @@ def load_identity(options: Options) -> Identity:
     return options.identity if isinstance(options.identity, Identity) else Identity.load(options.identity)
 
 
-def _open_book(host: str, port: int, options: Options) -> tuple[Identity, AdmissionBook]:
+def _open_book(host: str, port: int | range, options: Options) -> tuple[Identity, AdmissionBook]:
+    if isinstance(port, range) and not (port and port[0] > 0 and port[-1] < 65_536 and port.step == 1):
+        raise LocalProtocolError(f"{port} is not a range of ports: choose one within 1 to 65535")
     identity = load_identity(options)
     return identity, AdmissionBook.open(_state_folder(identity, host, port, options.name), identity, options.trust)
 
 
-def _state_folder(identity: Identity, host: str, port: int, name: str | None) -> Path | None:
+def _state_folder(identity: Identity, host: str, port: int | range, name: str | None) -> Path | None:
     """Where tickets and port survive a restart: for a listener with a name or a fixed port; otherwise nowhere."""
-    if identity.home is None or (name is None and port == 0):
+    if identity.home is None or (name is None and (port == 0 or isinstance(port, range))):
         return None
     key = f"name {name}" if name is not None else f"address {host} {port}"
     return identity.home / "listeners" / hashlib.sha256(key.encode()).hexdigest()[:32]
+
+
+def _ports_to_try(port: int | range, remembered: int | None) -> list[int]:
+    """The port of last time comes first where the choice is free, so that tickets given out stay good."""
+    if isinstance(port, range):
+        return sorted(port, key=lambda number: number != remembered)
+    return [remembered, 0] if port == 0 and remembered is not None else [port]
 
 
 def _advertised(addresses: Any, port: int) -> list[tuple[str, int]]:

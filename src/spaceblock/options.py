@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Literal
 
 from .errors import EngineUnavailable, LocalProtocolError
 from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, Limits, Timeouts
+from .throttle import RATE_MIN, Throttle
 
 if TYPE_CHECKING:
     from .identity import Identity
@@ -56,6 +57,7 @@ class Options:
     of its folder; None is the user's own. ``trust``: peer IDs admitted without a ticket. ``name``: keeps a listener's
     tickets and port over a restart under this name; a listener on a fixed port does so by itself. ``advertise``: the
     addresses that tickets carry, where the bound ones are not what others see. ``ticket_lifetime`` is in seconds.
+    ``bandwidth``: bytes a second that are sent at most, over all peers and transfers together; None: no limit.
     """
 
     datagram_size: int = 1_452
@@ -68,6 +70,7 @@ class Options:
     reports: Reports = field(default_factory=Reports)
     limits: Limits = field(default_factory=Limits)
     timeouts: Timeouts = field(default_factory=Timeouts)
+    bandwidth: float | None = None
 
     def __post_init__(self) -> None:
         if not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
@@ -76,6 +79,9 @@ class Options:
             )
         if isinstance(self.trust, str):
             raise LocalProtocolError("trust is a list of peer IDs, not one string: write trust=[...]")
+
+        if self.bandwidth is not None and not self.bandwidth >= RATE_MIN:
+            raise LocalProtocolError(f"bandwidth is {self.bandwidth}: choose {RATE_MIN} bytes a second or more")
 
     def chosen_engine(self) -> Engine:
         """The engine to use; raises :class:`EngineUnavailable` if this build does not have it.
@@ -96,6 +102,11 @@ class Options:
         raise EngineUnavailable(
             f"this build has no QUIC engine named {engine!r}: leave engine unset or choose 'aioquic'"
         )
+
+
+def throttle_of(options: Options) -> Throttle | None:
+    """The limit that all peers of one endpoint share."""
+    return None if options.bandwidth is None else Throttle(options.bandwidth)
 
 
 @cache

@@ -43,7 +43,8 @@ from .quic.interface import Connection, Stream, StreamStopped
 from .storage.feed import Feed, Filled
 from .storage.ring import Ring
 from .storage.sources import Held, Prepared, Source, prepare, release_buffers, source_length, stop_reading
-from .transfer import Job, either, spawn, typed_error
+from .throttle import Throttle
+from .transfer import Current, Job, either, spawn, typed_error
 
 _T = TypeVar("_T")
 
@@ -81,6 +82,7 @@ class Outgoing(Job):
         hello: Hello | None = None,
         rename: Rename | None = None,
         links: Links = "skip",
+        throttle: Throttle | None = None,
     ) -> None:
         super().__init__(timeouts.idle)
         self._hello = hello or Hello()
@@ -89,6 +91,7 @@ class Outgoing(Job):
         self._peer_id = peer_id
         self._held = held
         self._links = links
+        self._throttle = throttle
         self._timeouts = timeouts
         self._prepared: Prepared | None = None
         self._sender: Sender | None = None
@@ -112,7 +115,7 @@ class Outgoing(Job):
         self._total: int | None = None
         self._items_sent = 0
         self._compared: frozenset[int] = frozenset()
-        self._current: str | None = None
+        self._carrying: dict[Feed, Stream] = {}
 
     @property
     def control_stream(self) -> Stream | None:
@@ -197,11 +200,21 @@ class Outgoing(Job):
             self._sender.hashed(self._hashed)
             self._act([])
 
-    def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
+    def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
         prepared = self._prepared
         count = len(prepared.sources) if prepared is not None else 0
         told = self._told
-        return told.received, self._total, told.verified, told.durable, self._items_sent, count, self._current
+        return told.received, self._total, told.verified, told.durable, self._items_sent, count, self._present_item()
+
+    def _present_item(self) -> Current | None:
+        """What moves on the data stream that began first, less what the peer has not acknowledged."""
+        for feed, stream in self._carrying.items():
+            current = feed.current
+            if current is not None and self._prepared is not None:
+                item, taken = current
+                source = self._prepared.sources[item]
+                return Current(item, source.name, max(taken - stream.backlog, 0), source_length(source))
+        return None
 
     def _look_at_source(self) -> None:
         """Tell both users, and the peer, when somebody else's program is what keeps the transfer waiting."""
@@ -350,8 +363,9 @@ class Outgoing(Job):
             self._feeds.add(feed)
             self._streams.add(stream)
             stopped = False
+            self._carrying[feed] = stream
             try:
-                await self._carry(feed, stream, prepared.sources[lane[0]].name)
+                await self._carry(feed, stream)
             except StreamStopped as error:
                 # The receiver's Error on the control stream says why; it may come later than the stop.
                 stopped = True
@@ -361,22 +375,28 @@ class Outgoing(Job):
                 self._end.result()
             finally:
                 self._feeds.discard(feed)
+                self._carrying.pop(feed, None)
                 if stopped or self._end.done():
                     self._streams.discard(stream)
 
-    async def _carry(self, feed: Feed, stream: Stream, name: str | None) -> None:
-        self._current = name
+    async def _carry(self, feed: Feed, stream: Stream) -> None:
         filling: asyncio.Future[Filled] | None = None
         done = False
         try:
             while not done:
+                throttle = self._throttle
+                if throttle is not None:
+                    await throttle.turn()
                 slot = await self._free_slot()
+                room = slot if throttle is None else slot[: throttle.portion]
                 if feed.never_waits:
-                    filled = feed.fill(slot)
+                    filled = feed.fill(room)
                 else:
-                    filling = self.in_worker(partial(feed.fill, slot))
+                    filling = self.in_worker(partial(feed.fill, room))
                     filled = await asyncio.shield(filling)
                 done = filled.done
+                if throttle is not None:
+                    throttle.sent(sum(map(len, filled.pieces)))
                 self._write(stream, filled, slot)
                 await asyncio.sleep(0)
                 await stream.drain(DATA_BACKLOG + min(self._connection.congestion_window, FLIGHT_MAX))

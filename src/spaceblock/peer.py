@@ -33,6 +33,7 @@ from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream
 from .storage.sources import hold_buffers
+from .throttle import Throttle
 from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, spawn
 
 if TYPE_CHECKING:
@@ -48,7 +49,14 @@ class Peer:
     retrieved; leaving it by an exception cancels them.
     """
 
-    def __init__(self, connection: Connection, peer_id: str, options: Options, on_gone: Callable[[Peer], None]) -> None:
+    def __init__(
+        self,
+        connection: Connection,
+        peer_id: str,
+        options: Options,
+        on_gone: Callable[[Peer], None],
+        throttle: Throttle | None = None,
+    ) -> None:
         self.peer_id = peer_id
         """Who the peer is: the digest of its public key, in text form."""
         self.hello: Hello | None = None
@@ -57,6 +65,7 @@ class Peer:
         self._connection = connection
         self._options = options
         self._on_gone = on_gone
+        self._throttle = throttle
         self._loop = asyncio.get_running_loop()
         self._session: MessageStream | None = None
         self._greeted: asyncio.Future[None] = self._loop.create_future()
@@ -112,7 +121,7 @@ class Peer:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
         shown = None if progress is None else follower(progress)
         held, timeouts = hold_buffers(sources), self._options.timeouts
-        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links)
+        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links, self._throttle)
         outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
         outgoing.start()

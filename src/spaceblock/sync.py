@@ -37,7 +37,7 @@ def send(
     links: Links = "skip",
     rename: Rename | None = None,
     host: str = "0.0.0.0",
-    port: int = 0,
+    port: int | range = 0,
 ) -> Receipt:
     """Send what :meth:`Peer.send` takes; returns the :class:`Receipt` once the receiver verified all.
 
@@ -78,7 +78,7 @@ def receive(
     progress: ShowProgress | None = None,
     rename: Rename | None = None,
     host: str = "0.0.0.0",
-    port: int = 0,
+    port: int | range = 0,
 ) -> Receipt:
     """Accept one offer, into ``folder`` or into the writable buffers ``into``, and return its :class:`Receipt`.
 

@@ -6,6 +6,7 @@ import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -20,7 +21,7 @@ from .errors import (
     TransferCancelled,
     error_from_wire,
 )
-from .events import Phase, Progress, Receipt
+from .events import ItemProgress, Phase, Progress, Receipt
 from .following import Follower, follow
 from .forks import Maker
 from .limits import DATA_STREAMS, HEARTBEAT
@@ -33,6 +34,16 @@ _RATE_SPAN = 3.0
 
 _UNSEEN_MAX = 16
 """Failed transfers remembered for who leaves without having awaited them, who is told of one."""
+
+
+@dataclass(frozen=True, slots=True)
+class Current:
+    """The item that moves at this moment: its bytes done, and in all if that is known."""
+
+    index: int
+    name: str | None
+    done: int
+    total: int | None
 
 
 class Transfer:
@@ -105,7 +116,9 @@ class Job:
         self._news: asyncio.Future[None] | None = None
         self._started = monotonic()
         self._last_change = self._started
-        self._samples: deque[tuple[float, int]] = deque([(self._started, 0)])
+        self._rate = _Rate(0)
+        self._item_rate = _Rate(0)
+        self._current = -1
         self._ticker: asyncio.TimerHandle | None = None
         self._task: asyncio.Task[None] | None = None
         self._showing: asyncio.Task[None] | None = None
@@ -125,8 +138,8 @@ class Job:
         """Seconds that the present phase may last without any change."""
         raise NotImplementedError
 
-    def figures(self) -> tuple[int, int | None, int, int, int, int, str | None]:
-        """Bytes done, bytes in all, bytes verified and durable, items done and in all, and the current item's name."""
+    def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
+        """Bytes done, bytes in all, bytes verified and durable, items done and in all, and the current item."""
         raise NotImplementedError
 
     def stalled(self, error: Stalled) -> None:
@@ -170,7 +183,7 @@ class Job:
         self.phase = phase
         if phase is Phase.MOVING:
             self._started = monotonic()
-            self._samples = deque([(self._started, 0)])
+            self._rate = _Rate(0)
         self.changed()
 
     def changed(self) -> None:
@@ -186,9 +199,27 @@ class Job:
     def progress(self) -> Progress:
         """The figures of this moment."""
         done, total, verified, durable, items_done, items_total, current = self.figures()
-        rate = self._rate(done)
-        eta = (total - done) / rate if total is not None and rate > 0 else None
-        return Progress(self.phase, done, total, rate, eta, verified, durable, items_done, items_total, current)
+        rate = self._rate.of(done)
+        item = None
+        if current is not None:
+            if current.index != self._current:
+                self._current, self._item_rate = current.index, _Rate(current.done)
+            speed = self._item_rate.of(current.done)
+            left = _time_left(current.done, current.total, speed)
+            item = ItemProgress(current.index, current.name, current.done, current.total, speed, left)
+        return Progress(
+            self.phase,
+            done,
+            total,
+            rate,
+            _time_left(done, total, rate),
+            verified,
+            durable,
+            items_done,
+            items_total,
+            None if item is None else item.name,
+            item,
+        )
 
     async def news(self) -> None:
         """Wait until something changed or the transfer ended."""
@@ -275,7 +306,15 @@ class Job:
                 )
             )
 
-    def _rate(self, done: int) -> float:
+
+class _Rate:
+    """Bytes a second over the last seconds."""
+
+    def __init__(self, done: int) -> None:
+        self._samples: deque[tuple[float, int]] = deque([(monotonic(), done)])
+
+    def of(self, done: int) -> float:
+        """The rate at this moment, when ``done`` bytes are done."""
         now = monotonic()
         samples = self._samples
         if now - samples[-1][0] >= HEARTBEAT / 2 or done < samples[-1][1]:
@@ -284,6 +323,10 @@ class Job:
             samples.popleft()
         start, before = samples[0]
         return max(done - before, 0) / (now - start) if now > start else 0.0
+
+
+def _time_left(done: int, total: int | None, rate: float) -> float | None:
+    return max(total - done, 0) / rate if total is not None and rate > 0 else None
 
 
 class Unseen:

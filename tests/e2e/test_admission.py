@@ -269,6 +269,23 @@ async def test_two_listeners_of_one_name_do_not_share_their_tickets(tmp_path: Pa
     await listen()
 
 
+async def test_listeners_share_a_range_of_ports() -> None:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        probe.bind(("127.0.0.1", 0))
+        first = min(probe.getsockname()[1], 65_000)
+    ports = range(first, first + 20)
+    async with spaceblock.listen("127.0.0.1", ports) as one, spaceblock.listen("127.0.0.1", ports) as other:
+        assert one.addresses[0][1] != other.addresses[0][1]
+        assert {one.addresses[0][1], other.addresses[0][1]} <= set(ports)
+
+
+@pytest.mark.parametrize("ports", [range(0), range(0, 10), range(65_530, 65_540), range(4_000, 4_010, 2)])
+async def test_a_range_that_is_none_is_refused(ports: range) -> None:
+    with pytest.raises(spaceblock.LocalProtocolError, match="not a range of ports"):
+        async with spaceblock.listen("127.0.0.1", ports):
+            pass
+
+
 async def test_tickets_and_port_of_a_named_listener_survive_a_restart(tmp_path: Path) -> None:
     options = spaceblock.Options(identity=tmp_path / "me", name="inbox")
     spent, unspent = somebody(), somebody()

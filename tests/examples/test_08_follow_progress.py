@@ -44,3 +44,16 @@ async def test_let_bars_follow_it(downloads: Path) -> None:
             await offer.accept(downloads, progress=lambda progress: print(progress.bytes_done, "bytes are here"))
             await sending
     assert bar.n == bar.total == 3_000_000
+
+
+async def test_follow_the_item_that_moves(downloads: Path) -> None:
+    slow = spaceblock.Options(bandwidth=4_000_000)  # bytes a second
+    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket, options=slow) as peer:
+        sending = peer.send(spaceblock.Item(bytes(3_000_000), name="video.mp4"))
+        offer = await anext(aiter(listener))
+        receiving = offer.accept(downloads)
+        for seen in await asyncio.gather(follow(sending), follow(receiving)):
+            items = [progress.item for progress in seen if progress.item is not None]
+            assert {(item.name, item.bytes_total) for item in items} == {("video.mp4", 3_000_000)}
+            assert all(0 <= item.bytes_done <= 3_000_000 for item in items)
+        await asyncio.gather(sending, receiving)

@@ -430,6 +430,16 @@ class Receiver:
         """Whether bytes of some item are still to come from the sender."""
         return self.state is State.MOVING and self._to_come > 0
 
+    def first_moving(self) -> tuple[int, int] | None:
+        """Of the items that move, the one that began first, and how many of its bytes came."""
+        for item, moving in self._moving.items():
+            return item, moving.next_offset - moving.start
+        return None
+
+    def length_of(self, item: int) -> int | None:
+        """Bytes of ``item`` that were announced; None where only the end will tell."""
+        return self._requests.items[item].length
+
     def ends(self) -> dict[int, Outcome]:
         """How the items ended that have come to their end."""
         return dict(self._outcomes)

@@ -67,7 +67,7 @@ class Filled:
 class Feed:
     """The items of one data stream, in order.
 
-    ``refuse`` and ``question`` are for any thread; all else is for one at a time.
+    ``refuse``, ``current`` and ``question`` are for any thread; all else is for one at a time.
     """
 
     def __init__(self, lane: Iterable[int], sources: Sequence[Source], block_size: int) -> None:
@@ -95,6 +95,12 @@ class Feed:
     def position(self) -> int:
         """Bytes of the present item that were read so far."""
         return self._offset - self._start if self._item >= 0 else 0
+
+    @property
+    def current(self) -> tuple[int, int] | None:
+        """The item that is being sent and how many of its bytes were taken so far; for any thread."""
+        item, taken = self._item, self._offset - self._start
+        return None if item < 0 else (item, max(taken, 0))
 
     def refuse(self, item: int, error: SpaceblockError) -> None:
         """The receiver cannot take ``item``: end it at the next opportunity."""
