@@ -11,21 +11,26 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
+from dataclasses import dataclass
 from time import monotonic
 from typing import TYPE_CHECKING
 
-from .display import printable
-from .events import Phase, Progress
+from .display import printable, shortened
+from .events import ItemProgress, Phase, Progress
 
 if TYPE_CHECKING:
-    from rich.progress import Progress as RichProgress
-    from rich.progress import TaskID
+    from rich.console import Console, ConsoleOptions, RenderResult
 
 LINE_INTERVAL = 1.0
 """Seconds between the plain lines of one transfer."""
 
 TITLE_MAX = 32
-"""Characters of a bar's title; longer ones lose their middle."""
+"""Columns of a bar's title; longer ones lose their middle."""
+
+BAR_MIN = 10
+"""Columns of the shortest bar; where there is less room the figures do without one."""
+
+_TITLE_MIN = 12
 
 
 class Row(abc.ABC):
@@ -77,32 +82,29 @@ class Lines(Display):
 
 
 class Bars(Display):
-    """Live bars at the bottom of the terminal, gone when their transfers are."""
+    """Live bars at the bottom of the terminal, gone when their transfers are: one for each transfer, and below it one
+    for the item that moves."""
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.progress import BarColumn, TextColumn
-        from rich.progress import Progress as RichProgress
+        from rich.live import Live
 
         self._console = Console(file=sys.stderr)
-        self._bars: RichProgress = RichProgress(
-            TextColumn("{task.description}", markup=False),
-            BarColumn(bar_width=None),
-            TextColumn("{task.fields[figures]}", markup=False),
+        self._rows: list[_BarRow] = []
+        self._live = Live(
+            self,
             console=self._console,
             auto_refresh=False,
             transient=True,
-            expand=True,
             redirect_stdout=False,
             redirect_stderr=False,
         )
-        self._rows = 0
 
     def row(self, title: str) -> Row:
-        task = self._bars.add_task(_shortened(printable(title), TITLE_MAX), total=None, figures="")
-        self._rows += 1
-        self._bars.start()
-        return _BarRow(self, self._bars, task)
+        row = _BarRow(self, printable(title))
+        self._rows.append(row)
+        self._live.start()
+        return row
 
     def print(self, text: str) -> None:
         from rich.text import Text
@@ -111,41 +113,116 @@ class Bars(Display):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        self._bars.stop()
+        self._live.stop()
         try:
             yield
         finally:
             if self._rows:
-                self._bars.start()
+                self._live.start()
 
-    def remove(self, task: TaskID) -> None:
+    def refresh(self) -> None:
+        """Draw the latest figures."""
+        self._live.refresh()
+
+    def remove(self, row: _BarRow) -> None:
         """Forget a row; without rows the terminal is left as it was."""
-        self._rows -= 1
-        self._bars.remove_task(task)
-        if not self._rows:
-            self._bars.stop()
+        self._rows.remove(row)
+        if self._rows:
+            self._live.refresh()
+        else:
+            self._live.stop()
+
+    def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
+        from rich.progress_bar import ProgressBar
+        from rich.segment import Segment
+
+        bars = [bar for row in self._rows for bar in row.bars()]
+        for bar, (title, width, text) in zip(bars, fit(bars, options.max_width - 1), strict=True):
+            yield Segment(title)
+            if width:
+                yield Segment(" ")
+                yield ProgressBar(total=bar.total, completed=bar.done, width=width, pulse=bar.total is None)
+            yield Segment(f" {text}" if text else "")
+            yield Segment.line()
+
+
+@dataclass(frozen=True, slots=True)
+class Bar:
+    """One line: ``parts`` are its figures, each with a rank; where there is no room the highest ranks go first."""
+
+    title: str
+    done: int
+    total: int | None
+    parts: Sequence[tuple[int, str]]
+
+
+def fit(bars: Sequence[Bar], width: int) -> list[tuple[str, int, str]]:
+    """For each line its title, the columns of its bar and its figures, which fill ``width`` columns at most.
+
+    All bars begin and end in the same columns. Where the window is too narrow for a bar of :data:`BAR_MIN`, there is
+    none.
+    """
+    from rich.cells import cell_len, set_cell_size
+
+    kept = [list(bar.parts) for bar in bars]
+    titles = max((cell_len(bar.title) for bar in bars), default=0)
+    while True:
+        texts = ["  ".join(text for _, text in parts) for parts in kept]
+        left = width - 2 - max(map(len, texts), default=0)
+        if left >= min(titles, _TITLE_MIN) + BAR_MIN:
+            break
+        longest = max(kept, key=lambda parts: len("  ".join(text for _, text in parts)))
+        if len(longest) <= 1:
+            return [_without_bar(bar.title, text, width) for bar, text in zip(bars, texts, strict=True)]
+        longest.remove(max(longest))
+    room = min(titles, max(left * 3 // 5, _TITLE_MIN), left - BAR_MIN, TITLE_MAX)
+    shown = [set_cell_size(_narrowed(bar.title, room), room) for bar in bars]
+    return [(title, left - room, text) for title, text in zip(shown, texts, strict=True)]
+
+
+def _without_bar(title: str, text: str, width: int) -> tuple[str, int, str]:
+    text = text[:width]
+    return _narrowed(title, max(width - len(text) - 1, 0)), 0, text
+
+
+def _narrowed(title: str, columns: int) -> str:
+    """``title`` in at most so many columns; letters of some scripts take two each."""
+    from rich.cells import cell_len
+
+    shown, count = title, columns
+    while cell_len(shown) > columns:
+        shown, count = shortened(title, count) if count > 1 else "", count - 1
+    return shown
 
 
 class _BarRow(Row):
-    def __init__(self, display: Bars, bars: RichProgress, task: TaskID) -> None:
+    def __init__(self, display: Bars, title: str) -> None:
         self._display = display
-        self._bars = bars
-        self._task = task
+        self._title = title
+        self._progress: Progress | None = None
+        self._item: ItemProgress | None = None
         self._open = True
 
     def update(self, progress: Progress) -> None:
-        self._bars.update(
-            self._task,
-            completed=progress.bytes_done,
-            total=progress.bytes_total,
-            figures=figures(progress),
-            refresh=True,
-        )
+        self._progress = progress
+        self._item = progress.item or self._item
+        self._display.refresh()
+
+    def bars(self) -> Iterator[Bar]:
+        """The whole, and below it what moves, if there is more than that."""
+        progress, item = self._progress, self._item
+        if progress is None:
+            yield Bar(self._title, 0, None, ())
+            return
+        yield Bar(self._title, progress.bytes_done, progress.bytes_total, ranked_figures(progress))
+        if item is not None and progress.items_total > 1 and progress.phase is Phase.MOVING:
+            title = f"  {item_title(item)}"
+            yield Bar(title, item.bytes_done, item.bytes_total, ranked_item_figures(item))
 
     def close(self) -> None:
         if self._open:
             self._open = False
-            self._display.remove(self._task)
+            self._display.remove(self)
 
 
 class _LineRow(Row):
@@ -155,7 +232,7 @@ class _LineRow(Row):
         self._text = ""
 
     def update(self, progress: Progress) -> None:
-        text = f"{self._title}: {figures(progress)}"
+        text = f"{self._title}: {figures(progress)}{_item_words(progress)}"
         now = monotonic()
         if progress.phase is Phase.DONE or text == self._text or now - self._printed < LINE_INTERVAL:
             return
@@ -181,23 +258,57 @@ class _NoRow(Row):
 
 def figures(progress: Progress) -> str:
     """The figures of one moment in words, such as ``42%  113 MB of 268 MB  27.1 MB/s  0:05 left  3 of 7 items``."""
+    return "  ".join(text for _, text in ranked_figures(progress))
+
+
+def ranked_figures(progress: Progress) -> list[tuple[int, str]]:
+    """The same as parts with their ranks: the higher, the sooner a part is left out for want of room."""
     parts = []
     total = progress.bytes_total
     if progress.phase not in (Phase.MOVING, Phase.DONE):
-        parts.append(str(progress.phase))
+        parts.append((-1, str(progress.phase)))
     if total:
-        parts.append(f"{progress.bytes_done * 100 // total}%")
+        parts.append((0, f"{progress.bytes_done * 100 // total}%"))
     if total is not None:
-        parts.append(f"{size_text(progress.bytes_done)} of {size_text(total)}")
+        parts.append((4, f"{size_text(progress.bytes_done)} of {size_text(total)}"))
     elif progress.bytes_done:
-        parts.append(size_text(progress.bytes_done))
+        parts.append((0, size_text(progress.bytes_done)))
     if progress.phase is Phase.MOVING:
-        parts.append(f"{size_text(progress.rate)}/s")
+        parts.append((3, f"{size_text(progress.rate)}/s"))
         if progress.eta is not None:
-            parts.append(f"{duration_text(progress.eta)} left")
+            parts.append((2, f"{duration_text(progress.eta)} left"))
     if progress.items_total > 1:
-        parts.append(f"{progress.items_done} of {progress.items_total} items")
-    return "  ".join(parts)
+        parts.append((5, f"{progress.items_done} of {progress.items_total} items"))
+    return parts
+
+
+def ranked_item_figures(item: ItemProgress) -> list[tuple[int, str]]:
+    """The same of one item."""
+    total = item.bytes_total
+    parts = []
+    if total:
+        parts.append((0, f"{item.bytes_done * 100 // total}%"))
+        parts.append((4, f"{size_text(item.bytes_done)} of {size_text(total)}"))
+    else:
+        parts.append((0, size_text(item.bytes_done)))
+    if item.rate > 0:
+        parts.append((3, f"{size_text(item.rate)}/s"))
+    if item.eta is not None:
+        parts.append((2, f"{duration_text(item.eta)} left"))
+    return parts
+
+
+def item_title(item: ItemProgress) -> str:
+    """What an item is called: the last part of its name, as the whole's title has the first."""
+    return f"unnamed item {item.index}" if item.name is None else printable(item.name.rpartition("/")[2])
+
+
+def _item_words(progress: Progress) -> str:
+    item = progress.item
+    if item is None or progress.items_total <= 1 or progress.phase is not Phase.MOVING:
+        return ""
+    share = f" {item.bytes_done * 100 // item.bytes_total}%" if item.bytes_total else ""
+    return f"  ({shortened(item_title(item), TITLE_MAX)}{share})"
 
 
 def title_of(names: Sequence[str | None]) -> str:
@@ -225,10 +336,3 @@ def duration_text(seconds: float) -> str:
     minutes, rest = divmod(round(seconds), 60)
     hours, minutes = divmod(minutes, 60)
     return f"{hours}:{minutes:02}:{rest:02}" if hours else f"{minutes}:{rest:02}"
-
-
-def _shortened(text: str, limit: int) -> str:
-    if len(text) <= limit:
-        return text
-    half = (limit - 1) // 2
-    return f"{text[: limit - 1 - half]}…{text[-half:]}"
