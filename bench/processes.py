@@ -12,8 +12,8 @@ from statistics import median
 
 from blake3 import blake3
 
-from spaceblock.cli.bench.measure import parse_size
 from spaceblock.cli.bench.pair import Pair, check, run_pair
+from spaceblock.cli.quantities import parse_size
 
 TIMEOUT = 3600.0
 """Seconds after which a transfer hangs."""

@@ -18,6 +18,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any
 
+from records import assert_promised
+
 PATIENCE = 60.0
 """Seconds after which a process that must end counts as hanging."""
 
@@ -32,8 +34,8 @@ class Ended:
 
     @property
     def objects(self) -> list[dict[str, Any]]:
-        """Standard output as JSON, one object a line."""
-        return [json.loads(line) for line in self.out.splitlines()]
+        """Standard output as JSON, one object a line, each of them as it was promised."""
+        return [_promised(line) for line in self.out.splitlines()]
 
 
 class Command:
@@ -68,7 +70,7 @@ class Command:
     def read_until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first JSON object of standard output that is ``wanted``."""
         while line := self.read_line():
-            found: dict[str, Any] = json.loads(line)
+            found = _promised(line)
             if wanted(found):
                 return found
         raise AssertionError(f"the command ended early: {self.end()}")
@@ -164,6 +166,12 @@ class Commands:
                 command.process.kill()
                 command.process.wait()
             command.process.stdout.close()  # type: ignore[union-attr]
+
+
+def _promised(line: str) -> dict[str, Any]:
+    found: dict[str, Any] = json.loads(line)
+    assert_promised(found)
+    return found
 
 
 @contextmanager

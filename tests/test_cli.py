@@ -252,7 +252,7 @@ def assert_failed(ended: Ended, code: int, words: str) -> None:
         (["send", "a", "--name", "b"], "--name is for standard input"),
         (["send", "a/same", "b/same"], "2 paths are called 'same'"),
         (["send", "--to", "-", "report.pdf"], "takes a terminal"),
-        (["send", "--to", "word", __file__], "this is not a ticket"),
+        (["send", "--to", "word", __file__], "is neither a ticket nor the name"),
         (["send", "--to", "word", "--listen", "127.0.0.1:0", __file__], "--listen is for the side that listens"),
         (["send", "--to", "word", "--ticket-file", __file__, __file__], "choose one of them"),
         (["receive", "--listen", "nowhere:x"], "'nowhere:x' is not an address"),
@@ -383,7 +383,8 @@ def test_an_interrupt_is_told_to_the_other_side(
     assert "cancelled" in other.err
     assert list(inbox.iterdir()) == []
     if interrupted == "send":
-        assert stopped.objects[-1] == {"type": "error", "code": "interrupted", "message": "interrupted"}
+        last = stopped.objects[-1]
+        assert (last["type"], last["code"], last["exit_code"]) == ("error", "interrupted", code)
 
 
 def test_a_reader_that_went_away(commands: Commands, inbox: Path, tmp_path: Path) -> None:

@@ -13,8 +13,9 @@ import pytest
 from blake3 import blake3
 
 from commands import PATIENCE, Commands
-from spaceblock.cli.bench.measure import MIB, Report, content, parse_size, touched
+from spaceblock.cli.bench.measure import MIB, Report, content, touched
 from spaceblock.cli.bench.pair import SIDE, Pair, check, cpu_per_gib, move, run_pair, write_source
+from spaceblock.cli.quantities import parse_size
 from spaceblock.errors import IntegrityError, InternalError, NoSpace, Stalled
 
 HAS_NATIVE = sys.version_info >= (3, 11) and find_spec("spaceblock.quic.native.engine") is not None

@@ -66,7 +66,7 @@ def test_a_build_without_the_native_engine_says_so_once(
     monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     monkeypatch.delenv("SPACEBLOCK_ENGINE", raising=False)
-    monkeypatch.setattr("spaceblock.options._why_not_native", lambda: "is on holiday")
+    monkeypatch.setattr("spaceblock.options.why_not_native", lambda: "is on holiday")
     for _ in range(2):
         assert Options().chosen_engine() == "aioquic"
     assert caplog.messages == ["the native engine is on holiday; transfers run on aioquic, more slowly"]

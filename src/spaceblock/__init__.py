@@ -57,6 +57,7 @@ from .options import DISCARD, Options, Reports
 if TYPE_CHECKING:
     from . import sync
     from .api import connect, listen
+    from .contacts import Contact
     from .identity import Identity
     from .incoming import Offer
     from .listener import Listener
@@ -75,6 +76,7 @@ __all__ = [
     "CertificateMissing",
     "ConnectionFailed",
     "ConnectionLost",
+    "Contact",
     "EngineUnavailable",
     "ErrorCode",
     "Full",
@@ -138,6 +140,7 @@ _LATE = {
     "Identity": "identity",
     "Item": "storage.sources",
     "BadName": "names",
+    "Contact": "contacts",
     "Listener": "listener",
     "NameRule": "names",
     "NameRules": "names",

@@ -7,6 +7,7 @@ import socket
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 
+from .contacts import Contact
 from .errors import AdmissionRefused, LocalProtocolError, SpaceblockError, Stalled, Unreachable, WrongPeer
 from .events import Phase
 from .forks import Maker
@@ -51,8 +52,10 @@ async def listen(
 
 
 @asynccontextmanager
-async def connect(ticket: str | Ticket, *, options: Options | None = None) -> AsyncIterator[Peer]:
+async def connect(ticket: str | Ticket | Contact, *, options: Options | None = None) -> AsyncIterator[Peer]:
     """Connect to the listener that issued ``ticket``; gives a :class:`Peer` once the listener has admitted this side.
+
+    A :class:`Contact` does instead of a ticket where the listener trusts this side's peer ID.
 
     Leaving the block waits for the transfers that run and raises the first error that nobody retrieved; leaving it by
     an exception cancels them. Raises :class:`TicketMalformed`, :class:`Unreachable`, :class:`WrongPeer`,
@@ -62,7 +65,7 @@ async def connect(ticket: str | Ticket, *, options: Options | None = None) -> As
     options.chosen_engine()
     if isinstance(ticket, str):
         ticket = Ticket.parse(ticket)
-    elif not isinstance(ticket, Ticket):
+    elif not isinstance(ticket, Ticket | Contact):
         raise LocalProtocolError(
             f"a ticket is a string, not {type(ticket).__name__}: give the word the listener printed"
         )
@@ -93,12 +96,12 @@ class _Dialled:
         self.peer = peer
 
 
-async def _dial_all(ticket: Ticket, identity: Identity, options: Options) -> _Dialled:
+async def _dial_all(ticket: Ticket | Contact, identity: Identity, options: Options) -> _Dialled:
     """Try the ticket's addresses one after the other, each with a short start over the next; the first wins."""
     attempts: list[asyncio.Task[_Dialled]] = []
     errors: list[SpaceblockError] = []
     waiting: set[asyncio.Task[_Dialled]] = set()
-    addresses = list(ticket.addresses)
+    addresses = list(ticket.addresses if isinstance(ticket, Ticket) else ticket.endpoints)
     try:
         while addresses or waiting:
             if addresses:
@@ -127,8 +130,9 @@ async def _dial_all(ticket: Ticket, identity: Identity, options: Options) -> _Di
                 await result.endpoint.close()
 
 
-async def _dial(address: tuple[str, int], ticket: Ticket, identity: Identity, options: Options) -> _Dialled:
-    certificate = identity.certificate(proof(ticket, identity.public_key))
+async def _dial(address: tuple[str, int], ticket: Ticket | Contact, identity: Identity, options: Options) -> _Dialled:
+    shown = proof(ticket, identity.public_key) if isinstance(ticket, Ticket) else None
+    certificate = identity.certificate(shown)
     handshake = HandshakeConfig(certificate, identity.private_key, lambda shown: _check_pin(shown, ticket))
     timeout = options.timeouts.connect
     endpoint = await Endpoint.bind(await _any_address(address), 0, transport_options(options))
@@ -153,7 +157,7 @@ async def _dial(address: tuple[str, int], ticket: Ticket, identity: Identity, op
     return _Dialled(endpoint, peer)
 
 
-def _check_pin(shown: object, ticket: Ticket) -> None:
+def _check_pin(shown: object, ticket: Ticket | Contact) -> None:
     from cryptography.x509 import Certificate
 
     assert isinstance(shown, Certificate)

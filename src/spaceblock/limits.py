@@ -103,3 +103,6 @@ DATA_BACKLOG = 4 * 1_048_576
 
 FLIGHT_MAX = 4 * 1_048_576
 """Bytes in flight that are allowed for beyond :data:`DATA_BACKLOG`: some congestion windows know no bound."""
+
+ADDRESSES_MAX = 16
+"""Addresses of one peer, in a ticket too: enough for a machine with several networks, few enough to try them all."""

@@ -4,23 +4,23 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
-import ipaddress
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
 from typing import Any
 
 from .admission import AdmissionBook
+from .contacts import split_address
 from .errors import ConnectionFailed, LimitExceeded, LocalProtocolError, SpaceblockError, error_code
 from .forks import Maker
 from .identity import Identity
 from .incoming import Offer
+from .limits import ADDRESSES_MAX
 from .mailbox import Mailbox
 from .options import Options, throttle_of
 from .peer import Peer
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig, TransportOptions
-from .tickets import ADDRESSES_MAX
 from .transfer import Unseen, spawn
 
 
@@ -225,24 +225,3 @@ def _usable(addresses: list[tuple[str, int]]) -> list[tuple[str, int]]:
     """Addresses that fit into a ticket: no IPv6 zones, and not too many."""
     plain = [(host, port) for host, port in addresses if "%" not in host]
     return plain[:ADDRESSES_MAX]
-
-
-def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
-    """``HOST``, ``HOST:PORT`` or ``[IPV6]:PORT`` as host and port; raises :class:`LocalProtocolError`."""
-    host, colon, port = text.rpartition(":")
-    if text.count(":") > 1 and not text.startswith("["):
-        host, colon, port = text, "", ""
-    elif not colon:
-        host, port = text, ""
-    host = host.strip("[]")
-    if not host or (not port and (default_port is None or colon)) or (port and not port.isdecimal()):
-        raise LocalProtocolError(f"{text!r} is not an address: write HOST:PORT, or [HOST]:PORT for IPv6")
-    number = int(port) if port else default_port
-    if number is None or number > 65_535:
-        raise LocalProtocolError(f"{text!r} has no valid port: choose 0 to 65535")
-    if ":" in host:
-        try:
-            ipaddress.IPv6Address(host.partition("%")[0])
-        except ValueError:
-            raise LocalProtocolError(f"{host!r} is not an IPv6 address: write [HOST]:PORT") from None
-    return host, number

@@ -92,7 +92,7 @@ class Options:
         if engine == "aioquic":
             return "aioquic"
         if engine in ("native", None):
-            missing = _why_not_native()
+            missing = why_not_native()
             if missing is None:
                 return "native"
             if engine is None:
@@ -110,7 +110,7 @@ def throttle_of(options: Options) -> Throttle | None:
 
 
 @cache
-def _why_not_native() -> str | None:
+def why_not_native() -> str | None:
     """What keeps the native engine from being used, as the rest of a sentence; None if nothing does."""
     is_old = sys.version_info < (3, 11)
     if is_old:

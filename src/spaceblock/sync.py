@@ -14,6 +14,7 @@ from typing import Any, TypeVar
 
 from .api import connect, listen
 from .asking import Rename
+from .contacts import Contact
 from .errors import ConnectionLost, LocalProtocolError
 from .events import Receipt
 from .following import ShowProgress
@@ -29,7 +30,7 @@ ShowTicket = Callable[[str], object]
 
 
 def send(
-    ticket: str | Ticket | None,
+    ticket: str | Ticket | Contact | None,
     *sources: Any,
     on_ticket: ShowTicket | None = None,
     options: Options | None = None,
@@ -68,7 +69,7 @@ def send(
 
 def receive(
     folder: str | os.PathLike[str] | None = ".",
-    ticket: str | Ticket | None = None,
+    ticket: str | Ticket | Contact | None = None,
     on_ticket: ShowTicket | None = None,
     *,
     into: Sequence[Any] | None = None,

@@ -40,7 +40,10 @@ class Throttle:
 
     async def turn(self) -> None:
         """Wait until a portion may go."""
-        while delay := self.delay(monotonic()):
+        while True:
+            delay = self.delay(monotonic())
+            if not delay:
+                return
             await asyncio.sleep(delay)
 
     def sent(self, count: int) -> None:

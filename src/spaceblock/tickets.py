@@ -39,12 +39,10 @@ from blake3 import blake3
 
 from .errors import LocalProtocolError, TicketMalformed
 from .identity import KEY_SIZE, PEER_ID_SIZE, from_base32, peer_id_text, to_base32
+from .limits import ADDRESSES_MAX
 
 TICKET_ID_SIZE = 16
 SECRET_SIZE = 32
-
-ADDRESSES_MAX = 16
-"""Addresses in one ticket: enough for a machine with several networks, few enough to try them all."""
 
 EXPIRY_MAX = 253_402_300_799
 """The last second of the year 9999, in seconds since 1970: the last that calendars can show."""

@@ -1,4 +1,5 @@
-"""The command line: ``spaceblock receive``, ``send``, ``bench`` and ``id``.
+"""The command line: ``spaceblock receive``, ``send``, ``peers``, ``trust``, ``id``, ``bench``, ``doctor`` and
+``completion``.
 
 1. click reads the words and nothing else happens inside of it: a command returns what is to be run.
 2. What a command needs is imported when it runs, so that help and completion stay quick.
@@ -60,10 +61,11 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 def _fail(message: str, code: str, exit_code: int, json: bool, hint: str = "") -> int:
     """Say why the command ends; called while the error is handled."""
-    from .console import print_error, print_json
+    from .console import print_error
+    from .records import error_record, print_record
 
     if json:
-        print_json({"type": "error", "code": code, "message": message})
+        print_record(error_record(code, message, exit_code))
     print_error(message)
     if hint:
         print(hint, file=sys.stderr)
@@ -87,7 +89,17 @@ def _endpoint_options(command: _Command) -> _Command:
             click.option(
                 "--listen",
                 metavar="HOST:PORT",
-                help="Where to listen without a ticket; any address and port if not given.",
+                help="Where to listen without a ticket, [HOST]:PORT for IPv6; any address and port if not given.",
+            ),
+            click.option(
+                "--port",
+                metavar="PORT[-PORT]",
+                help="The UDP port to listen on, or a range to take the first free one of; any if not given.",
+            ),
+            click.option(
+                "--announce",
+                metavar="NAME",
+                help="While listening, be found on this network under this name; takes the extra spaceblock[lan].",
             ),
             click.option(
                 "--advertise",
@@ -110,6 +122,7 @@ def _endpoint_options(command: _Command) -> _Command:
             ),
             click.option("--json", is_flag=True, help="Print one JSON object a line on standard output."),
             click.option("-q", "--quiet", is_flag=True, help="Print no progress and no talk."),
+            click.option("-v", "--verbose", is_flag=True, help="Print more: addresses, engines, every digest."),
         ]
     ):
         command = option(command)
@@ -119,6 +132,23 @@ def _endpoint_options(command: _Command) -> _Command:
 _fix_names = click.option(
     "--fix-names", is_flag=True, help="Take what is proposed for every name that cannot be used, unasked."
 )
+
+
+_json = click.option("--json", is_flag=True, help="Print one JSON object a line on standard output.")
+_identity = click.option(
+    "--identity", type=click.Path(), metavar="PATH", help="Another key file, or folder with one, than your own."
+)
+
+
+def _complete_peer(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
+    """The names of the trusted peers that begin with what was typed."""
+    from .trusted import TrustedPeers
+
+    try:
+        names = TrustedPeers.of(context.params.get("identity")).names.values()
+    except SpaceblockError:
+        return []
+    return [name for name in names if name.startswith(incomplete)]
 
 
 @click.group(
@@ -166,7 +196,8 @@ def receive(
     """Receive what others send.
 
     Without TICKET, print one for the sender and receive until interrupted. With TICKET, connect to a listening sender;
-    "-" asks for it. A ticket can also come from --ticket-file, or from SPACEBLOCK_TICKET in the environment.
+    "-" asks for it. A ticket can also come from --ticket-file, or from SPACEBLOCK_TICKET in the environment. The name
+    of a trusted peer will do where that peer trusts this computer too.
 
     What is skipped is compared with what is there, without sending it. Without --yes, another name is asked for on the
     terminal where one cannot be used here and the sender does not find another.
@@ -185,14 +216,25 @@ def receive(
 
 
 @spaceblock.command(epilog=_EPILOG)
-@click.option("--to", "ticket", metavar="TICKET", help='The ticket that the receiver printed; "-" asks for it.')
-@click.argument("paths", nargs=-1, required=True, metavar="PATH...")
+@click.option(
+    "--to",
+    "ticket",
+    metavar="TICKET|NAME",
+    shell_complete=_complete_peer,
+    help='The ticket that the receiver printed, or the name of a trusted peer; "-" asks for a ticket.',
+)
+@click.argument("paths", nargs=-1, required=True, metavar="PATH...", type=click.Path())
 @click.option("--name", metavar="NAME", help="What to call standard input; it has no name if not given.")
 @click.option(
     "--links",
     type=click.Choice(["skip", "copy"]),
     default="skip",
     help="What to do with symbolic links in folders; skip if not given.",
+)
+@click.option(
+    "--limit",
+    metavar="RATE",
+    help="Send at most so many bytes a second, such as 500K, 10M or 1G (of 1024), or 10MB (of 1000).",
 )
 @_fix_names
 @_endpoint_options
@@ -220,7 +262,7 @@ def send(paths: tuple[str, ...], name: str | None, links: Any, fix_names: bool, 
 @click.option(
     "--engine", type=click.Choice(["native", "aioquic"]), help="The QUIC engine; if not given, what send would use."
 )
-@click.option("--json", is_flag=True, help="Print one JSON object a line on standard output.")
+@_json
 def bench(size: str, datagram: int | None, engine: Any, json: bool) -> _Job:
     """Measure how fast this computer sends to itself.
 
@@ -238,16 +280,113 @@ def bench(size: str, datagram: int | None, engine: Any, json: bool) -> _Job:
 
 
 @spaceblock.command("id")
-@click.option(
-    "--identity", type=click.Path(), metavar="PATH", help="Another key file, or folder with one, than your own."
-)
-def show_id(identity: str | None) -> _Job:
+@_identity
+@_json
+def show_id(identity: str | None, json: bool) -> _Job:
     """Print this computer's peer ID, by which others can trust it."""
 
     def job() -> int:
         from ..identity import Identity
+        from .records import print_record
 
-        print(Identity.load(identity).peer_id)
+        peer_id = Identity.load(identity).peer_id
+        if json:
+            print_record({"type": "identity", "peer": peer_id})
+        else:
+            print(peer_id)
+        return 0
+
+    return job
+
+
+@spaceblock.command()
+@click.argument("peer", required=False, metavar="PEER_ID|NAME", shell_complete=_complete_peer)
+@click.option("--name", metavar="NAME", help="What to call the peer: a word, for send --to NAME.")
+@click.option(
+    "--address",
+    "addresses",
+    metavar="HOST:PORT",
+    multiple=True,
+    help="Where the peer listens; without one it is looked for on the network.",
+)
+@click.option("--remove", is_flag=True, help="Trust the peer no longer.")
+@_identity
+@_json
+def trust(
+    peer: str | None, name: str | None, addresses: tuple[str, ...], remove: bool, identity: str | None, json: bool
+) -> _Job:
+    """Let a peer in without a ticket, from now on; without PEER_ID list those that are.
+
+    The other computer tells its peer ID by "spaceblock id". Whoever is trusted may connect to "receive" and offer
+    files, and take what "send" offers; what to accept is still asked. To send to a computer by its name, both have to
+    trust each other.
+    """
+    if peer is None and (name or addresses or remove):
+        raise click.UsageError("nobody was named: give a PEER_ID or the name of a trusted peer")
+    if remove and (name or addresses):
+        raise click.UsageError("--remove takes no other options: leave --name and --address away")
+
+    def job() -> int:
+        from .trust import trust
+
+        return trust(peer, name, addresses, remove=remove, identity=identity, json=json)
+
+    return job
+
+
+@spaceblock.command()
+@click.option(
+    "--seconds",
+    type=click.FloatRange(min=0, min_open=True),
+    default=3.0,
+    metavar="SECONDS",
+    help="How long to listen for answers; 3 if not given.",
+)
+@_identity
+@_json
+def peers(seconds: float, identity: str | None, json: bool) -> _Job:
+    """Print who listens on this network: commands that were given --announce.
+
+    A name there is what its owner says; who it is only the peer ID tells. This takes the extra spaceblock[lan].
+    """
+
+    def job() -> int:
+        from .trust import peers
+
+        return peers(seconds, identity=identity, json=json)
+
+    return job
+
+
+@spaceblock.command()
+@_identity
+@_json
+def doctor(identity: str | None, json: bool) -> _Job:
+    """Say what makes transfers slow on this computer, and what to change.
+
+    Looked at are the engine, what seals packets, the processor, the sockets' buffers and offloads, and the key. The
+    exit code is 1 where transfers would fail.
+    """
+
+    def job() -> int:
+        from .doctor import doctor
+
+        return doctor(identity, json=json)
+
+    return job
+
+
+@spaceblock.command(epilog='For bash put this into ~/.bashrc: eval "$(spaceblock completion bash)"')
+@click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
+def completion(shell: str) -> _Job:
+    """Print what makes SHELL complete the words of this command when Tab is pressed."""
+
+    def job() -> int:
+        from click.shell_completion import get_completion_class
+
+        kind = get_completion_class(shell)
+        assert kind is not None
+        print(kind(spaceblock, {}, "spaceblock", "_SPACEBLOCK_COMPLETE").source())
         return 0
 
     return job

@@ -3,22 +3,25 @@
 from __future__ import annotations
 
 import os
+import socket
 import sys
 from dataclasses import dataclass
 
 import click
 
-from ..errors import LocalProtocolError
+from ..contacts import Contact, split_address
+from ..display import printable
+from ..errors import LocalProtocolError, TicketMalformed
 from ..identity import parse_peer_id
 from ..limits import Timeouts
-from ..listener import split_address
 from ..options import Options
 from ..tickets import TEXT_MAX, Ticket
+from . import lan
+from .quantities import parse_ports, parse_size
+from .trusted import NAME_MAX, TrustedPeer, TrustedPeers
 
 TICKET_VARIABLE = "SPACEBLOCK_TICKET"
 """The environment variable that a ticket may come from, so that no list of processes shows it."""
-
-_ANY_ADDRESS = ("0.0.0.0", 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,9 +37,14 @@ class Choices:
     identity: str | None
     json: bool
     quiet: bool
+    verbose: bool = False
+    port: str | None = None
+    announce: str | None = None
+    limit: str | None = None
 
-    def find_ticket(self) -> Ticket | None:
-        """The ticket to connect with, from the command, a file, the environment or a prompt; None: this side listens.
+    def find_ticket(self) -> Ticket | TrustedPeer | None:
+        """What to connect with: a ticket from the command, a file, the environment or a prompt, or a trusted peer by
+        its name; None: this side listens.
 
         Raises ``click.UsageError`` for a contradiction and :class:`TicketMalformed`.
         """
@@ -47,24 +55,44 @@ class Choices:
             text = _ask()
         elif self.ticket_file is not None:
             text = _read(self.ticket_file)
-        listens = {"--listen": self.listen, "--advertise": self.advertise, "--trust": self.trust}
+        listens = {
+            "--listen": self.listen,
+            "--port": self.port,
+            "--advertise": self.advertise,
+            "--trust": self.trust,
+            "--announce": self.announce,
+        }
         listening = [name for name, given in listens.items() if given]
         if text is None and not listening:
             text = os.environ.get(TICKET_VARIABLE) or None
         if text is None:
+            if self.announce is not None:
+                lan.check()
             return None
         if listening:
             raise click.UsageError(f"{listening[0]} is for the side that listens: leave it out or give no ticket")
-        return Ticket.parse(text)
+        return self._peer_named(text.strip())
 
-    def address(self) -> tuple[str, int]:
+    def address(self) -> tuple[str, int | range]:
         """Where to listen; raises ``click.UsageError``."""
-        if self.listen is None:
-            return _ANY_ADDRESS
+        host, port = ("::" if socket.has_dualstack_ipv6() else "0.0.0.0"), 0
+        if self.listen is not None:
+            try:
+                host, port = split_address(self.listen, 0)
+            except LocalProtocolError as error:
+                raise click.UsageError(f"--listen: {error.message}") from None
+        if self.port is None:
+            return host, port
+        if port:
+            raise click.UsageError("--listen has a port and --port was given: leave one of them out")
         try:
-            return split_address(self.listen, 0)
-        except LocalProtocolError as error:
-            raise click.UsageError(f"--listen: {error.message}") from None
+            return host, parse_ports(self.port)
+        except ValueError as error:
+            raise click.UsageError(f"--port: {error}") from None
+
+    def trusted(self) -> TrustedPeers:
+        """The peers that this identity trusts."""
+        return TrustedPeers.of(self.identity)
 
     def options(self) -> Options:
         """The options of the library; raises ``click.UsageError`` for a value that it would not take."""
@@ -76,7 +104,33 @@ class Choices:
         except LocalProtocolError as error:
             raise click.UsageError(error.message) from None
         timeouts = Timeouts() if self.timeout is None else Timeouts(connect=self.timeout)
-        return Options(identity=self.identity, trust=self.trust, advertise=self.advertise, timeouts=timeouts)
+        trust = [*self.trust, *(peer.peer for peer in self.trusted().all)]
+        try:
+            bandwidth = None if self.limit is None else parse_size(self.limit)
+            return Options(
+                identity=self.identity, trust=trust, advertise=self.advertise, timeouts=timeouts, bandwidth=bandwidth
+            )
+        except (LocalProtocolError, ValueError) as error:
+            raise click.UsageError(f"--limit: {error}") from None
+
+    async def reach(self, target: Ticket | TrustedPeer) -> Ticket | Contact:
+        """Where ``target`` is; raises :class:`Unreachable`."""
+        return await lan.reach(target, Timeouts().connect if self.timeout is None else self.timeout)
+
+    def _peer_named(self, text: str) -> Ticket | TrustedPeer:
+        """A ticket, or who has this name here; raises :class:`TicketMalformed` for neither."""
+        if len(text) > NAME_MAX or text.startswith("sb2"):
+            return Ticket.parse(text)
+        peer = self.trusted().find(text)
+        if peer is None:
+            name = printable(text)
+            raise TicketMalformed(
+                f"{name!r} is neither a ticket nor the name of a trusted peer: copy the ticket whole, or run "
+                "spaceblock trust PEER_ID --name NAME"
+            )
+        if not peer.addresses:
+            lan.check()
+        return peer
 
 
 def _ask() -> str:

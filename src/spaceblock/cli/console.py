@@ -6,32 +6,36 @@ Text from elsewhere is printed through :func:`spaceblock.names.printable` only; 
 from __future__ import annotations
 
 import asyncio
-import json
 import logging
 import os
+import shutil
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from ..bars import Row, open_display, size_text, title_of
 from ..display import printable, shortened, shown
 from ..errors import SpaceblockError
-from ..events import OfferItem, Progress, Receipt, ReceiptItem
+from ..events import ItemProgress, OfferItem, Progress, Receipt, ReceiptItem
+from .records import ArrivedItem, MovingItem, error_record, print_record
 
 if TYPE_CHECKING:
     from ..asking import Rename
     from ..incoming import Offer
+    from ..listener import Listener
     from ..names import BadName
+    from ..options import Options
+    from ..peer import Peer
     from ..transfer import Transfer
 
 DIGESTS_SHOWN = 20
 """Items whose digests are printed; of more there is a summary for people, and JSON has them all."""
 
-ITEMS_LISTED = 200
-"""Items of an offer that are listed before the user is asked."""
+LINES_LISTED = 20
+"""Lines about an offer's contents before the user is asked, who may then ask for all of them."""
 
 LISTED_MAX = 500
 """Characters of a name in a list."""
@@ -49,14 +53,25 @@ def can_ask() -> bool:
     return sys.stdin.isatty() and sys.stderr.isatty()
 
 
-def open_console(*, json: bool, quiet: bool, data_on_output: bool = False) -> Console:
+def open_console(
+    *,
+    json: bool,
+    quiet: bool,
+    verbose: bool = False,
+    data_on_output: bool = False,
+    known: Mapping[str, str] | None = None,
+) -> Console:
     """The console that the command's options ask for; what the library logs is told through it.
 
-    With ``data_on_output`` standard output carries what is received, and so nothing else.
+    With ``data_on_output`` standard output carries what is received, and so nothing else. ``known`` are the names of
+    peer IDs.
     """
-    console = JsonConsole() if json else Console(quiet=quiet, data_on_output=data_on_output)
+    kind = JsonConsole if json else Console
+    console = kind(quiet=quiet, verbose=verbose, data_on_output=data_on_output, known=known or {})
     logger = logging.getLogger("spaceblock")
-    logger.addHandler(_Warnings(console))
+    if verbose:
+        logger.setLevel(logging.DEBUG)
+    logger.addHandler(_Warnings(console, logging.DEBUG if verbose else logging.WARNING))
     logger.propagate = False
     return console
 
@@ -64,15 +79,22 @@ def open_console(*, json: bool, quiet: bool, data_on_output: bool = False) -> Co
 class Console:
     """Tells people. Tickets alone go to standard output, unless that carries data."""
 
-    def __init__(self, *, quiet: bool, data_on_output: bool = False) -> None:
+    def __init__(self, *, quiet: bool, verbose: bool, data_on_output: bool, known: Mapping[str, str]) -> None:
         self._quiet = quiet
+        self._verbose = verbose
         self._data_on_output = data_on_output
+        self._known = known
         self._display = open_display(quiet=quiet)
         self._question = asyncio.Lock()
 
     def say(self, text: str) -> None:
         """A sentence that helps but is not needed."""
         if not self._quiet:
+            self._display.print(text)
+
+    def detail(self, text: str) -> None:
+        """A sentence for who wants to know more."""
+        if self._verbose:
             self._display.print(text)
 
     def warn(self, text: str) -> None:
@@ -84,9 +106,20 @@ class Console:
         self.say(advice)
         print(ticket, file=sys.stderr if self._data_on_output else sys.stdout, flush=True)
 
+    def listening(self, listener: Listener, advice: str) -> None:
+        """This side waits for another, which needs the ticket."""
+        where = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in listener.addresses)
+        self.detail(f"listening at {where} as {listener.peer_id}")
+        self.invite(listener.ticket, advice)
+
+    def connected(self, peer: Peer, options: Options) -> None:
+        """The other side is there."""
+        software = "" if peer.hello is None else f", which runs {printable(peer.hello.software)}"
+        self.detail(f"connected to {self.name_of(peer.peer_id)}{software}; {options.chosen_engine()} engine")
+
     def offer(self, offer: Offer, folder: str) -> None:
         """Somebody wants to send."""
-        self.say(_headline(offer, folder))
+        self.say(self._headline(offer, folder))
 
     def row(self, title: str, transfer_id: str | None) -> Row:
         """Where the progress of one transfer goes."""
@@ -94,10 +127,11 @@ class Console:
 
     def complete(self, receipt: Receipt, done: str) -> None:
         """Everything is verified; ``done`` is what was done with it: sent or received."""
-        if len(receipt.items) <= DIGESTS_SHOWN:
+        most = sys.maxsize if self._verbose else DIGESTS_SHOWN
+        if len(receipt.items) <= most:
             for item in receipt.items:
                 self.say(_digest_line(item))
-        if len(receipt.renamed) <= DIGESTS_SHOWN:
+        if len(receipt.renamed) <= most:
             for name, place in receipt.renamed.items():
                 self.say(f"renamed {shown(name)} to {shown(place)}")
         else:
@@ -139,10 +173,17 @@ class Console:
         """Ask on the terminal whether to take ``offer``; anything but yes is no."""
         async with self._asking():
             if self._quiet:
-                print(_headline(offer, folder), file=sys.stderr)
-            print(*_listing(offer), sep="\n", file=sys.stderr)
-            print("Accept? [y/N] ", end="", file=sys.stderr, flush=True)
-            return (await _read_line()).strip().lower() in ("y", "yes")
+                print(self._headline(offer, folder), file=sys.stderr)
+            lines = _listing(offer)
+            is_whole = len(lines) == len(offer.items)
+            print(*lines, sep="\n", file=sys.stderr)
+            while True:
+                question = "Accept? [y/N] " if is_whole else "Accept? [y/N, l: list all] "
+                print(question, end="", file=sys.stderr, flush=True)
+                answer = (await _read_line()).strip().lower()
+                if answer != "l" or is_whole:
+                    return answer in ("y", "yes")
+                print(*_all_of(offer), sep="\n", file=sys.stderr)
 
     def renamer(self, take_all: bool) -> Rename:
         """Who is asked for other names: the user, on the terminal, or nobody where ``take_all`` takes every proposal.
@@ -167,6 +208,14 @@ class Console:
 
         return ask
 
+    def name_of(self, peer: str) -> str:
+        """A peer ID, with the name that this computer's user gave it."""
+        return f"{self._known[peer]} ({peer})" if peer in self._known else peer
+
+    def _headline(self, offer: Offer, folder: str) -> str:
+        total = "of unknown size" if offer.total_size is None else f"with {size_text(offer.total_size)}"
+        return f"{self.name_of(offer.peer)} offers {_count(len(offer.items))} {total}, to be {_place(offer, folder)}"
+
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
         """One question at a time, and nothing drawn meanwhile."""
@@ -178,22 +227,22 @@ class Console:
 class JsonConsole(Console):
     """Tells programs, one object a line. People still get warnings and errors in words."""
 
-    def __init__(self) -> None:
-        super().__init__(quiet=True)
+    def __init__(self, *, quiet: bool, verbose: bool, data_on_output: bool, known: Mapping[str, str]) -> None:
+        super().__init__(quiet=True, verbose=verbose, data_on_output=data_on_output, known=known)
 
     def invite(self, ticket: str, advice: str) -> None:
-        print_json({"type": "ticket", "ticket": ticket})
+        print_record({"type": "ticket", "ticket": ticket})
 
     def offer(self, offer: Offer, folder: str) -> None:
-        items = [{"index": item.index, "name": item.name, "size": item.size} for item in offer.items]
-        print_json(
+        print_record(
             {
                 "type": "offer",
                 "transfer": offer.uuid,
                 "peer": offer.peer,
+                "peer_name": self._known.get(offer.peer),
                 "dir": folder,
                 "total_size": offer.total_size,
-                "items": items,
+                "items": [{"index": item.index, "name": item.name, "size": item.size} for item in offer.items],
             }
         )
 
@@ -201,7 +250,7 @@ class JsonConsole(Console):
         return _JsonRow(transfer_id)
 
     def complete(self, receipt: Receipt, done: str) -> None:
-        print_json(
+        print_record(
             {
                 "type": "complete",
                 "transfer": receipt.uuid,
@@ -214,18 +263,10 @@ class JsonConsole(Console):
         )
 
     def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
-        print_json(
-            {
-                "type": "error",
-                "code": error.code,
-                "message": error.message,
-                "transfer": transfer_id,
-                "name": error.name,
-                "phase": error.phase,
-                "remote": error.remote,
-                "items": [] if error.receipt is None else [_json_item(item) for item in error.receipt.items],
-            }
-        )
+        record = error_record(error.code, error.message, error.exit_code)
+        items = [] if error.receipt is None else [_json_item(item) for item in error.receipt.items]
+        record |= {"transfer": transfer_id, "name": error.name, "phase": error.phase, "remote": error.remote}
+        print_record({**record, "items": items})
         super().failed(error)
 
 
@@ -234,7 +275,8 @@ class _JsonRow(Row):
         self._transfer_id = transfer_id
 
     def update(self, progress: Progress) -> None:
-        print_json(
+        item = progress.item
+        print_record(
             {
                 "type": "progress",
                 "transfer": self._transfer_id,
@@ -248,6 +290,7 @@ class _JsonRow(Row):
                 "items_done": progress.items_done,
                 "items_total": progress.items_total,
                 "current": progress.current,
+                "item": None if item is None else _json_moving(item),
             }
         )
 
@@ -258,17 +301,12 @@ class _JsonRow(Row):
 class _Warnings(logging.Handler):
     """What the library logs, told like everything else."""
 
-    def __init__(self, console: Console) -> None:
-        super().__init__(logging.WARNING)
+    def __init__(self, console: Console, level: int) -> None:
+        super().__init__(level)
         self._console = console
 
     def emit(self, record: logging.LogRecord) -> None:
         self._console.warn(record.getMessage())
-
-
-def print_json(value: Mapping[str, Any]) -> None:
-    """One object on a line of standard output."""
-    print(json.dumps(value), flush=True)
 
 
 def print_error(message: str) -> None:
@@ -278,7 +316,18 @@ def print_error(message: str) -> None:
     print(f"spaceblock: {printable(message)}", file=sys.stderr, flush=True)
 
 
-def _json_item(item: ReceiptItem) -> dict[str, Any]:
+def _json_moving(item: ItemProgress) -> MovingItem:
+    return {
+        "index": item.index,
+        "name": item.name,
+        "bytes_done": item.bytes_done,
+        "bytes_total": item.bytes_total,
+        "rate": item.rate,
+        "eta": item.eta,
+    }
+
+
+def _json_item(item: ReceiptItem) -> ArrivedItem:
     return {
         "name": item.name,
         "path": item.path,
@@ -305,10 +354,16 @@ def _name_question(bad: BadName) -> str:
     return f"New name (Enter: {shown(bad.proposal)}, !: that and all further proposals): "
 
 
-def _headline(offer: Offer, folder: str) -> str:
-    total = "of unknown size" if offer.total_size is None else f"with {size_text(offer.total_size)}"
-    where = "written to standard output" if folder == OUTPUT else f"stored in {printable(os.path.abspath(folder))}"
-    return f"{offer.peer} offers {_count(len(offer.items))} {total}, to be {where}"
+def _place(offer: Offer, folder: str) -> str:
+    """Where it would go, and whether there is room for it."""
+    if folder == OUTPUT:
+        return "written to standard output"
+    text = f"stored in {printable(os.path.abspath(folder))}"
+    with suppress(OSError):
+        free = shutil.disk_usage(folder).free
+        lacks = offer.total_size is not None and offer.total_size > free
+        return f"{text}, where {'only ' if lacks else ''}{size_text(free)} are free"
+    return text
 
 
 def _listed(name: str) -> str:
@@ -317,14 +372,31 @@ def _listed(name: str) -> str:
 
 
 def _listing(offer: Offer) -> list[str]:
+    """What is offered, one line an item, or where those are too many one for each folder and file at the top."""
+    if len(offer.items) <= LINES_LISTED:
+        return list(_all_of(offer))
+    tops: dict[str, list[OfferItem]] = {}
+    for item in offer.items:
+        tops.setdefault("" if item.name is None else item.name.partition("/")[0], []).append(item)
     lines = []
-    for item in offer.items[:ITEMS_LISTED]:
-        size = "?" if item.size is None else size_text(item.size)
-        name = f"(unnamed item {item.index})" if item.name is None else _listed(item.name)
-        lines.append(f"{size:>9}  {name}")
-    if len(offer.items) > ITEMS_LISTED:
-        lines.append(f"{'':>9}  ... and {len(offer.items) - ITEMS_LISTED} more")
+    for top, items in tops.items():
+        is_file = len(items) == 1 and items[0].name == top
+        sizes = [item.size for item in items]
+        total = None if None in sizes else sum(size or 0 for size in sizes)
+        what = f"{_count(len(items))} without a name" if not top else f"{_listed(top)}/  {_count(len(items))}"
+        lines.append(_line(total, _listed(top) if is_file else what))
+    if len(lines) > LINES_LISTED:
+        lines[LINES_LISTED - 1 :] = [f"{'':>9}  ... and {len(lines) - LINES_LISTED + 1} more"]
     return lines
+
+
+def _all_of(offer: Offer) -> Iterator[str]:
+    for item in offer.items:
+        yield _line(item.size, f"(unnamed item {item.index})" if item.name is None else _listed(item.name))
+
+
+def _line(size: int | None, name: str) -> str:
+    return f"{'?' if size is None else size_text(size):>9}  {name}"
 
 
 async def _read_line() -> str:

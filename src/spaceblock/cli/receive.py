@@ -20,6 +20,7 @@ from ..options import Conflict
 from ..transfer import Transfer
 from .choices import Choices
 from .console import OUTPUT, Console, can_ask, open_console
+from .lan import announcing
 
 ADVICE = "On the other computer run: spaceblock send --to TICKET PATH"
 
@@ -38,7 +39,13 @@ def receive(
         _check_folder(folder)
     elif choices.json:
         raise click.UsageError("--json and --dir - both need standard output: leave one of them out")
-    console = open_console(json=choices.json, quiet=choices.quiet, data_on_output=to_output)
+    console = open_console(
+        json=choices.json,
+        quiet=choices.quiet,
+        verbose=choices.verbose,
+        data_on_output=to_output,
+        known=choices.trusted().names,
+    )
     asks = fix_names or (can_ask() and not choices.json and not yes)
     rename = console.renamer(fix_names) if asks else None
     once = once or to_output
@@ -46,10 +53,11 @@ def receive(
 
     async def work() -> int:
         if ticket is not None:
-            async with connect(ticket, options=options) as peer:
+            async with connect(await choices.reach(ticket), options=options) as peer:
+                console.connected(peer, options)
                 return await receiver.take_all(peer.offers())
-        async with listen(*address, options=options) as listener:
-            console.invite(listener.ticket, ADVICE)
+        async with listen(*address, options=options) as listener, announcing(listener, choices.announce, console):
+            console.listening(listener, ADVICE)
             return await receiver.take_all(aiter(listener))
 
     try:

@@ -20,6 +20,7 @@ from ..peer import Peer
 from ..storage.sources import Item
 from .choices import TICKET_VARIABLE, Choices
 from .console import can_ask, open_console
+from .lan import announcing
 
 INPUT = "-"
 """The path that stands for standard input."""
@@ -45,18 +46,21 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
         if count > 1 and not asks:
             raise click.UsageError(f"{count} paths are called {printable(word or '')!r}: send them one after the other")
     sources = [_source_of(path, name) for path in paths]
-    console = open_console(json=choices.json, quiet=choices.quiet)
+    console = open_console(
+        json=choices.json, quiet=choices.quiet, verbose=choices.verbose, known=choices.trusted().names
+    )
     rename = console.renamer(fix_names) if asks else None
 
     async def to(peer: Peer) -> Receipt:
+        console.connected(peer, options)
         return await console.follow(peer.send(*sources, links=links, rename=rename), names)
 
     async def work() -> Receipt:
         if ticket is not None:
-            async with connect(ticket, options=options) as peer:
+            async with connect(await choices.reach(ticket), options=options) as peer:
                 return await to(peer)
-        async with listen(*address, options=options) as listener:
-            console.invite(listener.ticket, ADVICE)
+        async with listen(*address, options=options) as listener, announcing(listener, choices.announce, console):
+            console.listening(listener, ADVICE)
             async for peer in listener.peers():
                 return await to(peer)
         raise ConnectionLost("the listener ended before a peer came: send again")

@@ -47,6 +47,21 @@ SEND_QUEUE = 4_096
 LINGER = 3.0
 """Seconds that :meth:`Endpoint.close` waits at most for closing periods to pass."""
 
+
+def granted_buffers() -> tuple[int, int]:
+    """The bytes that this system keeps of what arrives at a socket of ours, and of what is sent by it."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        for option, forced in _BUFFERS:
+            _enlarge(sock, option, forced)
+        return _buffer_size(sock, socket.SO_RCVBUF), _buffer_size(sock, socket.SO_SNDBUF)
+
+
+def offloads() -> tuple[bool, bool]:
+    """Whether the kernel cuts trains of datagrams (UDP_SEGMENT), and puts those that arrive together (UDP_GRO)."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        return _knows_trains(sock), _IS_LINUX and _receive_trains(sock)
+
+
 PacketFilter = Callable[[bytes, Address, bool], bool]
 """For tests: given a datagram, its peer and whether it goes out, says whether it passes."""
 
@@ -545,6 +560,7 @@ _PASSING = _UNREACHABLE | {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOME
 _IS_LINUX = sys.platform == "linux"
 _SO_SNDBUFFORCE = 32  # <asm-generic/socket.h>
 _SO_RCVBUFFORCE = 33
+_BUFFERS = ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE))
 _HAS_ERROR_QUEUE = _IS_LINUX
 _IP_RECVERR = 11  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet
 _IPV6_RECVERR = 25
@@ -568,7 +584,7 @@ async def _open_socket(host: str, port: int) -> socket.socket:
             sock.setblocking(False)
             if family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
-            for option, forced in ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE)):
+            for option, forced in _BUFFERS:
                 _enlarge(sock, option, forced)
             sock.bind(address)
         except BaseException:

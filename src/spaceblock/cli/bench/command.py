@@ -7,8 +7,9 @@ import click
 from ...bars import size_text
 from ...errors import LocalProtocolError
 from ...options import Engine, Options
-from ..console import Console, open_console, print_json
-from .measure import parse_size
+from ..console import Console, open_console
+from ..quantities import parse_size
+from ..records import print_record
 from .pair import KINDS, Kind, Pair, available_memory, check, cpu_per_gib, move, scratch_folder, write_source
 
 _TITLES = {"memory": "memory to memory", "file": "file to file"}
@@ -56,7 +57,7 @@ def _show(console: Console, kind: Kind, size: int, datagram: int, pair: Pair, *,
     rate = size / sender["seconds"]
     costs = {name: cpu_per_gib(side["cpu"], size) for name, side in (("receiver", receiver), ("sender", sender))}
     if json:
-        print_json(
+        print_record(
             {
                 "type": "bench",
                 "kind": kind,

@@ -3,16 +3,11 @@
 from __future__ import annotations
 
 import random
-import re
 import time
 from typing import TypedDict
 
 MIB = 1_048_576
 GIB = 1024 * MIB
-
-_UNITS = {"": 1, "B": 1}
-for _power, _letter in enumerate("KMGT", 1):
-    _UNITS |= {_letter: 1024**_power, f"{_letter}IB": 1024**_power, f"{_letter}B": 1000**_power}
 
 _PAGE = 4096
 
@@ -66,12 +61,3 @@ def touched(size: int) -> bytearray:
     buffer = bytearray(size)
     buffer[::_PAGE] = bytes(len(range(0, size, _PAGE)))
     return buffer
-
-
-def parse_size(text: str) -> int:
-    """``1GiB`` (or ``1G``), ``500MB`` or a plain number as bytes; raises ValueError."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?)\s*([a-zA-Z]*)", text.strip())
-    unit = None if found is None else _UNITS.get(found[2].upper())
-    if found is None or unit is None:
-        raise ValueError(f"{text!r} is not a size: write 1GiB, 500MB or a number of bytes")
-    return int(float(found[1]) * unit) if "." in found[1] else int(found[1]) * unit
