@@ -11,22 +11,20 @@ import datetime
 import enum
 from collections.abc import Callable
 from dataclasses import replace
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import Any, Protocol
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
 from spaceblock.quic import CloseReason, HandshakeConfig, TransportOptions
-from spaceblock.quic.connection import AioquicConnection
 from spaceblock.quic.endpoint import Endpoint
 
+from .clock import VirtualLoop
 from .network import Network
+from .pump import SimulatedPump
 from .sockets import SimulatedSocket
 from .stock import StockClient, StockServer
-
-if TYPE_CHECKING:
-    from spaceblock.quic.native.engine import PacketEngine
 
 
 class Kind(enum.Enum):
@@ -100,15 +98,15 @@ class SimulatedEndpoint(Endpoint):
     def __init__(
         self,
         socket: SimulatedSocket,
+        loop: VirtualLoop,
         options: TransportOptions,
         server: HandshakeConfig | None,
         on_connection: Callable[[Any], None] | None,
     ) -> None:
         super().__init__(socket, options, server, on_connection)  # type: ignore[arg-type]
-        self._loop.add_reader(socket, self._on_readable_native if options.native else self._on_readable)
-
-    def join(self, connection: AioquicConnection, packets: PacketEngine) -> None:
-        pass  # the pump of real sockets stays out of this
+        if options.native:
+            self._pump = SimulatedPump(socket, loop)  # type: ignore[assignment]
+        loop.add_reader(socket, self._on_readable_pump if options.native else self._on_readable)
 
 
 class OurHost:
@@ -117,12 +115,13 @@ class OurHost:
     def __init__(
         self,
         socket: SimulatedSocket,
+        loop: VirtualLoop,
         options: TransportOptions,
         handshake: HandshakeConfig,
         on_connection: Callable[[Any], None] | None = None,
     ) -> None:
         self.socket = socket
-        self.endpoint = SimulatedEndpoint(socket, options, handshake if on_connection else None, on_connection)
+        self.endpoint = SimulatedEndpoint(socket, loop, options, handshake if on_connection else None, on_connection)
         self._handshake = handshake
 
     async def connect(self, address: tuple[str, int], seconds: float) -> Talker:
@@ -156,7 +155,7 @@ def host(
     socket = SimulatedSocket(network, address, forward=is_client, full=full, seed=seed)
     if kind is not Kind.STOCK:
         options = replace(options, native=kind is Kind.NATIVE, retry_above=0 if retry else options.retry_above)
-        return OurHost(socket, options, CLIENT if is_client else SERVER, on_connection)
+        return OurHost(socket, network.loop, options, CLIENT if is_client else SERVER, on_connection)
     if is_client:
         return StockClient(socket, network.loop, options)
     return StockServer(socket, network.loop, options, SERVER, on_connection, retry)

@@ -1,0 +1,117 @@
+"""What moves a simulated socket's datagrams to the native engines behind it, and back.
+
+It is :mod:`spaceblock.quic.native.pump` in Python, with the same steps in the same order.
+"""
+
+from __future__ import annotations
+
+import sys
+from typing import Any
+
+from spaceblock.quic.native.engine import PacketEngine
+from spaceblock.quic.native.pump import BUFFERS, ROUNDS, TRAINS, Pump
+
+from .clock import VirtualLoop
+from .sockets import SOL_UDP, UDP_GRO, UDP_SEGMENT, SimulatedSocket
+
+CID_STOP = 9
+"""Where the connection ID of a short header ends."""
+
+_Train = tuple[bytes, int, Any]
+
+
+class SimulatedPump:
+    """One socket's; see the methods of :class:`~spaceblock.quic.native.pump.Pump` for what they do."""
+
+    SENT_ALL = Pump.SENT_ALL
+    MORE = Pump.MORE
+    FULL = Pump.FULL
+    LIMIT = Pump.LIMIT
+
+    def __init__(self, socket: SimulatedSocket, loop: VirtualLoop) -> None:
+        self._socket = socket
+        self._loop = loop
+        self._routes: dict[bytes, PacketEngine] = {}
+        self._held: _Train | None = None
+        self._room = memoryview(bytearray(65_535))
+        socket.setsockopt(SOL_UDP, UDP_GRO, 1)
+
+    def add_route(self, cid: bytes, engine: PacketEngine) -> None:
+        self._routes[cid] = engine
+
+    def remove_route(self, cid: bytes) -> None:
+        self._routes.pop(cid, None)
+
+    def receive(self) -> tuple[list[PacketEngine], list[tuple[bytes, Any]]]:
+        touched: dict[PacketEngine, None] = {}
+        others: list[tuple[bytes, Any]] = []
+        for _ in range(ROUNDS):
+            got = sum(self._take_buffer(touched, others) for _ in range(BUFFERS))
+            for engine in touched:
+                if engine.violation is None and not engine.is_closing:
+                    self.send(engine)
+            if got < BUFFERS:
+                break
+        return list(touched), others
+
+    def send(self, engine: PacketEngine) -> int:
+        if not self.resume():
+            return self.FULL
+        for _ in range(TRAINS):
+            if engine.recovery.next_number() >= engine.packets_max:
+                return self.LIMIT
+            size = engine.build(self._microseconds())
+            if size == 0:
+                return self.SENT_ALL
+            train = bytes(engine.batch[:size]), engine.datagram_size, engine.owner.raw_peer_address
+            if not self._write(train):
+                self._held = train
+                return self.FULL
+        return self.MORE
+
+    def resume(self) -> bool:
+        if self._held is not None and not self._write(self._held):
+            return False
+        self._held = None
+        return True
+
+    def _take_buffer(self, touched: dict[PacketEngine, None], others: list[tuple[bytes, Any]]) -> bool:
+        """Take in one buffer, if there is one: runs of datagrams for one engine are handed to it together."""
+        try:
+            size, ancillary, _, source = self._socket.recvmsg_into([self._room], 64)
+        except BlockingIOError:
+            return False
+        segment = size
+        for level, kind, value in ancillary:
+            if (level, kind) == (SOL_UDP, UDP_GRO):
+                segment = int.from_bytes(value, sys.byteorder)
+        start = 0
+        while start < size:
+            engine = self._owner_of(start, size)
+            stop = min(start + segment, size)
+            while stop < size and self._owner_of(stop, size) is engine:
+                stop = min(stop + segment, size)
+            if engine is None:
+                others += [
+                    (bytes(self._room[at : min(at + segment, stop)]), source) for at in range(start, stop, segment)
+                ]
+            elif engine.receive(self._room[start:stop], segment, self._microseconds()):
+                touched[engine] = None
+            start = stop
+        return True
+
+    def _owner_of(self, start: int, size: int) -> PacketEngine | None:
+        if self._room[start] >= 0x80 or size - start < CID_STOP:
+            return None
+        return self._routes.get(bytes(self._room[start + 1 : start + CID_STOP]))
+
+    def _write(self, train: _Train) -> bool:
+        data, segment, address = train
+        try:
+            self._socket.sendmsg([data], [(SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder))], 0, address)
+        except BlockingIOError:
+            return False
+        return True
+
+    def _microseconds(self) -> int:
+        return int(self._loop.time() * 1_000_000)
