@@ -166,7 +166,7 @@ class AioquicConnection(Connection):
         if self.close_reason is not None:
             raise self.ended_error()
         stream_id = self._engine.open_stream(unidirectional)
-        stream = self._streams[stream_id] = AioquicStream(self, self._engine, stream_id, is_local=True)
+        stream = self._streams[stream_id] = AioquicStream(self, stream_id, is_local=True)
         return stream
 
     def close(self, code: int, reason: str = "") -> None:
@@ -188,6 +188,10 @@ class AioquicConnection(Connection):
             self.schedule()
 
     # For its streams.
+
+    @property
+    def engine(self) -> Engine | NativeEngine:
+        return self._engine
 
     def schedule(self) -> None:
         if not self._scheduled and not self._in_service:
@@ -339,8 +343,6 @@ class AioquicConnection(Connection):
         for local in state.local_ids:
             self._carrier.add_route(local.cid, self)  # among them those of which the peer is yet to be told
         self._carrier.join(self, self._engine.packets)
-        for stream in self._streams.values():
-            stream.change_engine(self._engine)
         self._transmit()
         self._deliver()
 
@@ -384,7 +386,7 @@ class AioquicConnection(Connection):
                 self.guarded(self._carrier.established, self)
 
     def _accept_stream(self, stream_id: int) -> AioquicStream:
-        stream = self._streams[stream_id] = AioquicStream(self, self._engine, stream_id, is_local=False)
+        stream = self._streams[stream_id] = AioquicStream(self, stream_id, is_local=False)
         self._unclaimed.append(stream)
         return stream
 

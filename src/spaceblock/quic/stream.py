@@ -22,6 +22,11 @@ class Owner(Protocol):
     """What a stream needs of its connection."""
 
     close_reason: CloseReason | None
+
+    @property
+    def engine(self) -> Engine | NativeEngine:
+        """The engine that has the connection now: credit for a stream may come due after it was handed over."""
+
     draining: set[AioquicStream]
     """Somebody waits in :meth:`AioquicStream.drain`."""
     ending: set[AioquicStream]
@@ -46,12 +51,11 @@ class Owner(Protocol):
 class AioquicStream(Stream):
     """A stream's two ends: what arrived and was not delivered or consumed, and who waits for acknowledgements."""
 
-    def __init__(self, owner: Owner, engine: Engine | NativeEngine, stream_id: int, *, is_local: bool) -> None:
+    def __init__(self, owner: Owner, stream_id: int, *, is_local: bool) -> None:
         self.stream_id = stream_id
         self.is_unidirectional = bool(stream_id & 2)
         self.is_local = is_local
         self._owner = owner
-        self._engine = engine
         self._on_data: Callable[[bytes, bool], None] | None = None
         self._on_reset: Callable[[int], None] | None = None
         self._on_stop: Callable[[int], None] | None = None
@@ -114,11 +118,11 @@ class AioquicStream(Stream):
         if self._inbox or self._intake is None:
             return count, False
         fin, self._fin_waits = self._fin_waits, False
-        if self._receiving and not isinstance(self._engine, Engine) and not self._given_up:
+        if self._receiving and not isinstance(self._owner.engine, Engine) and not self._given_up:
             if not self._is_attached:
                 self._is_attached = True
-                self._engine.set_intake(self.stream_id, self._intake)
-            more, fin = self._engine.pull(self.stream_id)
+                self._owner.engine.set_intake(self.stream_id, self._intake)
+            more, fin = self._owner.engine.pull(self.stream_id)
             count += more
             self._account_for(more, fin)
         return count, fin
@@ -132,12 +136,12 @@ class AioquicStream(Stream):
             raise LocalProtocolError(f"stream {self.stream_id} takes no more bytes; open another one")
         if not isinstance(data, (bytes, bytearray)):
             data = memoryview(data).cast("B")
-        if isinstance(self._engine, Engine):
-            self._engine.send_stream_data(self.stream_id, data, fin)
+        if isinstance(self._owner.engine, Engine):
+            self._owner.engine.send_stream_data(self.stream_id, data, fin)
             if release is not None:
                 release()
         else:
-            self._engine.send_stream_data(self.stream_id, data, fin, release)
+            self._owner.engine.send_stream_data(self.stream_id, data, fin, release)
         if fin:
             self._write_ended = True
             self._check_ending()
@@ -145,7 +149,7 @@ class AioquicStream(Stream):
 
     @property
     def backlog(self) -> int:
-        return self._engine.backlog(self.stream_id) if self._sending and self._stop_code is None else 0
+        return self._owner.engine.backlog(self.stream_id) if self._sending and self._stop_code is None else 0
 
     async def drain(self, limit: int) -> None:
         while not self._is_drained(limit):
@@ -162,9 +166,9 @@ class AioquicStream(Stream):
     def reset(self, code: int) -> None:
         if not self._sending or self._stop_code is not None or self._owner.close_reason is not None:
             return
-        if self._engine.sender_finished(self.stream_id):
+        if self._owner.engine.sender_finished(self.stream_id):
             return
-        self._engine.abandon_sending(self.stream_id, code)
+        self._owner.engine.abandon_sending(self.stream_id, code)
         self._sending_failed(code)
         self._owner.schedule()
 
@@ -172,7 +176,7 @@ class AioquicStream(Stream):
         if self._given_up or (self.is_unidirectional and self.is_local):
             return
         if self._receiving and self._owner.close_reason is None:
-            self._engine.abandon_receiving(self.stream_id, code)
+            self._owner.engine.abandon_receiving(self.stream_id, code)
             self._owner.schedule()
         self._give_up(self._received)
 
@@ -193,10 +197,6 @@ class AioquicStream(Stream):
 
     # For the connection.
 
-    def change_engine(self, engine: NativeEngine) -> None:
-        """From now on another engine has this stream."""
-        self._engine = engine
-
     def received(self, data: bytes, fin: bool) -> None:
         """Take in what the engine found next in order."""
         self._received += len(data)
@@ -216,7 +216,7 @@ class AioquicStream(Stream):
     def was_reset(self, code: int) -> None:
         """The peer abandoned its direction."""
         reset_waits = None if self._given_up else code
-        final_size = self._engine.highest_offset(self.stream_id)
+        final_size = self._owner.engine.highest_offset(self.stream_id)
         # Bytes between those delivered in order and the final size were counted against the connection's credit.
         self._received = max(self._received, final_size or 0)
         self._receiving_ended()
@@ -286,7 +286,7 @@ class AioquicStream(Stream):
         return False
 
     def _engine_has_sent_all(self) -> bool:
-        return self._write_ended and self._engine.sender_finished(self.stream_id)
+        return self._write_ended and self._owner.engine.sender_finished(self.stream_id)
 
     def _sending_failed(self, code: int) -> None:
         self._stop_code = code
@@ -301,7 +301,7 @@ class AioquicStream(Stream):
         self._receiving = False
         if not self.is_local:
             self._held = True
-            self._engine.hold_stream(self.is_unidirectional)
+            self._owner.engine.hold_stream(self.is_unidirectional)
             self._release_place()
         self._forget_if_done()
 
@@ -346,9 +346,9 @@ class AioquicStream(Stream):
 
     def _credit(self, count: int) -> None:
         self._consumed += count
-        due = self._engine.grant_connection(count)
+        due = self._owner.engine.grant_connection(count)
         if self._receiving and not self._given_up:
-            due = self._engine.grant_stream(self.stream_id, self._consumed) or due
+            due = self._owner.engine.grant_stream(self.stream_id, self._consumed) or due
         self._release_place()
         if due:
             self._owner.schedule()
@@ -356,7 +356,7 @@ class AioquicStream(Stream):
     def _release_place(self) -> None:
         if self._held and self._claimed and self._consumed == self._received:
             self._held = False
-            self._engine.release_stream(self.is_unidirectional)
+            self._owner.engine.release_stream(self.is_unidirectional)
             self._owner.schedule()
 
     def _forget_if_done(self) -> None:
