@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import os
+import shutil
 import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -25,6 +28,25 @@ def same_disk(at: Path, *, again: Path) -> Iterator[Path]:
     """The folder ``again`` a second time, as a mount of its own."""
     with _mounted(at, "--bind", again):
         yield at
+
+
+@contextmanager
+def odd_disk(at: Path, *, system: str | None = None, **faults: tuple[str] | tuple[str, int]) -> Iterator[Path]:
+    """A disk whose operations fail as ``faults`` say, or which takes names as ``system`` does; see odd_disk.py."""
+    backing = at.with_name(f"{at.name}-backing")
+    at.mkdir()
+    backing.mkdir()
+    spec = json.dumps({"faults": faults, "system": system})
+    words = [sys.executable, str(Path(__file__).with_name("odd_disk.py")), str(at), str(backing), spec]
+    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
+        assert server.stdout is not None
+        if not server.stdout.readline():
+            pytest.skip("only root can mount a disk of its own, and where there is FUSE")
+        try:
+            yield at
+        finally:
+            subprocess.run(["umount", at], check=True)
+    shutil.rmtree(backing)
 
 
 @contextmanager
