@@ -9,38 +9,20 @@ from pathlib import Path
 import pytest
 
 import spaceblock
+from bad_names import BAD, FORTY, GOOD, is_complete, leads_to_the_copy, write_forty
 from commands import Commands
+from e2e.disks import odd_disk
 from spaceblock import Item, NameRules
 from spaceblock.messages import NameUnit, System
 
 WINDOWS = NameRules(System.WINDOWS, 100, NameUnit.UTF16, 400)
 LOCAL = ("--listen", "127.0.0.1:0")
 
-FORTY = [
-    *[f"{ch}{number}.txt" for number, ch in enumerate('<>:"|?*\\')],
-    *[f"control {number}{chr(number)}.txt" for number in (1, 7, 9, 10, 27, 31)],
-    *["con", "PRN.txt", "aux.tar.gz", "nul", "COM1", "lpt9.log", "conin$"],
-    *["dot.", "dots...", "space ", "dot. "],
-    *["long" * 30 + ".txt", "é" * 110, "😀" * 55 + ".jpeg"],
-    *["README", "readme", "ReadMe", "straße", "STRASSE", "caf\u00e9", "cafe\u0301"],
-    *["folder:/inner", "folder:/aux", "/".join(["deep" * 20] * 5) + "/file"],
-    *["evil\u202egpj.exe:", "ok too.txt"],
-]
-
 
 @pytest.fixture
 def forty(tmp_path: Path) -> Path:
     """A folder whose names another system would not take, but for a few."""
-    top = tmp_path / "forty"
-    for name in FORTY:
-        path = top / name
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(name)
-    return top
-
-
-def contents(folder: Path) -> list[str]:
-    return sorted(path.read_text() for path in folder.rglob("*") if path.is_file())
+    return write_forty(tmp_path / "forty")
 
 
 async def take(
@@ -56,29 +38,49 @@ async def take(
 async def test_forty_bad_names_end_in_a_complete_copy_by_questions(
     commands: Commands, forty: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    assert len(FORTY) == 40
     async with spaceblock.listen("127.0.0.1") as listener:
         taking = asyncio.ensure_future(take(listener, inbox, monkeypatch))
         sender = commands.start("send", "--to", listener.ticket, forty, terminal=True)
-        # The first question is about a folder, which is renamed by hand; the second about one more; then all is taken.
+        # What is no text is asked for before the offer; then two names are given by hand, and the rest is taken.
         await asyncio.to_thread(sender.terminal.wait_for, "New name")
-        sender.terminal.type("mine\n")
+        sender.terminal.type("\n" * 4)
         sender.terminal.type("what?\n")
-        sender.terminal.type("chosen by hand\n")
+        sender.terminal.type("what\n")
+        sender.terminal.type("mine/by hand.txt\n")
         sender.terminal.type("!\n")
         receipt = await asyncio.wait_for(taking, 30)
         sent = await asyncio.to_thread(sender.end)
     assert sent.code == 0, sent.err
-    assert contents(inbox) == sorted(FORTY)
-    assert len(receipt.items) == 40
+    assert is_complete(inbox)
+    assert len(receipt.items) == len(FORTY) + len(GOOD)
     assert all(WINDOWS.fault(item.path or "") is None for item in receipt.items)
-    assert (inbox / "forty" / "mine" / "inner").exists()
-    assert any("chosen by hand" in (item.path or "") for item in receipt.items)
+    assert (inbox / "forty" / "what").exists(), "a name without a folder stays in its folder"
+    assert (inbox / "mine" / "by hand.txt").exists()
     assert "contains '?', which Windows does not allow" in sent.err, "an answer that would not do is asked again"
-    assert "sent 40 items" in sent.err
-    assert receipt.renamed["forty/folder:/inner"] == "forty/mine/inner"
-    assert len(receipt.renamed) >= 35
-    for raw in ("\x07", "\x1b7", "\x1b.", "\u202e"):
+    assert f"sent {len(receipt.items)} items" in sent.err
+    assert sent.err.count("New name") == 4 + 3 + 1, "nobody was asked any more after '!'"
+
+
+def test_forty_bad_names_end_in_a_complete_copy_by_questions_on_a_disk_that_knows_them_not(
+    commands: Commands, forty: Path, tmp_path: Path
+) -> None:
+    """Two real processes, and a real disk that follows Windows' rules."""
+    with odd_disk(tmp_path / "disk", system="windows") as disk:
+        receiver = commands.start("receive", *LOCAL, "--dir", disk, "--yes", "--once", "--json")
+        ticket = receiver.read_until(lambda found: found["type"] == "ticket")["ticket"]
+        sender = commands.start("send", "--to", ticket, forty, terminal=True)
+        sender.terminal.wait_for("New name")
+        sender.terminal.type("\n" * 20)
+        sender.terminal.type("!\n")
+        sent, received = sender.end(), receiver.end()
+        assert (sent.code, received.code) == (0, 0), sent.err
+        assert is_complete(disk)
+        renamed = received.objects[-1]["renamed"]
+        # It was offered under other names where it had none that is text.
+        assert len(renamed) == sum(len(names) for kind, names in BAD.items() if kind not in ("no text", "too long"))
+        assert all((disk / place).exists() for place in renamed.values())
+    assert sent.err.count("New name") == 21
+    for raw in ("\x07", "\x1b[2J", "\u202e"):
         assert raw not in sent.err
 
 
@@ -88,12 +90,11 @@ async def test_proposals_can_be_taken_unasked(
     async with spaceblock.listen("127.0.0.1") as listener:
         taking = asyncio.ensure_future(take(listener, inbox, monkeypatch))
         sender = commands.start("send", "--json", "--fix-names", "--to", listener.ticket, forty)
-        receipt = await asyncio.wait_for(taking, 30)
+        await asyncio.wait_for(taking, 30)
         sent = await asyncio.to_thread(sender.end)
     assert sent.code == 0, sent.err
-    assert contents(inbox) == sorted(FORTY)
-    complete = sent.objects[-1]
-    assert complete["renamed"] == dict(receipt.renamed)
+    assert is_complete(inbox)
+    assert leads_to_the_copy(sent.objects[-1]["renamed"], inbox, "forty")
     assert sent.out.isascii(), "names travel in JSON as escapes"
 
 
@@ -101,6 +102,11 @@ async def test_without_a_terminal_the_names_are_refused_with_an_exit_code_of_the
     commands: Commands, forty: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with spaceblock.listen("127.0.0.1") as listener:
+        sent = await asyncio.to_thread(commands.run, "send", "--to", listener.ticket, forty)
+        assert sent.code == 7
+        assert "is not valid Unicode" in sent.err
+        for name in BAD["no text"]:
+            (forty / name).unlink()
         taking = asyncio.ensure_future(take(listener, inbox, monkeypatch))
         sender = commands.start("send", "--to", listener.ticket, forty)
         with pytest.raises(spaceblock.NameRejected, match="more names cannot be used"):
@@ -108,7 +114,7 @@ async def test_without_a_terminal_the_names_are_refused_with_an_exit_code_of_the
         sent = await asyncio.to_thread(sender.end)
     assert sent.code == 7
     assert "spaceblock: the name 'forty/" in sent.err
-    assert contents(inbox) == []
+    assert os.listdir(inbox) == []
 
 
 async def test_the_receivers_user_is_asked_where_the_sender_cannot(commands: Commands, inbox: Path) -> None:

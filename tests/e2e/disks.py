@@ -7,7 +7,7 @@ import os
 import shutil
 import subprocess
 import sys
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -31,12 +31,14 @@ def same_disk(at: Path, *, again: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def odd_disk(at: Path, *, system: str | None = None, **faults: tuple[str] | tuple[str, int]) -> Iterator[Path]:
+def odd_disk(
+    at: Path, *, system: str | None = None, faults: Mapping[str, Sequence[object]] | None = None
+) -> Iterator[Path]:
     """A disk whose operations fail as ``faults`` say, or which takes names as ``system`` does; see odd_disk.py."""
     backing = at.with_name(f"{at.name}-backing")
     at.mkdir()
     backing.mkdir()
-    spec = json.dumps({"faults": faults, "system": system})
+    spec = json.dumps({"faults": faults or {}, "system": system})
     words = [sys.executable, str(Path(__file__).with_name("odd_disk.py")), str(at), str(backing), spec]
     with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as server:
         assert server.stdout is not None

@@ -5,6 +5,7 @@ The disks are made by FUSE, so it is the kernel that says what they say.
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 from pathlib import Path
@@ -12,17 +13,20 @@ from pathlib import Path
 import pytest
 
 import spaceblock
+from bad_names import BAD, FORTY, GOOD, is_complete, write_forty
 from spaceblock import Item, NoSpace, StorageError, TargetExists, TargetNotWritable
 
 from .disks import odd_disk
-from .support import Pair, assert_helpful, deliver, failures, file_of, names_below, pair, tree
+from .support import Pair, assert_helpful, deliver, failures, file_of, names_below, pair, tree, within
 
 SIZE = 1_000_000
 
 
 def is_same_on_both_sides(ours: spaceblock.SpaceblockError, theirs: spaceblock.SpaceblockError) -> bool:
     """Whether both sides know the same, but for whose fault it is."""
-    known = [(type(error), error.code, error.errno, error.item, error.phase, error.exit_code) for error in (ours, theirs)]
+    known = [
+        (type(error), error.code, error.errno, error.item, error.phase, error.exit_code) for error in (ours, theirs)
+    ]
     return known[0] == known[1] and ours.remote is not theirs.remote
 
 
@@ -59,7 +63,7 @@ async def test_what_the_receivers_disk_says_is_what_both_sides_are_told(
 ) -> None:
     source = file_of(tmp_path, "x", SIZE)
     fault = (name, SIZE // 2) if operation == "write" else (name,)
-    with odd_disk(tmp_path / "disk", **{operation: fault}) as target:
+    with odd_disk(tmp_path / "disk", faults={operation: fault}) as target:
         async with pair() as peers:
             ours, theirs = await fail(peers, source, folder=target)
         assert names_below(target) == []
@@ -72,7 +76,7 @@ async def test_what_the_receivers_disk_says_is_what_both_sides_are_told(
 
 @pytest.mark.parametrize("name", ["EIO", "EACCES", "EPERM", "ESTALE"])
 async def test_what_the_senders_disk_says_is_what_both_sides_are_told(name: str, tmp_path: Path, inbox: Path) -> None:
-    with odd_disk(tmp_path / "disk", read=(name, SIZE // 2)) as folder:
+    with odd_disk(tmp_path / "disk", faults={"read": (name, SIZE // 2)}) as folder:
         source, other = file_of(folder, "x", SIZE), file_of(tmp_path, "other", 100)
         async with pair() as peers:
             ours, theirs = await fail(peers, source, other, folder=inbox)
@@ -85,7 +89,7 @@ async def test_what_the_senders_disk_says_is_what_both_sides_are_told(name: str,
 
 async def test_one_item_that_the_disk_cannot_keep_leaves_the_others(tmp_path: Path) -> None:
     sources = [file_of(tmp_path, name, size) for name, size in (("small", 100), ("large", SIZE), ("other", 100))]
-    with odd_disk(tmp_path / "disk", write=("EIO", SIZE // 2)) as target:
+    with odd_disk(tmp_path / "disk", faults={"write": ("EIO", SIZE // 2)}) as target:
         async with pair() as peers:
             ours, theirs = await fail(peers, *sources, folder=target)
         assert sorted(names_below(target)) == ["other", "small"]
@@ -96,7 +100,7 @@ async def test_one_item_that_the_disk_cannot_keep_leaves_the_others(tmp_path: Pa
 
 
 async def test_where_there_are_no_hard_links_files_get_their_names_all_the_same(tmp_path: Path) -> None:
-    with odd_disk(tmp_path / "disk", link=("EPERM",)) as target:
+    with odd_disk(tmp_path / "disk", faults={"link": ("EPERM",)}) as target:
         (target / "x").write_text("mine")
         async with pair() as peers:
             sent, _ = await deliver(peers, Item(b"data", name="x"), folder=target)
@@ -105,7 +109,7 @@ async def test_where_there_are_no_hard_links_files_get_their_names_all_the_same(
 
 
 async def test_a_disk_that_does_not_tell_how_much_is_free_is_believed(tmp_path: Path) -> None:
-    with odd_disk(tmp_path / "disk", silent=("EIO",)) as target:
+    with odd_disk(tmp_path / "disk", faults={"silent": ("EIO",)}) as target:
         async with pair() as peers:
             await deliver(peers, Item(bytes(SIZE), name="x"), folder=target)
         assert names_below(target) == ["x"]
@@ -130,3 +134,47 @@ async def test_a_disk_that_ignores_case_overwrites_nothing(tmp_path: Path) -> No
                 )
                 assert [item.path for item in sent.items] == ["Name", "name (1)"]
             assert (target / "caf\u00e9").read_text() == "mine"
+
+
+@pytest.mark.parametrize("asks", ["sender", "receiver"])
+@pytest.mark.parametrize("system", ["windows", "apple"])
+async def test_forty_bad_names_end_in_a_complete_copy_by_a_callback(system: str, asks: str, tmp_path: Path) -> None:
+    source = write_forty(tmp_path / "forty")
+    for name in BAD["no text"] if asks == "receiver" else []:
+        (source / name).rename(source / f"text-{len(name)}")  # only a sender can give a name to what has none
+    asked: list[str] = []
+
+    def ask(item: spaceblock.OfferItem, problem: spaceblock.BadName) -> str:
+        asked.append(problem.name)
+        return problem.proposal
+
+    with odd_disk(tmp_path / "disk", system=system) as target:
+        async with pair() as peers:
+            sending = peers.here.send(source, rename=ask if asks == "sender" else None)
+            receiving = (await peers.offer()).accept(target, rename=ask if asks == "receiver" else None)
+            sent, received = await within(asyncio.gather(sending, receiving))
+        assert is_complete(target)
+        by_name = {item.name: item for item in sent.items}
+        for name in asked:
+            place = sent.renamed[name]
+            assert (target / place).read_bytes() == (source.parent / name).read_bytes()
+            assert by_name[name].path == place
+    assert len(sent.items) == len(FORTY) + len(GOOD)
+    assert [item.path for item in sent.items] == [item.path for item in received.items]
+    refused = {"windows": 9, "apple": 2}[system] - (asks == "receiver")
+    assert len(asked) == len(sent.renamed) == 4 * refused
+
+
+async def test_the_limits_that_a_disk_is_found_to_have_are_those_it_has(tmp_path: Path, inbox: Path) -> None:
+    """A name of the greatest length that is allowed arrives; one more and it is refused before data moves."""
+    for system, longest, unit in [
+        ("windows", "\u00e9" * 255, "UTF-16 units"),
+        ("apple", "\u00e9" * 127 + "x", "bytes"),
+    ]:
+        with odd_disk(tmp_path / system, system=system) as target:
+            async with pair() as peers:
+                await deliver(peers, Item(b"data", name=longest), folder=target)
+                sending = peers.here.send(Item(b"data", name=longest + "x"))
+                ours, _ = await failures(sending, (await peers.offer()).accept(target))
+        assert isinstance(ours, spaceblock.NameRejected)
+        assert f"longer than 255 {unit}" in str(ours)
