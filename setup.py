@@ -24,7 +24,18 @@ them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl
 """
 CORE = ["_fastblock", "_fastdeframer"]
 NATIVE = [
-    *("congestion", "ecn", "engine", "phases", "protection", "pump", "ranges", "recovery", "sending", "streams", "udp"),
+    "congestion",
+    "credit",
+    "ecn",
+    "engine",
+    "phases",
+    "protection",
+    "pump",
+    "ranges",
+    "recovery",
+    "sending",
+    "streams",
+    "udp",
 ]
 
 

@@ -138,6 +138,9 @@ class Side:
         buffer = bytearray(datagram)  # must live until everything is taken
         count = self.engine.receive(buffer, segment or len(datagram), now, getattr(datagram, "ecn", 0))
         for stream in self.engine.news:
+            if stream.intake is not None:
+                stream.collect()
+                continue
             data, fin = stream.take()
             self.received[stream.stream_id] = self.received.get(stream.stream_id, b"") + data
             if fin:
@@ -152,9 +155,9 @@ class Side:
     def grant(self, stream: ReceiveStream) -> None:
         """Let the peer send a window beyond what arrived."""
         stream.limit = stream.arrived + self.window
-        self.engine.local_max_data = self.engine.data_received + self.window
+        self.engine.credit.limit = self.engine.credit.received + self.window
         self.engine.send_control(b"\x11" + varint(stream.stream_id) + varint(stream.limit))
-        self.engine.send_control(b"\x10" + varint(self.engine.local_max_data))
+        self.engine.send_control(b"\x10" + varint(self.engine.credit.limit))
 
     def build(self, now: int) -> list[bytes]:
         """What is to be sent now, as datagrams."""

@@ -197,12 +197,12 @@ def test_a_sender_stops_at_the_connections_credit() -> None:
         pair.a.write(stream, data_of(20_000), fin=True)
     pair.run()
     assert (sum(stream.sent for stream in streams), pair.a.engine.data_sent) == (30_000, 30_000)
-    assert pair.b.engine.data_received == 30_000
-    pair.b.engine.local_max_data = 100_000
+    assert pair.b.engine.credit.received == 30_000
+    pair.b.engine.credit.limit = 100_000
     pair.b.engine.send_control(b"\x10" + varint(100_000))
     pair.run()
     assert pair.b.received == {stream.stream_id: data_of(20_000) for stream in streams}
-    assert pair.b.engine.data_received == 80_000
+    assert pair.b.engine.credit.received == 80_000
 
 
 def test_credit_is_not_used_twice_by_what_is_sent_again() -> None:
@@ -211,7 +211,7 @@ def test_credit_is_not_used_twice_by_what_is_sent_again() -> None:
     stream = pair.a.open(2)
     pair.a.write(stream, data_of(50_000), fin=True)
     pair.run()
-    assert (pair.a.engine.data_sent, pair.b.engine.data_received) == (50_000, 50_000)
+    assert (pair.a.engine.data_sent, pair.b.engine.credit.received) == (50_000, 50_000)
     assert pair.b.ended == {2}
 
 
@@ -504,7 +504,7 @@ def test_a_reset_is_charged_to_the_connection() -> None:
     pair.b.engine.add_receive_stream(stream)
     assert not pair.b.engine.count_reset(stream, 901)
     assert pair.b.engine.count_reset(stream, 900)
-    assert pair.b.engine.data_received == 900
+    assert pair.b.engine.credit.received == 900
     other = ReceiveStream(6, 900)
     assert not pair.b.engine.count_reset(other, 101)
 

@@ -336,13 +336,14 @@ class AioquicStream(Stream):
         return count
 
     def _account_for(self, count: int, fin: bool) -> None:
-        """The intake of the native engine took bytes."""
+        """The intake of the native engine took bytes, which the engine has credited itself."""
         self._received += count
         self._delivered += count
-        if count:
-            self._credit(count)
+        self._consumed += count
         if fin:
             self._receiving_ended()
+        elif count:
+            self._owner.schedule()
 
     def _credit(self, count: int) -> None:
         self._consumed += count

@@ -23,11 +23,9 @@ cdef class PacketEngine(PacketSender):
     cdef HeaderKey _open_mask
     cdef uint64_t[LOCAL_CIDS_MAX] _local_cids
     cdef size_t _local_cid_count
-    cdef public uint64_t local_max_data  # what this side allows
-    cdef readonly uint64_t data_received
     cdef readonly dict receive_streams  # by stream ID
     cdef object _accept  # called with the ID of a stream that is not known: a ReceiveStream, or None to drop its bytes
-    cdef StreamTable _receivers  # by stream ID
+    cdef StreamTable _receivers  # by stream ID; the credit has it too
     cdef void *_first_news  # ReceiveStreams to which something came since the last report, in that order
     cdef void *_last_news
     cdef readonly list rare  # frames for Python: (type, field, ...)
@@ -49,6 +47,10 @@ cdef class PacketEngine(PacketSender):
     cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int ecn, int64_t now) except? 9999999 nogil
     cdef int drain(self) except -1 nogil
     cdef int report(self) except -1
+    cdef bint _credit_intake(self, ReceiveStream stream) noexcept nogil
+    cdef bint _grant(self, ReceiveStream stream, uint64_t consumed) noexcept nogil
+    cdef bint _credit_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
+    cdef void _drop_news(self, void *stream) noexcept nogil
 
     cdef size_t _open_group(self, uint8_t *data, size_t size, size_t segment, size_t *at, int64_t now) noexcept nogil
     cdef bint _open_one(

@@ -22,7 +22,7 @@ from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.ranges cimport REPEATED, parse_ack
 from spaceblock.quic.native.recovery cimport ACK_OF_SKIPPED
 from spaceblock.quic.native.sending cimport ACK, BATCH_SIZE, PADDING, PING, PN_SIZE, SAMPLE, STREAM, TAG, PacketSender
-from spaceblock.quic.native.streams cimport ReceiveStream, SendStream, StreamTable
+from spaceblock.quic.native.streams cimport ReceiveStream, SendStream
 from spaceblock.varint cimport VARINT_MAX, read_varint
 
 cimport cython
@@ -61,7 +61,7 @@ cdef class PacketEngine(PacketSender):
         self._accept = accept
         self._failed_max = VARINT_MAX
         self.receive_streams = {}
-        self._receivers = StreamTable()
+        self._receivers = self.credit.streams
         self.rare = []
         self.news = []
 
@@ -76,12 +76,11 @@ cdef class PacketEngine(PacketSender):
                 memcpy(&self._local_cids[self._local_cid_count], PyBytes_AS_STRING(cid), LOCAL_CID_SIZE)
                 self._local_cid_count += 1
 
-    def set_credit(self, max_data, data_sent, local_max_data, data_received):
+    def set_credit(self, max_data, data_sent, local_max_data, data_received, consumed=0):
         """The connection's credit in both directions, as it stands at the hand-over."""
         self.max_data = max_data
         self.data_sent = data_sent
-        self.local_max_data = local_max_data
-        self.data_received = data_received
+        self.credit.set_connection(local_max_data, data_received, consumed)
 
     def set_key_updates(self, make_keys, bint phase, uint64_t interval, uint64_t key_packets, uint64_t failed_max):
         """Follow the peer's key updates (RFC 9001, section 6), and begin one after ``interval`` packets of a key.
@@ -98,20 +97,35 @@ cdef class PacketEngine(PacketSender):
     def add_receive_stream(self, ReceiveStream stream):
         """Take in what comes for ``stream``."""
         self._receivers.add(stream.stream_id, <void*>stream)
+        self.credit.add(stream)
         self.receive_streams[stream.stream_id] = stream
 
     def remove_receive_stream(self, ReceiveStream stream):
         """Forget a stream that is finished; what still comes for it is asked of ``accept``."""
+        if self.receive_streams.pop(stream.stream_id, None) is None:
+            return
         self._receivers.remove(stream.stream_id)
-        self.receive_streams.pop(stream.stream_id, None)
+        self.credit.remove(stream)
+        self._drop_news(<void*>stream)
 
     def count_reset(self, ReceiveStream stream, uint64_t final_size):
         """Charge a reset stream's final size to the connection's credit (section 4.5); False where that is too much."""
         cdef uint64_t fresh = final_size - stream.highest if final_size > stream.highest else 0
-        if final_size > stream.limit or fresh > self.local_max_data - self.data_received:
-            return False
-        self.data_received += fresh
-        return True
+        return final_size <= stream.limit and self.credit.count(fresh)
+
+    def grant_stream(self, ReceiveStream stream not None, uint64_t consumed):
+        """Let the peer send up to a window beyond ``consumed``; returns whether there is now something to send."""
+        return self._grant(stream, consumed)
+
+    def grant_connection(self, uint64_t count):
+        """``count`` more bytes of any streams were consumed; returns whether there is now something to send."""
+        return self.credit.consume(count)
+
+    def pull(self, ReceiveStream stream not None):
+        """Give a stream's intake what it held back, as :meth:`ReceiveStream.pull` does, and credit what it takes."""
+        result = stream.pull()
+        self._credit_intake(stream)
+        return result
 
     def violate(self, code, kind, str reason):
         """Say that the peer broke a rule; the first one counts."""
@@ -180,8 +194,24 @@ cdef class PacketEngine(PacketSender):
                 self.phases.renew()
         while each != NULL:
             (<ReceiveStream>each).drain()
+            self._credit_intake(<ReceiveStream>each)
             each = (<ReceiveStream>each).next_news
         return 0
+
+    cdef bint _credit_intake(self, ReceiveStream stream) noexcept nogil:
+        """What an intake took is consumed; returns whether there is now something to send."""
+        cdef uint64_t fresh = stream.taken - stream.credited
+        cdef bint due
+        if stream._intake != NULL and fresh:
+            stream.credited = stream.taken
+            due = self.credit.consume(fresh)
+            return self._grant(stream, stream.taken) or due
+        return False
+
+    cdef bint _grant(self, ReceiveStream stream, uint64_t consumed) noexcept nogil:
+        return self.credit.grant(
+            stream, consumed, self.idle_since, self.recovery.min_rtt, <int64_t>self.recovery.smoothed_rtt
+        )
 
     cdef int report(self) except -1:
         """Do with the GIL what taking in left to do: list the news, and let go of what was acknowledged."""
@@ -320,6 +350,11 @@ cdef class PacketEngine(PacketSender):
             elif kind == PING:
                 self.ack_due = True
                 at += 1
+            elif kind == MAX_DATA or kind == MAX_STREAM_DATA:
+                self.ack_due = True
+                fine = self._credit_frame(kind, &at, end)
+                if not fine:
+                    self._break(FRAME_ENCODING_ERROR, kind, "a frame that is cut short")
             else:
                 fine = read_varint(&at, end, &kind)
                 if fine:
@@ -356,7 +391,7 @@ cdef class PacketEngine(PacketSender):
                 return True
         stop = offset + size
         fresh = stop - (<ReceiveStream>stream).highest if stop > (<ReceiveStream>stream).highest else 0
-        if stop > (<ReceiveStream>stream).limit or fresh > self.local_max_data - self.data_received:
+        if stop > (<ReceiveStream>stream).limit or fresh > self.credit.limit - self.credit.received:
             self._break(FLOW_CONTROL_ERROR, kind, "more data than this side allowed")
             return True
         result = (<ReceiveStream>stream).receive(offset, data, <size_t>size, kind & 0x01)
@@ -366,7 +401,7 @@ cdef class PacketEngine(PacketSender):
         if result == 3:
             self._break(PROTOCOL_VIOLATION, kind, "a stream with too many gaps")
             return True
-        self.data_received += fresh
+        self.credit.received += fresh
         if result == 1 and not (<ReceiveStream>stream).has_news:
             (<ReceiveStream>stream).has_news = True
             (<ReceiveStream>stream).next_news = NULL
@@ -376,6 +411,22 @@ cdef class PacketEngine(PacketSender):
                 (<ReceiveStream>self._last_news).next_news = stream
             self._last_news = stream
         return True
+
+    cdef void _drop_news(self, void *stream) noexcept nogil:
+        cdef void *each = self._first_news
+        cdef void *before = NULL
+        if not (<ReceiveStream>stream).has_news:
+            return
+        while each != stream:
+            before = each
+            each = (<ReceiveStream>each).next_news
+        if before == NULL:
+            self._first_news = (<ReceiveStream>stream).next_news
+        else:
+            (<ReceiveStream>before).next_news = (<ReceiveStream>stream).next_news
+        if self._last_news == stream:
+            self._last_news = before
+        (<ReceiveStream>stream).has_news = False
 
     cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL:
         # The table keeps alive what it finds.
@@ -401,11 +452,26 @@ cdef class PacketEngine(PacketSender):
             self._settle()
         return True
 
+    cdef bint _credit_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil:
+        """MAX_DATA or MAX_STREAM_DATA (sections 19.9 and 19.10); False if it is cut short."""
+        cdef uint64_t stream_id, limit
+        at[0] += 1
+        if kind == MAX_DATA:
+            if not read_varint(at, end, &limit):
+                return False
+            self._raise_connection_limit(limit)
+            return True
+        if not read_varint(at, end, &stream_id) or not read_varint(at, end, &limit):
+            return False
+        if not self._raise_limit(stream_id, limit):
+            with gil:
+                self.rare.append((kind, stream_id, limit))
+        return True
+
     cdef int _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1:
         """Frames for Python, and the credit frames; ``at`` is behind the type. False: unknown, or cut short."""
         cdef uint64_t[3] numbers
         cdef size_t count = 0, wanted = 0, extra = 0
-        cdef SendStream stream
         if kind == 0x1E:
             wanted = 0
         elif kind in (0x07, MAX_DATA, 0x12, 0x13, 0x14, 0x16, 0x17, 0x19):
@@ -436,16 +502,8 @@ cdef class PacketEngine(PacketSender):
         if extra > <size_t>(end - at[0]):
             return False
         if kind == MAX_DATA:
-            if numbers[0] > self.max_data:
-                self.max_data = numbers[0]
-                for stream in self.send_streams.values():
-                    self._queue(stream)
-        elif kind == MAX_STREAM_DATA and numbers[0] in self.send_streams:
-            stream = self.send_streams[numbers[0]]
-            if numbers[1] > stream.limit:
-                stream.limit = numbers[1]
-                self._queue(stream)
-        else:
+            self._raise_connection_limit(numbers[0])
+        elif kind != MAX_STREAM_DATA or not self._raise_limit(numbers[0], numbers[1]):
             fields = [numbers[i] for i in range(wanted)]
             if extra or kind in (0x06, 0x07, 0x1C, 0x1D):
                 fields.append(PyBytes_FromStringAndSize(<const char*>at[0], <Py_ssize_t>extra))

@@ -86,8 +86,9 @@ class NativeEngine:
         self._options = options
         self._transmit = transmit
         self._pump = pump
-        self._receive_buffer = receive_buffer
-        self._tuned: dict[int, tuple[int, int, int]] = {}  # window, since when, consumed by then
+        self.packets.credit.set_windows(
+            options.connection_window, options.stream_window, options.control_window, receive_buffer
+        )
         self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
         self._ids = ConnectionIds(self, state, token_of)
@@ -99,7 +100,6 @@ class NativeEngine:
         self._close_at: float | None = None
         self._farewell: bytes | None = None
         self._left: dict[int, int] | None = None  # what streams still had to send when the connection ended
-        self._consumed = state.data_consumed
         self._next_id = {False: state.next_stream_bidi, True: state.next_stream_uni}
         self._allowed = {False: state.max_streams_bidi, True: state.max_streams_uni}
         self._windows = {True: state.max_stream_data_uni, False: state.max_stream_data_bidi_remote}
@@ -217,7 +217,7 @@ class NativeEngine:
         stream = self.packets.receive_streams.get(stream_id)
         if stream is None or stream.intake is None or stream.finished:
             return 0, False
-        count, fin = stream.pull()
+        count, fin = self.packets.pull(stream)
         if fin:
             self._forget_receiver(stream)
         return count, fin
@@ -242,52 +242,10 @@ class NativeEngine:
 
     def grant_stream(self, stream_id: int, consumed: int) -> bool:
         stream = self.packets.receive_streams.get(stream_id)
-        if stream is None or stream.finished:
-            return False
-        window = self._window_of(stream_id)
-        if 4 * (consumed + window - stream.limit) < window:
-            return False
-        if stream_id & 2:
-            window = self._tune_window(stream_id, consumed)
-        stream.limit = consumed + window
-        self._tell_stream_limit(stream)
-        return True
-
-    def _window_of(self, stream_id: int) -> int:
-        """Credit that a stream has at once."""
-        if not stream_id & 2:
-            return self._options.control_window
-        window = self._tuned.get(stream_id, (self._options.stream_window, 0, 0))[0]
-        count = sum(1 for other in self.packets.receive_streams if other & 2)
-        window = min(window, max(self._options.stream_window, _WINDOWS_MAX // count))
-        if self.packets.recovery.min_rtt < _NEAR:
-            # What limits here is the socket's buffer, which no round trip tells of.
-            window = min(window, max(_WINDOW_MIN, self._receive_buffer // count))
-        return window
-
-    def _tune_window(self, stream_id: int, consumed: int) -> int:
-        """Double the window of a stream whose reader used it up within two round trips; returns it.
-
-        It is then twice the bandwidth-delay product, up to a cap that all streams of the connection share.
-        """
-        now = int(self.packets.idle_since)
-        window, since, start = self._tuned.get(stream_id, (self._options.stream_window, now, consumed))
-        if consumed - start >= window:
-            if now - since < 2 * self.packets.recovery.smoothed_rtt:
-                window = min(2 * window, _WINDOWS_MAX)
-            since, start = now, consumed
-        self._tuned[stream_id] = window, since, start
-        return self._window_of(stream_id)
+        return stream is not None and not stream.finished and bool(self.packets.grant_stream(stream, consumed))
 
     def grant_connection(self, count: int) -> bool:
-        self._consumed += count
-        window = self._options.connection_window
-        limit = self._consumed + window
-        if 4 * (limit - self.packets.local_max_data) < window:
-            return False
-        self.packets.local_max_data = limit
-        self._tell_connection_limit()
-        return True
+        return bool(self.packets.grant_connection(count))
 
     def hold_stream(self, unidirectional: bool) -> None:
         self._held[unidirectional] += 1
@@ -459,6 +417,8 @@ class NativeEngine:
         elif not stream.end(final_size):
             self.packets.violate(_FINAL_SIZE_ERROR, 0x04, "a stream's final size changed")
         else:
+            if stream.intake is not None:
+                self._events.append(StreamDataTaken(stream_id, stream.collect()[0], False))
             self._events.append(StreamReset(error_code=code, stream_id=stream_id))
             self._final_sizes[stream_id] = final_size
             self._forget_receiver(stream)
@@ -534,7 +494,6 @@ class NativeEngine:
         self._count_finished(stream.stream_id)
 
     def _forget_receiver(self, stream: ReceiveStream) -> None:
-        self._tuned.pop(stream.stream_id, None)
         self.packets.remove_receive_stream(stream)
         self._count_finished(stream.stream_id)
 
@@ -558,30 +517,17 @@ class NativeEngine:
         frame = kind + encode_uint_var(self._theirs_told[unidirectional])
         self.packets.send_control(frame, ("streams", unidirectional))
 
-    def _tell_stream_limit(self, stream: ReceiveStream) -> None:
-        frame = b"\x11" + encode_uint_var(stream.stream_id) + encode_uint_var(stream.limit)
-        self.packets.send_control(frame, ("stream", stream.stream_id))
-
-    def _tell_connection_limit(self) -> None:
-        self.packets.send_control(b"\x10" + encode_uint_var(self.packets.local_max_data), ("connection", 0))
-
     def _tell_again(self) -> None:
-        """Credit that was lost is told again, at its present height; each kind once."""
+        """What was lost is told again, as it is now; each kind once."""
         lost = dict.fromkeys(self.packets.lost)
         self.packets.lost.clear()
         for what, which in lost:
-            if what == "connection":
-                self._tell_connection_limit()
-            elif what == "streams":
+            if what == "streams":
                 self._send_stream_count(which)
-            elif what == "reset":
-                self._send_reset(which)
             elif what == "retire":
                 self._ids.retire_lost(which)
             else:
-                stream = self.packets.receive_streams.get(which)
-                if stream is not None and not stream.finished:
-                    self._tell_stream_limit(stream)
+                self._send_reset(which)
 
     def _take_delivered(self) -> None:
         """A sender that was reset is done when the peer knows."""
@@ -709,7 +655,7 @@ def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None
     engine.set_peer_cid(state.peer_id.cid)
     engine.set_local_cids([local.cid for local in state.local_ids])
     engine.ack_due = state.ack_due
-    engine.set_credit(state.max_data, state.data_sent, state.local_max_data, state.data_received)
+    engine.set_credit(state.max_data, state.data_sent, state.local_max_data, state.data_received, state.data_consumed)
     return engine
 
 
@@ -723,15 +669,6 @@ def _update_keys(packets: PacketEngine, state: HandOver, interval: int) -> None:
     limit = CONFIDENTIALITY_LIMIT[suite] - _PACKETS_SPARE
     packets.set_key_updates(make_keys, bool(state.key_phase), interval, limit, INTEGRITY_LIMIT[suite])
 
-
-_NEAR = 1_000
-"""Microseconds of a round trip below which a window is bounded by the socket's buffer."""
-
-_WINDOW_MIN = 256 * 1024
-"""Credit of a stream on a near path, however many there are."""
-
-_WINDOWS_MAX = 16 * 1024 * 1024
-"""Credit of all data streams together, where it is tuned beyond what the options say."""
 
 _PACKETS_SPARE = 1_000
 """Packets kept back from a key's limit: those of one batch, the probes, and the close."""

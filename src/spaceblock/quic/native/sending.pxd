@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
+from spaceblock.quic.native.credit cimport Credit
 from spaceblock.quic.native.phases cimport KeyPhases
 from spaceblock.quic.native.protection cimport HeaderKey
 from spaceblock.quic.native.ranges cimport PacketRanges
@@ -28,6 +29,7 @@ cdef class PacketSender:
     cdef readonly Recovery recovery
     cdef readonly PacketRanges received
     cdef readonly KeyPhases phases
+    cdef readonly Credit credit  # what this side allows
     cdef uint64_t _key_packets  # that one key may seal
     cdef public uint64_t packets_max  # number of the first packet that the key must not seal
     cdef HeaderKey _seal_mask
@@ -40,6 +42,7 @@ cdef class PacketSender:
     cdef readonly uint64_t data_sent
     cdef readonly dict send_streams  # by stream ID
     cdef StreamTable _senders  # by Sent.stream
+    cdef StreamTable _sender_ids  # the same, by stream ID
     cdef uint32_t _next_slot
     cdef void *_first_turn  # SendStreams that may have something to send, the next one first
     cdef void *_last_turn
@@ -78,6 +81,8 @@ cdef class PacketSender:
     cdef int _settle(self) except -1 nogil
     cdef int _send_again(self, const Sent *sent) except -1 nogil
     cdef int _control_settled(self, uint32_t number, bint lost) except -1
+    cdef bint _raise_limit(self, uint64_t stream_id, uint64_t limit) noexcept nogil
+    cdef void _raise_connection_limit(self, uint64_t limit) noexcept nogil
     cdef bint _has_work(self, SendStream stream) noexcept nogil
     cdef void _queue(self, SendStream stream) noexcept nogil
     cdef void _to_turn_end(self, void *stream) noexcept nogil

@@ -1,6 +1,7 @@
 from collections.abc import Iterable
 from typing import Any
 
+from .credit import Credit
 from .phases import KeyPhases
 from .protection import HeaderKey, PacketKey
 from .ranges import PacketRanges
@@ -11,6 +12,7 @@ class PacketSender:
     recovery: Recovery
     received: PacketRanges
     phases: KeyPhases
+    credit: Credit
     datagram_size: int
     mark: int
     max_data: int

@@ -11,6 +11,7 @@ from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes
 from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy
 
+from spaceblock.quic.native.credit cimport Credit
 from spaceblock.quic.native.phases cimport KeyPhases
 from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.recovery cimport (
@@ -28,6 +29,7 @@ from spaceblock.varint cimport VARINT_MAX, write_varint
 
 cdef enum:
     STREAM_HEAD_MAX = 1 + 8 + 8
+    HAS_CREDIT = 0x80  # in Sent.flags: limits were told
 
 
 cdef class PacketSender:
@@ -51,6 +53,8 @@ cdef class PacketSender:
         self.packets_max = self._key_packets = VARINT_MAX
         self.send_streams = {}
         self._senders = StreamTable()
+        self._sender_ids = StreamTable()
+        self.credit = Credit(StreamTable())
         self._control = deque()
         self._sent_control = {}
         self._next_control = 1
@@ -78,6 +82,7 @@ cdef class PacketSender:
         stream.slot = self._next_slot
         self._next_slot += 1
         self._senders.add(stream.slot, <void*>stream)
+        self._sender_ids.add(stream.stream_id, <void*>stream)
         self.send_streams[stream.stream_id] = stream
 
     def remove_send_stream(self, SendStream stream):
@@ -85,6 +90,7 @@ cdef class PacketSender:
         cdef void *each = self._first_turn
         cdef void *following
         self._senders.remove(stream.slot)
+        self._sender_ids.remove(stream.stream_id)
         if stream.queued:
             self._first_turn = self._last_turn = NULL
             while each != NULL:
@@ -159,7 +165,9 @@ cdef class PacketSender:
         if self.phases.owes_answer() and self._first_turn != NULL and allowance >= full:
             # A peer that sends nothing but acknowledgements would get none of its new phase, which it may wait for.
             self.ack_due = True
-        while packets < self._per_batch and (self.ack_due or (self._waiting and allowance >= full)):
+        while packets < self._per_batch and (
+            self.ack_due or ((self._waiting or self.credit.is_due()) and allowance >= full)
+        ):
             size = self._mixed_packet(out + total, allowance >= full, now)
             if size == 0:
                 break
@@ -195,7 +203,7 @@ cdef class PacketSender:
 
     def wants_to_send(self):
         """Whether :meth:`build` would find something, if the window allows."""
-        return self.ack_due or self._waiting > 0 or self._first_turn != NULL
+        return self.ack_due or self._waiting > 0 or self._first_turn != NULL or self.credit.is_due()
 
     def close_packet(self, bytes frame, int64_t now):
         """One packet with ``frame``, which is a CONNECTION_CLOSE."""
@@ -234,6 +242,12 @@ cdef class PacketSender:
             acked = <uint64_t>(self.received.largest + 1)
             self.phases.answered |= acked > self.phases.start
             self.ack_due = False
+        if may_elicit and self.credit.is_due():
+            size = self.credit.write(self._head + head, room - head)
+            if size:
+                flags |= ACK_ELICITING | IN_FLIGHT | HAS_CREDIT
+                head += size
+                size = 0
         if may_elicit and self._waiting:
             with gil:
                 if self._put_control(room, &head):
@@ -254,6 +268,8 @@ cdef class PacketSender:
         sent = self.recovery.on_sent(pn, now, 1 + self._peer_cid_size + PN_SIZE + head + size + TAG, flags)
         if sent == NULL:
             # Out of memory: what would have been in the packet is taken for lost.
+            if flags & HAS_CREDIT:
+                self.credit.tell_again()
             if flags & HAS_CONTROL:
                 with gil:
                     self._control_settled(self._next_control - 1, True)
@@ -391,7 +407,7 @@ cdef class PacketSender:
             # A turn may be over by now, for want of credit.
             while turn != NULL and not self._has_work(<SendStream>turn):
                 turn = (<SendStream>turn).next_turn
-            if not self._control and turn == NULL:
+            if not self._control and turn == NULL and not self.credit.is_due():
                 self.send_control(b"\x01")
 
     cdef int _settle(self) except -1 nogil:
@@ -423,6 +439,8 @@ cdef class PacketSender:
             if stream != NULL:
                 (<SendStream>stream).on_lost(sent.offset, sent.length, sent.flags & FIN != 0)
                 self._queue(<SendStream>stream)
+        if sent.flags & HAS_CREDIT:
+            self.credit.tell_again()
         if sent.flags & HAS_CONTROL:
             with gil:
                 self._control_settled(sent.control, True)
@@ -435,6 +453,24 @@ cdef class PacketSender:
             elif lost:
                 self.send_control(frame)
         return 0
+
+    cdef bint _raise_limit(self, uint64_t stream_id, uint64_t limit) noexcept nogil:
+        """The peer allows more on a stream (section 19.10); False for one that is not known."""
+        cdef void *stream = self._sender_ids.find(stream_id)
+        if stream == NULL:
+            return False
+        if limit > (<SendStream>stream).limit:
+            (<SendStream>stream).limit = limit
+            self._queue(<SendStream>stream)
+        return True
+
+    cdef void _raise_connection_limit(self, uint64_t limit) noexcept nogil:
+        """The peer allows more on all streams together (section 19.9)."""
+        cdef size_t i
+        if limit > self.max_data:
+            self.max_data = limit
+            for i in range(self._senders.count):
+                self._queue(<SendStream>self._senders.values[i])
 
     cdef bint _has_work(self, SendStream stream) noexcept nogil:
         return stream.has_work(self.max_data - self.data_sent)

@@ -87,6 +87,13 @@ cdef class ReceiveStream:
     cdef bint has_news  # among the engine's news
     cdef bint ended  # the final size became known to be reached, which nobody was told yet
     cdef void* next_news  # the ReceiveStream behind it there
+    # For Credit: its window, and since when and from where on it is being used up.
+    cdef uint64_t window
+    cdef int64_t tuned_at
+    cdef uint64_t tuned_from
+    cdef bint limit_due  # among those whose limits are to be told
+    cdef void* next_due  # the ReceiveStream behind it there
+    cdef uint64_t credited  # of taken, what the connection was credited for
     cdef public object owner
     cdef readonly object intake  # keeps _intake alive; None: take() hands on
     cdef Intake* _intake

@@ -423,6 +423,7 @@ cdef class ReceiveStream:
         """Have bytes go to ``intake`` as they arrive: an object with a ``capsule``; what waits goes by pull()."""
         self._intake = <Intake*>PyCapsule_GetPointer(intake.capsule, "spaceblock.intake")
         self.intake = intake
+        self.credited = self.taken
 
     def clear_intake(self):
         """What comes and what waits is handed on by take() again."""
