@@ -41,8 +41,8 @@ class Ended:
 class Command:
     """A process; ``read_line`` and ``read_until`` follow its standard output, ``end`` waits for it."""
 
-    def __init__(self, arguments: Sequence[str], environment: dict[str, str], log: Path, terminal: bool) -> None:
-        self._terminal = Terminal() if terminal else None
+    def __init__(self, arguments: Sequence[str], environment: dict[str, str], log: Path, columns: int) -> None:
+        self._terminal = Terminal(columns) if columns else None
         self._log = log
         self._read: list[str] = []
         with open(log, "wb") as errors:
@@ -96,9 +96,9 @@ class Command:
 class Terminal:
     """A pseudo-terminal and what was written to it so far."""
 
-    def __init__(self) -> None:
+    def __init__(self, columns: int) -> None:
         self._outer, self.inner = pty.openpty()
-        fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, 100, 0, 0))
+        fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self._written = b""
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._follow, daemon=True)
@@ -142,20 +142,24 @@ class Commands:
         self._folder = folder
         self._running: list[Command] = []
 
-    def start(self, *words: str | Path, home: str = "", terminal: bool = False, **environment: str) -> Command:
-        """Start ``spaceblock WORDS``; ``home`` names the identity, by default one for each of send and receive."""
-        kept = {name: value for name, value in os.environ.items() if name not in ("NO_COLOR", "SPACEBLOCK_TICKET")}
+    def start(self, *words: str | Path, home: str = "", terminal: bool | int = False, **environment: str) -> Command:
+        """Start ``spaceblock WORDS``; ``home`` names the identity, by default one for each of send and receive.
+
+        A ``terminal`` has as many columns as are given, or 100.
+        """
+        names = ("NO_COLOR", "SPACEBLOCK_TICKET", "COLUMNS")
+        kept = {name: value for name, value in os.environ.items() if name not in names}
         state = {
             "SPACEBLOCK_HOME": str(self._folder / f"home-{home or (words[0] if words else 'none')}"),
             "TERM": "xterm-256color",
         }
         arguments = [sys.executable, "-m", "spaceblock", *map(str, words)]
         log = self._folder / f"stderr-{len(self._running)}"
-        command = Command(arguments, {**kept, **state, **environment}, log, terminal)
+        command = Command(arguments, {**kept, **state, **environment}, log, 100 if terminal is True else int(terminal))
         self._running.append(command)
         return command
 
-    def run(self, *words: str | Path, home: str = "", terminal: bool = False, **environment: str) -> Ended:
+    def run(self, *words: str | Path, home: str = "", terminal: bool | int = False, **environment: str) -> Ended:
         """Start a command and wait for its end."""
         return self.start(*words, home=home, terminal=terminal, **environment).end()
 

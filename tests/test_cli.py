@@ -200,7 +200,7 @@ def test_a_question_then_a_bar(commands: Commands, inbox: Path, tmp_path: Path) 
     assert (inbox / evil.name).read_bytes() == bytes(5_000_000)
     question, _, after = received.err.partition("Accept?")
     sender_id = commands.run("id", home="send").out.strip()
-    assert f"{sender_id} offers 1 item with 5.00 MB, to be stored in {inbox}" in question
+    assert f"From  {sender_id}\r\nWhat  1 item, 5.00 MB\r\nInto  {inbox} (" in question
     assert "  5.00 MB  evil\\x1b[2J.bin" in question
     for shown in (after, sent.err):
         assert "━━━" in shown

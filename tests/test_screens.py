@@ -3,11 +3,14 @@
 from __future__ import annotations
 
 import io
+import re
 from collections.abc import Sequence
+from pathlib import Path
 
 import pyte
 import pytest
 
+from commands import Commands
 from spaceblock.bars import BAR_MIN, Bar, Bars, fit, ranked_figures
 from spaceblock.events import ItemProgress, Phase, Progress
 
@@ -122,3 +125,37 @@ def test_what_is_left_out_first_where_there_is_little_room() -> None:
     assert dropped(52) == ["113 MB of 268 MB", "3 of 7 items"]
     assert dropped(36) == ["113 MB of 268 MB", "27.1 MB/s", "3 of 7 items"]
     assert dropped(24) == ["113 MB of 268 MB", "27.1 MB/s", "0:05 left", "3 of 7 items"]
+
+
+@pytest.mark.parametrize("columns", WIDTHS)
+def test_what_both_sides_see_from_the_first_line_to_the_last(commands: Commands, tmp_path: Path, columns: int) -> None:
+    photos, inbox = tmp_path / "holiday photos", tmp_path / "inbox"
+    photos.mkdir()
+    inbox.mkdir()
+    for number in range(30):
+        (photos / f"{number}.jpg").write_bytes(bytes(3_000))
+    receiver = commands.start("receive", "--listen", "127.0.0.1:0", "--dir", inbox, "--once", terminal=columns)
+    sender = commands.start("send", "--to", receiver.read_line(), photos, terminal=columns)
+    receiver.terminal.wait_for("list all]")
+    sender.terminal.wait_for("waiting for the receiver's user")
+    receiver.terminal.type("y\n")
+    sent, received = sender.end(), receiver.end()
+    assert (sent.code, received.code) == (0, 0)
+    sender_id = commands.run("id", home="send").out.strip()
+    shown = screen_of(received.err, columns)
+    place = f"Into  {inbox} ("
+    assert shown[1:3] == [f"From  {sender_id}", "What  30 items, 90.0 kB"]
+    assert "".join(shown).replace("\n", "").count(place) == 1
+    assert "   90.0 kB  holiday photos/  30 items" in [f" {line}" for line in shown]
+    assert "Accept? [y/N, l: list all] y" in shown
+    for side, verb in ((screen_of(sent.err, columns), "sent"), (shown, "received")):
+        last = " ".join(line.strip() for line in side[-2:])
+        assert re.search(rf"{verb} 30 items, 90.0 kB in [\d.]+ s \([\d.]+ \w+/s\), verified on both ends$", last)
+        assert not any("━" in line for line in side), "the bars are gone"
+
+
+def screen_of(written: str, columns: int) -> list[str]:
+    """The lines of a terminal after all that was written to it."""
+    screen = pyte.Screen(columns, 24)
+    pyte.Stream(screen).feed(written)
+    return [line.rstrip() for line in screen.display if line.strip()]

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import os
 import sys
+import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -31,6 +32,7 @@ BAR_MIN = 10
 """Columns of the shortest bar; where there is less room the figures do without one."""
 
 _TITLE_MIN = 12
+_COLUMNS = 80
 
 
 class Row(abc.ABC):
@@ -53,8 +55,9 @@ class Display(abc.ABC):
         """A new row."""
 
     @abc.abstractmethod
-    def print(self, text: str) -> None:
-        """Print a line of text, above the rows if there are any."""
+    def print(self, text: str, *, wrap: bool = False) -> None:
+        """Print a line of text, above the rows if there are any; where it is to ``wrap``, a terminal gets lines that
+        break between words."""
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -77,8 +80,8 @@ class Lines(Display):
     def row(self, title: str) -> Row:
         return _LineRow(title)
 
-    def print(self, text: str) -> None:
-        print(text, file=sys.stderr, flush=True)
+    def print(self, text: str, *, wrap: bool = False) -> None:
+        print(wrapped(text) if wrap else text, file=sys.stderr, flush=True)
 
 
 class Bars(Display):
@@ -106,10 +109,10 @@ class Bars(Display):
         self._live.start()
         return row
 
-    def print(self, text: str) -> None:
+    def print(self, text: str, *, wrap: bool = False) -> None:
         from rich.text import Text
 
-        self._console.print(Text(text), soft_wrap=True)
+        self._console.print(Text(wrapped(text) if wrap else text), soft_wrap=True)
 
     @contextmanager
     def paused(self) -> Iterator[None]:
@@ -309,6 +312,24 @@ def _item_words(progress: Progress) -> str:
         return ""
     share = f" {item.bytes_done * 100 // item.bytes_total}%" if item.bytes_total else ""
     return f"  ({shortened(item_title(item), TITLE_MAX)}{share})"
+
+
+def wrapped(text: str) -> str:
+    """``text`` as it is for programs; for a terminal as lines that break between words, further ones indented."""
+    if not sys.stderr.isatty():
+        return text
+    return textwrap.fill(text, _columns() - 1, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+
+
+def _columns() -> int:
+    """The width of the terminal that standard error is, as the environment says or the terminal itself."""
+    chosen = os.environ.get("COLUMNS", "")
+    if chosen.isdecimal() and int(chosen) > 0:
+        return int(chosen)
+    try:
+        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+    except (OSError, ValueError):  # no terminal after all, or one that does not know
+        return _COLUMNS
 
 
 def title_of(names: Sequence[str | None]) -> str:

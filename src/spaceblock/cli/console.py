@@ -12,11 +12,11 @@ import shutil
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING
 
-from ..bars import Row, open_display, size_text, title_of
+from ..bars import Row, open_display, size_text, title_of, wrapped
 from ..display import printable, shortened, shown
 from ..errors import SpaceblockError
 from ..events import ItemProgress, OfferItem, Progress, Receipt, ReceiptItem
@@ -90,16 +90,22 @@ class Console:
     def say(self, text: str) -> None:
         """A sentence that helps but is not needed."""
         if not self._quiet:
-            self._display.print(text)
+            self._display.print(text, wrap=True)
+
+    def copyable(self, lines: Iterable[str]) -> None:
+        """The same of lines that are for copying, and so are not broken."""
+        if not self._quiet:
+            for line in lines:
+                self._display.print(line)
 
     def detail(self, text: str) -> None:
         """A sentence for who wants to know more."""
         if self._verbose:
-            self._display.print(text)
+            self._display.print(text, wrap=True)
 
     def warn(self, text: str) -> None:
         """Something that the user should know; the work goes on."""
-        self._display.print(f"spaceblock: {printable(text)}")
+        self._display.print(f"spaceblock: {printable(text)}", wrap=True)
 
     def invite(self, ticket: str, advice: str) -> None:
         """The ticket for the other side, alone on its line, and what to do with it."""
@@ -119,7 +125,7 @@ class Console:
 
     def offer(self, offer: Offer, folder: str) -> None:
         """Somebody wants to send."""
-        self.say(self._headline(offer, folder))
+        self.copyable(self._heading(offer, folder))
 
     def row(self, title: str, transfer_id: str | None) -> Row:
         """Where the progress of one transfer goes."""
@@ -129,8 +135,7 @@ class Console:
         """Everything is verified; ``done`` is what was done with it: sent or received."""
         most = sys.maxsize if self._verbose else DIGESTS_SHOWN
         if len(receipt.items) <= most:
-            for item in receipt.items:
-                self.say(_digest_line(item))
+            self.copyable(map(_digest_line, receipt.items))
         if len(receipt.renamed) <= most:
             for name, place in receipt.renamed.items():
                 self.say(f"renamed {shown(name)} to {shown(place)}")
@@ -173,7 +178,7 @@ class Console:
         """Ask on the terminal whether to take ``offer``; anything but yes is no."""
         async with self._asking():
             if self._quiet:
-                print(self._headline(offer, folder), file=sys.stderr)
+                print(*self._heading(offer, folder), sep="\n", file=sys.stderr)
             lines = _listing(offer)
             is_whole = len(lines) == len(offer.items)
             print(*lines, sep="\n", file=sys.stderr)
@@ -212,9 +217,14 @@ class Console:
         """A peer ID, with the name that this computer's user gave it."""
         return f"{self._known[peer]} ({peer})" if peer in self._known else peer
 
-    def _headline(self, offer: Offer, folder: str) -> str:
-        total = "of unknown size" if offer.total_size is None else f"with {size_text(offer.total_size)}"
-        return f"{self.name_of(offer.peer)} offers {_count(len(offer.items))} {total}, to be {_place(offer, folder)}"
+    def _heading(self, offer: Offer, folder: str) -> list[str]:
+        """From whom, how much and where to."""
+        total = "of unknown size" if offer.total_size is None else size_text(offer.total_size)
+        return [
+            f"From  {self.name_of(offer.peer)}",
+            f"What  {_count(len(offer.items))}, {total}",
+            f"Into  {_place(offer, folder)}",
+        ]
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
@@ -313,7 +323,7 @@ def print_error(message: str) -> None:
     """The sentence that every failure ends with; with SPACEBLOCK_DEBUG=1 also where it came from."""
     if os.environ.get("SPACEBLOCK_DEBUG") == "1":
         traceback.print_exc()
-    print(f"spaceblock: {printable(message)}", file=sys.stderr, flush=True)
+    print(wrapped(f"spaceblock: {printable(message)}"), file=sys.stderr, flush=True)
 
 
 def _json_moving(item: ItemProgress) -> MovingItem:
@@ -357,13 +367,13 @@ def _name_question(bad: BadName) -> str:
 def _place(offer: Offer, folder: str) -> str:
     """Where it would go, and whether there is room for it."""
     if folder == OUTPUT:
-        return "written to standard output"
-    text = f"stored in {printable(os.path.abspath(folder))}"
+        return "standard output"
+    place = printable(os.path.abspath(folder))
     with suppress(OSError):
         free = shutil.disk_usage(folder).free
         lacks = offer.total_size is not None and offer.total_size > free
-        return f"{text}, where {'only ' if lacks else ''}{size_text(free)} are free"
-    return text
+        return f"{place} ({'only ' if lacks else ''}{size_text(free)} free)"
+    return place
 
 
 def _listed(name: str) -> str:
