@@ -26,6 +26,8 @@ def assert_promised(found: dict[str, Any]) -> None:
 def _fits(value: Any, kind: Any) -> bool:
     if is_typeddict(kind):
         hints = get_type_hints(kind)
+        if not isinstance(value, dict):
+            return False
         return value.keys() == hints.keys() and all(_fits(value[name], hints[name]) for name in hints)
     origin = get_origin(kind)
     if origin in (typing.Union, types.UnionType):

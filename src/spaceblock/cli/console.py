@@ -137,8 +137,7 @@ class Console:
         if len(receipt.items) <= most:
             self.copyable(map(_digest_line, receipt.items))
         if len(receipt.renamed) <= most:
-            for name, place in receipt.renamed.items():
-                self.say(f"renamed {shown(name)} to {shown(place)}")
+            self.copyable(f"renamed {shown(name)} to {shown(place)}" for name, place in receipt.renamed.items())
         else:
             self.say(f"renamed {len(receipt.renamed)} files and folders")
         moved = [item for item in receipt.items if not item.skipped]
