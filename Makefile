@@ -18,7 +18,7 @@ build: .venv/built
 demo: .venv/built
 	$(BIN)/python examples/demo.py
 
-test: .venv/built .venv/lint
+test: .venv/built .venv/lint .venv/package
 	$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal --engines=$(ENGINES)
 
 lint: .venv/built .venv/lint
@@ -83,6 +83,13 @@ coverage: .venv/built .venv/instrument
 	$(BIN)/python -m coverage run -m pytest --engines=$(ENGINES); $(BIN)/python -m coverage report
 	rm -f src/_fast*.c .venv/built
 
+# The wheel for this Python into dist/: built from the archive, its libraries put into it, and the tests run against it in an
+# empty environment without a compiler. WHEEL_TESTS is what pytest gets: WHEEL_TESTS="tests/test_core.py -x".
+WHEEL_TESTS ?=
+.PHONY: wheel
+wheel: .venv/made .venv/package
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/try_wheel.py $(if $(WHEEL_TESTS),-- $(WHEEL_TESTS))
+
 clean:
 	rm -rf .venv build dist htmlcov .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf src/*.egg-info src/_fast*.c src/spaceblock/*.so
@@ -106,6 +113,6 @@ clean:
 	$(PIP) -e .
 	@touch $@
 
-.venv/test .venv/lint .venv/instrument: .venv/%: .venv/made pyproject.toml
+.venv/test .venv/lint .venv/package .venv/instrument: .venv/%: .venv/made pyproject.toml
 	$(PIP) --group $*
 	@touch $@

@@ -7,6 +7,7 @@ checks addresses and undefined behaviour.
 
 import os
 import platform
+import shlex
 import sys
 from pathlib import Path
 
@@ -44,7 +45,10 @@ def switch(name: str) -> bool:
 
 
 def has_header(name: str) -> bool:
-    roots = ["/usr/include", "/usr/local/include", *Path("/usr/include").glob("*-linux-gnu")]
+    """Whether the compiler will find it: among the system's, or where CFLAGS or CPPFLAGS send it."""
+    flags = shlex.split(f"{os.environ.get('CFLAGS', '')} {os.environ.get('CPPFLAGS', '')}")
+    roots = [flag[2:] for flag in flags if flag.startswith("-I")]
+    roots += ["/usr/include", "/usr/local/include", *map(str, Path("/usr/include").glob("*-linux-*"))]
     return any((Path(root) / name).exists() for root in roots)
 
 
