@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import datetime
 import enum
+import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
@@ -145,27 +146,31 @@ def host(
     seed: int = 0,
     full: float = 0.0,
     retry: bool = False,
+    certificate: int = 0,
 ) -> Host:
     """A server, if it is told of connections, or else a client; ``full`` is how often its socket has no room.
 
-    With ``retry``, a server has every client prove its address first. Stock aioquic takes the options' sizes, suites
-    and idle time-out, and knows no others.
+    With ``retry``, a server has every client prove its address first; its certificate has ``certificate`` bytes more
+    than it needs. Stock aioquic takes the options' sizes, suites and idle time-out, and knows no others.
     """
     is_client = on_connection is None
     socket = SimulatedSocket(network, address, forward=is_client, full=full, seed=seed)
     if kind is not Kind.STOCK:
         options = replace(options, native=kind is Kind.NATIVE, retry_above=0 if retry else options.retry_above)
-        return OurHost(socket, network.loop, options, CLIENT if is_client else SERVER, on_connection)
+        return OurHost(
+            socket, network.loop, options, identity("client" if is_client else "server", certificate), on_connection
+        )
     if is_client:
         return StockClient(socket, network.loop, options)
-    return StockServer(socket, network.loop, options, SERVER, on_connection, retry)
+    return StockServer(socket, network.loop, options, identity("server", certificate), on_connection, retry)
 
 
-def _identity(name: str) -> HandshakeConfig:
-    """The same key each time, with a self-signed certificate."""
+@functools.cache
+def identity(name: str, padding: int = 0) -> HandshakeConfig:
+    """The same key each time, with a self-signed certificate that has so many bytes more than it needs."""
     key = Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32, b"-"))
     subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    certificate = (
+    builder = (
         x509.CertificateBuilder()
         .subject_name(subject)
         .issuer_name(subject)
@@ -173,10 +178,8 @@ def _identity(name: str) -> HandshakeConfig:
         .serial_number(1)
         .not_valid_before(datetime.datetime(2020, 1, 1))
         .not_valid_after(datetime.datetime(2120, 1, 1))
-        .sign(key, None)
     )
-    return HandshakeConfig(certificate, key)
-
-
-CLIENT = _identity("client")
-SERVER = _identity("server")
+    if padding:
+        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999"), bytes(padding))
+        builder = builder.add_extension(unknown, critical=False)
+    return HandshakeConfig(builder.sign(key, None), key)

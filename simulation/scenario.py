@@ -69,6 +69,8 @@ class Scenario:
     rebindings: tuple[Rebinding, ...] = ()
     retry: bool = False
     ipv6: bool = False
+    certificate: int = 0
+    """Bytes by which the server's certificate is longer than it need be."""
     full: float = 0.0
     """Likelihood that a write to a socket of ours finds no room."""
 

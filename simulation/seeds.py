@@ -50,6 +50,7 @@ def scenario(seed: int) -> Scenario:
         rebindings=_rebindings(chance),
         retry=chance.random() < 0.1,
         ipv6=chance.random() < 0.2,
+        certificate=chance.choice((0, 0, 0, 1_000, 10_000)),
         full=chance.choice((0.0, 0.0, 0.0, 0.01, 0.2)),
     )
 

@@ -137,6 +137,7 @@ class Simulation:
             seed=scenario.seed,
             full=scenario.full,
             retry=scenario.retry,
+            certificate=0 if is_client else scenario.certificate,
         )
 
     def _accept(self, talker: Talker) -> None:
