@@ -17,7 +17,8 @@ from .sockets import SOL_UDP, UDP_GRO, UDP_SEGMENT, SimulatedSocket
 CID_STOP = 9
 """Where the connection ID of a short header ends."""
 
-_Train = tuple[bytes, int, Any]
+_Train = tuple[bytes, int, int, Any]
+"""Datagrams, the size of each, their ECN bits, and where they go."""
 
 
 class SimulatedPump:
@@ -38,6 +39,7 @@ class SimulatedPump:
 
     def add_route(self, cid: bytes, engine: PacketEngine) -> None:
         self._routes[cid] = engine
+        engine.recovery.ecn.enable()  # what is built is marked as it asks
 
     def remove_route(self, cid: bytes) -> None:
         self._routes.pop(cid, None)
@@ -65,7 +67,7 @@ class SimulatedPump:
             size = engine.build(self._microseconds())
             if size == 0:
                 return self.SENT_ALL
-            train = bytes(engine.batch[:size]), engine.datagram_size, engine.owner.raw_peer_address
+            train = bytes(engine.batch[:size]), engine.datagram_size, engine.mark, engine.owner.raw_peer_address
             if not self._write(train):
                 self._held = train
                 return self.FULL
@@ -83,10 +85,13 @@ class SimulatedPump:
             size, ancillary, _, source = self._socket.recvmsg_into([self._room], 64)
         except BlockingIOError:
             return False
-        segment = size
+        segment, ecn = size, 0
         for level, kind, value in ancillary:
+            number = int.from_bytes(value, sys.byteorder)
             if (level, kind) == (SOL_UDP, UDP_GRO):
-                segment = int.from_bytes(value, sys.byteorder)
+                segment = number
+            elif (level, kind) == self._socket.traffic_class(0)[:2]:
+                ecn = number & 3
         start = 0
         while start < size:
             engine = self._owner_of(start, size)
@@ -97,7 +102,7 @@ class SimulatedPump:
                 others += [
                     (bytes(self._room[at : min(at + segment, stop)]), source) for at in range(start, stop, segment)
                 ]
-            elif engine.receive(self._room[start:stop], segment, self._microseconds()):
+            elif engine.receive(self._room[start:stop], segment, self._microseconds(), ecn):
                 touched[engine] = None
             start = stop
         return True
@@ -108,9 +113,10 @@ class SimulatedPump:
         return self._routes.get(bytes(self._room[start + 1 : start + CID_STOP]))
 
     def _write(self, train: _Train) -> bool:
-        data, segment, address = train
+        data, segment, ecn, address = train
+        ancillary = [(SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder)), self._socket.traffic_class(ecn)]
         try:
-            self._socket.sendmsg([data], [(SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder))], 0, address)
+            self._socket.sendmsg([data], ancillary, 0, address)
         except BlockingIOError:
             return False
         return True

@@ -144,7 +144,7 @@ class SimulatedSocket:
                 pieces.append(self._take()[0])
             data = b"".join(pieces)
         buffers[0][: len(data)] = data
-        ancillary = [self._traffic_class(ecn)]
+        ancillary = [self.traffic_class(ecn)]
         if len(data) > segment:
             ancillary.append((SOL_UDP, UDP_GRO, segment.to_bytes(4, sys.byteorder)))
         return len(data), ancillary, 0, source
@@ -163,11 +163,19 @@ class SimulatedSocket:
             number = int.from_bytes(value, sys.byteorder)
             if (level, option) == (SOL_UDP, UDP_SEGMENT):
                 segment = number
-            elif (level, option) in (self._traffic_class(0)[:2], (socket.IPPROTO_IP, socket.IP_TOS)):
+            elif (level, option) == self.traffic_class(0)[:2]:
                 ecn = number & 3
         for start in range(0, len(data), segment):
             self._network.send(self, data[start : start + segment], address, ecn)
         return len(data)
+
+    # For those who read and write its control messages.
+
+    def traffic_class(self, ecn: int) -> tuple[int, int, bytes]:
+        """The control message that carries ECN bits."""
+        if self.family == socket.AF_INET6:
+            return socket.IPPROTO_IPV6, IPV6_TCLASS, ecn.to_bytes(4, sys.byteorder)
+        return socket.IPPROTO_IP, socket.IP_TOS, bytes([ecn])
 
     # Helpers.
 
@@ -185,11 +193,6 @@ class SimulatedSocket:
         data, other, mark = self._waiting[0]
         fits = len(data) <= segment and segment * len(pieces) + len(data) <= room
         return fits and other == source and mark == ecn
-
-    def _traffic_class(self, ecn: int) -> tuple[int, int, bytes]:
-        if self.family == socket.AF_INET6:
-            return socket.IPPROTO_IPV6, IPV6_TCLASS, ecn.to_bytes(4, sys.byteorder)
-        return socket.IPPROTO_IP, socket.IP_TOS, bytes([ecn])
 
     def _named(self, address: tuple[str, int]) -> tuple[Any, ...]:
         return (*address, 0, 0) if self.family == socket.AF_INET6 else address

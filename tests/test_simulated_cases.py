@@ -194,7 +194,6 @@ def test_rebind(sides: tuple[Kind, Kind], address: bool, request: pytest.Fixture
 
 
 @each_pair
-@pytest.mark.xfail(strict=True, reason="the native engine does not mark its packets")
 def test_ecn(sides: tuple[Kind, Kind]) -> None:
     """Packets allow marks for as long as the peer counts them; stock aioquic never does."""
     ways = both_ways(rate=10 * MBIT, queue=1_000_000, mark_above=50_000)
