@@ -44,7 +44,31 @@ def test_many_spans() -> None:
     assert list(spans) == [(0, 1)]
 
 
+def test_a_great_many_spans_are_found_at_once() -> None:
+    """A peer decides how many there are, so no step may look at all of them."""
+    spans = Spans()
+    for spot in range(50_000):
+        spans.add(3 * spot, 3 * spot + 2)
+    for spot in range(50_000):
+        spans.remove(3 * spot, 3 * spot + 1)
+    assert list(spans) == [(3 * spot + 1, 3 * spot + 2) for spot in range(50_000)]
+
+
 # ---- Sending ----
+
+
+def test_a_peer_that_acknowledges_every_second_packet() -> None:
+    pieces = 20_000
+    stream = sender(bytes(2 * pieces))
+    assert stream.send(2 * pieces, ALL) is not None
+    for at in range(pieces):
+        stream.acknowledge(2 * at + 1, 2 * at + 2)
+    for at in range(pieces):
+        stream.lose(2 * at, 2 * at + 1)
+    for at in range(pieces):
+        assert stream.send(100, ALL) == (2 * at, b"\0", False)
+    stream.acknowledge(0, 2 * pieces)
+    assert stream.backlog == 0
 
 
 def sender(*writes: bytes | bytearray, fin: bool = False, limit: int = ALL) -> SendStream:

@@ -11,6 +11,10 @@ from spaceblock.quic.native.streams cimport ReceiveStream, StreamTable
 cdef enum:
     LOCAL_CID_SIZE = 8
     LOCAL_CIDS_MAX = 32
+    # Frames for Python, and STREAM frames of streams that are not known: each packet adds so many to those that may
+    # come, of which so many may be saved up.
+    RARE_PER_PACKET = 8
+    RARE_AHEAD = 16384
 
 cdef struct Opened:
     uint64_t pn
@@ -30,6 +34,7 @@ cdef class PacketEngine(PacketSender):
     cdef void *_last_news
     cdef readonly list rare  # frames for Python: (type, field, ...)
     cdef readonly list news  # receive streams with something to take or to collect
+    cdef int64_t _rare_room  # of them that may come now
     cdef readonly uint64_t failed  # packets that did not open
     cdef readonly uint64_t opened
     cdef readonly bint is_broken  # the peer broke a rule
@@ -62,6 +67,7 @@ cdef class PacketEngine(PacketSender):
     cdef bint _refuse(self) noexcept nogil
     cdef int _process(self, const Opened *packet, int64_t now) except -1 nogil
     cdef int _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
+    cdef bint _may_ask(self, uint64_t kind) noexcept nogil
     cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL
     cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, bint old_key, int64_t now) except -1 nogil
     cdef int _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1

@@ -9,6 +9,8 @@ from .recovery import Recovery
 from .sending import PacketSender
 from .streams import ReceiveStream
 
+RARE_FRAMES_AHEAD: int
+
 class PacketEngine(PacketSender):
     receive_streams: dict[int, ReceiveStream]
     rare: list[tuple[Any, ...]]

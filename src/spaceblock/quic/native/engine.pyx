@@ -27,6 +27,9 @@ from spaceblock.varint cimport VARINT_MAX, read_varint
 
 cimport cython
 
+RARE_FRAMES_AHEAD = RARE_AHEAD
+"""Frames for Python that may come at once, whatever packets they are in."""
+
 cdef enum:
     HEADER_SIZE_OPEN = 1 + LOCAL_CID_SIZE  # before the packet number
     RESERVED_BITS = 0x18
@@ -60,6 +63,7 @@ cdef class PacketEngine(PacketSender):
         self._open_mask = open_mask
         self._accept = accept
         self._failed_max = VARINT_MAX
+        self._rare_room = RARE_AHEAD
         self.receive_streams = {}
         self._receivers = self.credit.streams
         self.rare = []
@@ -171,6 +175,9 @@ cdef class PacketEngine(PacketSender):
         cdef size_t at = 0, count, i, total = 0
         if self.is_broken:
             return 0
+        if self.is_closing:
+            # Nothing is done with it any more, but that its sender may be told of the close again.
+            return 1
         while at < size and not self.is_broken:
             count = self._open_group(data, size, segment, &at, now)
             for i in range(count):
@@ -334,6 +341,7 @@ cdef class PacketEngine(PacketSender):
         if packet.size == 0 or packet.marks & RESERVED_BITS:
             self._break(PROTOCOL_VIOLATION, 0, "a packet without frames, or with reserved bits set")
             return 0
+        self._rare_room = min(self._rare_room + RARE_PER_PACKET, <int64_t>RARE_AHEAD)
         while at < end and not self.is_broken:
             kind = at[0]
             if kind == PADDING:
@@ -357,7 +365,7 @@ cdef class PacketEngine(PacketSender):
                     self._break(FRAME_ENCODING_ERROR, kind, "a frame that is cut short")
             else:
                 fine = read_varint(&at, end, &kind)
-                if fine:
+                if fine and self._may_ask(kind):
                     with gil:
                         fine = self._rare_frame(kind, &at, end)
                 if not fine:
@@ -385,8 +393,9 @@ cdef class PacketEngine(PacketSender):
             return False
         stream = self._receivers.find(stream_id)
         if stream == NULL:
-            with gil:
-                stream = self._ask_for_stream(stream_id)
+            if self._may_ask(kind):
+                with gil:
+                    stream = self._ask_for_stream(stream_id)
             if stream == NULL:
                 return True
         stop = offset + size
@@ -428,6 +437,13 @@ cdef class PacketEngine(PacketSender):
             self._last_news = before
         (<ReceiveStream>stream).has_news = False
 
+    cdef bint _may_ask(self, uint64_t kind) noexcept nogil:
+        """Count a frame that costs a turn of Python: a peer may not send any number of them for little."""
+        self._rare_room -= 1
+        if self._rare_room < 0:
+            self._break(PROTOCOL_VIOLATION, kind, "more rare frames than so few packets have reason for")
+        return self._rare_room >= 0
+
     cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL:
         # The table keeps alive what it finds.
         self._accept(stream_id)
@@ -463,7 +479,7 @@ cdef class PacketEngine(PacketSender):
             return True
         if not read_varint(at, end, &stream_id) or not read_varint(at, end, &limit):
             return False
-        if not self._raise_limit(stream_id, limit):
+        if not self._raise_limit(stream_id, limit) and self._may_ask(kind):
             with gil:
                 self.rare.append((kind, stream_id, limit))
         return True

@@ -52,6 +52,9 @@ class RareFrames:
         elif kind in (0x1C, 0x1D):  # CONNECTION_CLOSE, 19.19
             reason = fields[-1].decode("utf-8", "replace")
             engine.closed_by_peer(fields[0], reason, kind == 0x1D, now)
+        elif kind == 0x07 and self._engine.is_client:  # NEW_TOKEN, 19.7: not kept, since nothing is resumed
+            if not fields[-1]:
+                self._violate(_FRAME_ENCODING_ERROR, kind, "a token without bytes")
         elif kind in (0x07, 0x1E) and not self._engine.is_client:  # NEW_TOKEN, HANDSHAKE_DONE: 19.7, 19.20
             self._violate(_PROTOCOL_VIOLATION, kind, "a frame that only a server sends")
 

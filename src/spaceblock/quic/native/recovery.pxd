@@ -146,6 +146,7 @@ cdef class Recovery:
     cdef int64_t wait_until  # what send_time() says
     cdef Late *late  # a ring of LATE_MAX, ascending, and ascending in time
     cdef size_t late_first, late_count
+    cdef bint late_came  # some of them have
     cdef Sent *lost_tail
     cdef uint64_t[2] secret  # places the skipped numbers
     cdef uint64_t draws, skip_at
@@ -158,6 +159,7 @@ cdef class Recovery:
     cdef void take_acked(self, Sent *record) noexcept nogil
     cdef void pass_settled(self) noexcept nogil
     cdef void find_late(self, const AckFrame *frame, int64_t now) noexcept nogil
+    cdef void forget_came(self) noexcept nogil
     cdef void on_late(self, Late *late) noexcept nogil
     cdef int64_t update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil
     cdef void detect_lost(self, int64_t now) noexcept nogil

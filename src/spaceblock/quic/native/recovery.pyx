@@ -304,15 +304,15 @@ cdef class Recovery:
             self.eliciting_in_flight -= 1
 
     cdef void find_late(self, const AckFrame *frame, int64_t now) noexcept nogil:
-        # Forgets what is older than a probe time-out or came late before, then looks up each range among the rest.
+        # Forgets what is older than a probe time-out or came late before, then looks up each range among the rest. So
+        # a peer that acknowledges the same again and again does not have the same looked at again and again.
         cdef int64_t horizon = now - self.pto()
         cdef size_t i, low, high, middle
         cdef uint64_t start, stop
         cdef Late *late
-        while self.late_count:
-            late = &self.late[self.late_first]
-            if late.lost_at > horizon and late.sent.state == LOST:
-                break
+        if self.late_came:
+            self.forget_came()
+        while self.late_count and self.late[self.late_first].lost_at <= horizon:
             self.late_first = (self.late_first + 1) % LATE_MAX
             self.late_count -= 1
         for i in range(frame.count):
@@ -332,13 +332,24 @@ cdef class Recovery:
                 late = &self.late[(self.late_first + low) % LATE_MAX]
                 if late.pn < start:
                     break
-                if late.sent.state == LOST:
-                    self.on_late(late)
+                self.on_late(late)
+
+    cdef void forget_came(self) noexcept nogil:
+        cdef size_t i, kept = 0
+        cdef Late *late
+        for i in range(self.late_count):
+            late = &self.late[(self.late_first + i) % LATE_MAX]
+            if late.sent.state == LOST:
+                self.late[(self.late_first + kept) % LATE_MAX] = late[0]
+                kept += 1
+        self.late_count = kept
+        self.late_came = False
 
     cdef void on_late(self, Late *late) noexcept nogil:
         """RFC 9002, section 6.1.1: reordering that was taken for loss raises the thresholds, within bounds."""
         cdef int64_t distance = self.largest_acked - <int64_t>late.pn
         late.sent.state = LATE
+        self.late_came = True
         late.sent.next = self.acked
         self.acked = &late.sent
         self.late_total += 1

@@ -41,6 +41,7 @@ cdef class Spans:
     cdef size_t capacity
     cpdef int add(self, uint64_t start, uint64_t stop) except -1 nogil
     cpdef int remove(self, uint64_t start, uint64_t stop) except -1 nogil
+    cdef size_t find(self, uint64_t offset) noexcept nogil
     cdef int _reserve(self) except -1 nogil
 
 cdef class SendStream:

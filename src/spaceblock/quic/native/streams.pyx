@@ -74,19 +74,17 @@ cdef class StreamTable:
 
 @cython.final
 cdef class Spans:
-    """A few disjoint ranges of offsets, kept in order; made for a handful, correct for any number."""
+    """Disjoint ranges of offsets, kept in order: mostly a handful, thousands where a peer wants it so."""
 
     def __dealloc__(self):
         free(self.spans)
 
     cpdef int add(self, uint64_t start, uint64_t stop) except -1 nogil:
         """Join a range to the others."""
-        cdef size_t i = 0, j
+        cdef size_t i, j
         if start >= stop:
             return 0
-        while i < self.count and self.spans[i].stop < start:
-            i += 1
-        j = i
+        i = j = self.find(start)
         while j < self.count and self.spans[j].start <= stop:
             start = min(start, self.spans[j].start)
             stop = max(stop, self.spans[j].stop)
@@ -104,25 +102,36 @@ cdef class Spans:
 
     cpdef int remove(self, uint64_t start, uint64_t stop) except -1 nogil:
         """Take a range away, whatever part of it is there."""
-        cdef size_t i = 0
+        cdef size_t i = self.find(start), j
         cdef uint64_t old_stop
-        while i < self.count and self.spans[i].start < stop:
-            if self.spans[i].stop <= start:
-                i += 1
-            elif self.spans[i].start < start:
-                old_stop = self.spans[i].stop
-                self.spans[i].stop = start
-                i += 1
-                if old_stop > stop:
-                    self.add(stop, old_stop)
-                    return 0
-            elif self.spans[i].stop > stop:
-                self.spans[i].start = stop
-                return 0
-            else:
-                memmove(self.spans + i, self.spans + i + 1, (self.count - i - 1) * sizeof(Span))
-                self.count -= 1
+        if start >= stop:
+            return 0
+        if i < self.count and self.spans[i].start < start:
+            old_stop = self.spans[i].stop
+            self.spans[i].stop = start
+            i += 1
+            if old_stop > stop:
+                return self.add(stop, old_stop)
+        j = i
+        while j < self.count and self.spans[j].stop <= stop:
+            j += 1
+        if j < self.count and self.spans[j].start < stop:
+            self.spans[j].start = stop
+        if j > i:
+            memmove(self.spans + i, self.spans + j, (self.count - j) * sizeof(Span))
+            self.count -= j - i
         return 0
+
+    cdef size_t find(self, uint64_t offset) noexcept nogil:
+        """The first range that ends at ``offset`` or behind it."""
+        cdef size_t low = 0, high = self.count, middle
+        while low < high:
+            middle = (low + high) // 2
+            if self.spans[middle].stop < offset:
+                low = middle + 1
+            else:
+                high = middle
+        return low
 
     cdef int _reserve(self) except -1 nogil:
         cdef size_t capacity
@@ -398,8 +407,10 @@ cdef class SendStream:
         if offset + size <= self.acknowledged or size == 0:
             return 0
         self._lost.add(max(offset, self.acknowledged), offset + size)
-        for i in range(self._acknowledged.count):
+        i = self._acknowledged.find(offset)
+        while i < self._acknowledged.count and self._acknowledged.spans[i].start < offset + size:
             self._lost.remove(self._acknowledged.spans[i].start, self._acknowledged.spans[i].stop)
+            i += 1
         return 0
 
 
