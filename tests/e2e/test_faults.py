@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import errno
+import mmap
 import os
 import resource
 import shutil
@@ -21,7 +22,21 @@ from spaceblock.storage.folder import FolderSink
 
 from .disks import small_disk
 from .stages import sender_reads
-from .support import BLOCK, Pair, assert_helpful, failure, failures, file_of, pair, resizable, tree, until, within
+from .support import (
+    BLOCK,
+    Pair,
+    assert_helpful,
+    digest_of,
+    failure,
+    failures,
+    file_of,
+    names_below,
+    pair,
+    resizable,
+    tree,
+    until,
+    within,
+)
 
 NOBODY = 65_534
 __all__ = ["FolderSink"]
@@ -169,7 +184,7 @@ async def test_a_source_that_shrank_after_it_was_offered_is_not_sent(tmp_path: P
     assert tree(inbox) == {}
 
 
-@pytest.mark.parametrize("change", ["shorter", "longer", "rewritten"])
+@pytest.mark.parametrize("change", ["shorter", "longer", "rewritten", "deleted", "replaced"])
 async def test_a_source_that_changes_while_it_is_sent_fails_and_leaves_nothing(
     change: str, tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -184,6 +199,10 @@ async def test_a_source_that_changes_while_it_is_sent_fails_and_leaves_nothing(
         await within(gate.reached.wait())
         if change == "shorter":
             os.truncate(source, size // 2)
+        elif change == "deleted":
+            source.unlink()
+        elif change == "replaced":
+            file_of(tmp_path, "new", size).rename(source)
         else:
             with source.open("ab" if change == "longer" else "r+b") as file:
                 file.write(b"changed")
@@ -198,6 +217,32 @@ async def test_a_source_that_changes_while_it_is_sent_fails_and_leaves_nothing(
     assert "send it again" in str(ours)
     assert str(tmp_path) not in str(theirs)
     assert tree(inbox) == {"other": other.read_bytes()}
+
+
+async def test_what_is_written_through_a_map_unnoticed_arrives_as_it_was_read(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A page that is dirty already is written to without a new time. Nobody can tell that from no change at all; so all
+    that is promised is that both sides' digest is that of the bytes that arrived."""
+    source = file_of(tmp_path, "data", 24 * BLOCK)
+    with source.open("r+b") as file, mmap.mmap(file.fileno(), 0) as mapped:
+        mapped[:] = bytes(len(mapped))
+        gate = sender_reads(monkeypatch)
+        async with pair() as peers:
+            sending = peers.here.send(source)
+            receiving = (await peers.offer()).accept(inbox)
+            await within(gate.reached.wait())
+            mapped[:] = b"\1" * len(mapped)
+            gate.open()
+            try:
+                sent, received = await within(asyncio.gather(sending, receiving))
+            except spaceblock.SourceChanged:  # this system does notice
+                assert names_below(inbox) == []
+                return
+    arrived = (inbox / "data").read_bytes()
+    assert sent.items == received.items
+    assert sent.items[0].digest == digest_of(arrived)
+    assert set(arrived) == {0, 1}, "the beginning is from before, the end from after"
 
 
 # Targets.
@@ -254,13 +299,12 @@ async def test_a_target_on_a_read_only_disk(tmp_path: Path) -> None:
     assert_helpful(ours, theirs)
 
 
-async def test_an_offer_that_cannot_fit_is_refused_before_data_moves(tmp_path: Path, inbox: Path) -> None:
+async def test_an_offer_that_cannot_fit_is_refused_before_data_moves(inbox: Path) -> None:
     disk = os.statvfs(inbox)
-    source = tmp_path / "sparse"
-    source.touch()
-    os.truncate(source, disk.f_bavail * disk.f_frsize + 2**40)
+    buffer = bytes(256 * 1024 * 1024)
+    sources = [buffer] * (2 * disk.f_bavail * disk.f_frsize // len(buffer) + 1)
     async with pair() as peers:
-        ours, theirs = await fail(peers, source, folder=inbox)
+        ours, theirs = await fail(peers, *sources, folder=inbox)
     for error in (ours, theirs):
         assert isinstance(error, spaceblock.NoSpace)
         assert (error.code, error.errno) == ("no_space", errno.ENOSPC)
