@@ -13,6 +13,7 @@ from typing import IO, Any
 import pytest
 from blake3 import blake3
 
+from e2e.disks import small_disk
 from support import pattern
 
 PATIENCE = 60.0
@@ -118,7 +119,7 @@ def test_standard_output_carries_what_arrives_and_nothing_else(tmp_path: Path, s
     sender = sides("send", "--to", ticket, tmp_path / "source")
     assert receiver.out.read() == pattern(500_000)
     assert (sender.end()[0], receiver.end()[0]) == (0, 0)
-    assert "to be written to standard output" in receiver.end()[1]
+    assert "standard output" in receiver.end()[1]
 
 
 def test_standard_output_takes_one_item(tmp_path: Path, sides: Any) -> None:
@@ -147,6 +148,16 @@ def test_a_full_device_ends_both_with_the_reason(tmp_path: Path, sides: Any) -> 
     for code, said in (sender.end(), receiver.end()):
         assert code == 6
         assert "no space left on device" in said
+
+
+def test_a_full_disk_ends_a_sender_whose_input_never_ends(tmp_path: Path, sides: Any) -> None:
+    with small_disk(tmp_path / "disk", options="size=1m") as disk, open("/dev/zero", "rb") as endless:
+        sender = sides("send", "-", *LOCAL, stdin=endless)
+        receiver = sides("receive", sender.ticket(), "--yes", "--dir", disk)
+        for code, said in (sender.end(), receiver.end()):
+            assert code == 6
+            assert "no space left on device; free some space" in said
+        assert list(disk.iterdir()) == []
 
 
 def test_a_reader_that_goes_away_ends_both_with_the_reason(sides: Any) -> None:
