@@ -137,12 +137,17 @@ cdef class Credit:
             self.first_due = stream
 
     cdef void tell_again(self) noexcept nogil:
-        """A packet with credit was lost: tell all limits anew, which is rare and cheap."""
+        """A packet with credit was lost: tell all limits anew, which is rare and cheap.
+
+        Not those of streams on which nothing came: they are the first ones still, and the peer may not know the stream.
+        """
         cdef size_t i
+        cdef void *stream
         self.connection_due = True
         for i in range(self.streams.count):
-            if not (<ReceiveStream>self.streams.values[i]).finished:
-                self.tell(self.streams.values[i])
+            stream = self.streams.values[i]
+            if not (<ReceiveStream>stream).finished and (<ReceiveStream>stream).highest > 0:
+                self.tell(stream)
 
     cdef size_t write(self, uint8_t *out, size_t room) noexcept nogil:
         """Write the frames that are due and find room (sections 19.9 and 19.10); returns their size."""
