@@ -28,8 +28,14 @@ def test_a_stream_that_ended_before_the_hand_over_and_is_consumed_after_it_makes
 def test_credit_that_is_told_again_names_no_stream_that_the_peer_does_not_allow_yet(server: Kind) -> None:
     small, few = TransportOptions(control_window=20_000), TransportOptions(max_streams_bidi=2)
     transfers = (Transfer(Flow(10), Flow(300_000)),) * 4
-    ways = {"forward": Conditions(loss=0.025), "back": Conditions(rate=500_000)}
     if server is Kind.STOCK:
         transfers = (Transfer(Flow(10), Flow(20_000)),) * 135  # of which aioquic allows 128 at once
-    scenario = Scenario(server=server, transfers=transfers, client_options=small, server_options=few, **ways)
+    scenario = Scenario(
+        server=server,
+        transfers=transfers,
+        forward=Conditions(loss=0.025),
+        back=Conditions(rate=500_000),
+        client_options=small,
+        server_options=few,
+    )
     assert simulate(scenario).ends == {"whole": 2 * len(transfers)}
