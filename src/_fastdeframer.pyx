@@ -21,9 +21,9 @@ from spaceblock.errors import RemoteProtocolError
 cdef enum:
     # Item and offset, at eight bytes each: what a Block's length may count beyond its data.
     _BLOCK_FIELDS_MAX = 16
-    # Rooms that a Deframer holds at once, and blocks that land in them before somebody must look.
+    # Rooms that a Deframer holds at once, and blocks and ends that are noted before somebody must look.
     _ROOMS_MAX = 8
-    _LANDED_MAX = 64
+    _LANDED_MAX = 512
 
 cdef enum State:
     HEAD
@@ -90,6 +90,8 @@ cdef class Deframer:
 
     cdef uint64_t message_limit
     cdef uint64_t block_limit
+    # The type of the message that ends an item, 0 for none.
+    cdef uint64_t end_type
     cdef State state
     cdef int fault
     # A head that arrived in parts; the longest has four varints, 32 bytes.
@@ -115,9 +117,10 @@ cdef class Deframer:
     cdef size_t landings
     cdef Intake intake
 
-    def __init__(self, message_limit, block_limit):
+    def __init__(self, message_limit, block_limit, end_type=0):
         self.message_limit = bounded(message_limit, "message_limit", 0, VARINT_MAX)
         self.block_limit = bounded(block_limit, "block_limit", 0, VARINT_MAX)
+        self.end_type = bounded(end_type, "end_type", 0, VARINT_MAX)
         self.complete = b""
 
     def __dealloc__(self):
@@ -345,13 +348,29 @@ cdef class Deframer:
         if self.received < self.length:
             return take
         if self.state == PAYLOAD:
-            self.fresh = True
-            self.event = 1
+            if not self.note_end():
+                self.fresh = True
+                self.event = 1
         else:
             self.landings += 1
         self.place = NULL
         self.state = HEAD
         return take
+
+    cdef bint note_end(self) noexcept nogil:
+        # Whether the payload is an item's end that could be noted among what landed; if not, it is an event.
+        cdef const uint8_t *at = self.partial
+        cdef const uint8_t *end = self.partial + self.length
+        cdef Landed *landed = &self.arrived[self.landings]
+        if self.end_type == 0 or self.message_type != self.end_type or self.landings == _LANDED_MAX:
+            return False
+        if not read_varint(&at, end, &landed.item) or not read_varint(&at, end, &landed.offset) or at != end:
+            return False
+        landed.length = 0
+        landed.room = self.room
+        landed.start = 0
+        self.landings += 1
+        return True
 
     cdef object broken(self):
         if self.fault == NO_MEMORY:

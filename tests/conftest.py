@@ -29,9 +29,9 @@ elif sys.version_info < (3, 11):
     # They need an aioquic that needs Python 3.11.
     collect_ignore_glob = ["native/test_handover.py", "native/test_rare.py", "test_simulated_*"]
 
-CORES = {"python": ("_pyblock", "_pydeframer")}
+CORES = {"python": ("_pyblock", "_pydeframer", "_pyfiles")}
 if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
-    CORES["cython"] = ("_fastblock", "_fastdeframer")
+    CORES["cython"] = ("_fastblock", "_fastdeframer", "_fastfiles")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

@@ -37,16 +37,19 @@ BLOCK_SIZE = 128 * KIB
 
 
 def test_the_chosen_core_is_the_extension_unless_switched_off() -> None:
-    ask = "from spaceblock.core import *; print(IMPLEMENTATION, fill_blocks.__module__, Deframer.__module__)"
+    ask = "from spaceblock.core import *; "
+    ask += "print(IMPLEMENTATION, *{each.__module__ for each in (fill_blocks, Deframer, read_files)})"
 
     def answer(**env: str) -> str:
-        return subprocess.run(
+        ended = subprocess.run(
             [sys.executable, "-c", ask], env={**os.environ, **env}, check=True, capture_output=True, text=True
-        ).stdout.strip()
+        )
+        return " ".join(sorted(ended.stdout.replace("spaceblock.", "").split()))
 
-    assert answer(SPACEBLOCK_NO_EXTENSION="1") == "python spaceblock._pyblock spaceblock._pydeframer"
+    assert answer(SPACEBLOCK_NO_EXTENSION="1") == "_pyblock _pydeframer _pyfiles python"
     if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
-        assert answer() == "cython spaceblock._fastblock spaceblock._fastdeframer"
+        files = "_pyfiles" if sys.platform == "win32" else "_fastfiles"
+        assert answer() == f"_fastblock _fastdeframer {files} cython"
 
 
 def test_each_core_offers_every_exported_name(core: ModuleType) -> None:

@@ -221,15 +221,57 @@ def test_room_of_one_item_takes_no_other_block(core: ModuleType, item: int, offs
 
 def test_only_so_many_blocks_land_before_somebody_looks(core: ModuleType) -> None:
     deframer = core.Deframer(100, 100)
-    deframer.provide(bytearray(100))
-    stream = b"".join(block(core, 0, at, b"x") for at in range(70))
+    deframer.provide(bytearray(1_000))
+    stream = b"".join(block(core, 0, at, b"x") for at in range(520))
     position = deframer.feed(stream)
     assert deframer.event == deframer.BLOCK
     assert not deframer.ready()
-    assert len(deframer.landed()) == 64
+    assert len(deframer.landed()) == 512
     assert deframer.ready()
     assert deframer.feed(stream, position) == len(stream)
-    assert [offset for _, offset, *_ in deframer.landed()] == list(range(64, 70))
+    assert [offset for _, offset, *_ in deframer.landed()] == list(range(512, 520))
+
+
+END = 0x24
+
+
+def end(core: ModuleType, *numbers: int, rest: bytes = b"") -> bytes:
+    """A message of the type that ends items."""
+    payload: bytes = b"".join(map(core.encode_uint_var, numbers)) + rest
+    return bytes([END]) + bytes(core.encode_uint_var(len(payload))) + payload
+
+
+@pytest.mark.parametrize("step", [1, 3, 1_000])
+def test_ends_are_listed_in_their_turn(core: ModuleType, step: int) -> None:
+    deframer = core.Deframer(100, 100, END)
+    deframer.provide(bytearray(100))
+    stream = block(core, 7, 0, b"one") + end(core, 7, 3) + end(core, 8, 0) + block(core, 9, 0, b"two") + end(core, 9, 3)
+    for start in range(0, len(stream), step):
+        deframer.feed(stream[start : start + step])
+        assert deframer.event == deframer.NEED_DATA
+    assert deframer.at_boundary
+    noted = [(item, offset, length) for item, offset, length, _, _ in deframer.landed()]
+    assert noted == [(7, 0, 3), (7, 3, 0), (8, 0, 0), (9, 0, 3), (9, 3, 0)]
+
+
+def test_what_is_no_end_is_a_message(core: ModuleType) -> None:
+    deframer = core.Deframer(100, 100, END)
+    for stream in (end(core), end(core, 1), end(core, 1, 2, 3), end(core, 1, rest=b"\x40"), b"\x25\x01x"):
+        assert deframer.feed(stream) == len(stream)
+        assert deframer.event == deframer.MESSAGE
+        assert deframer.payload == stream[2:]
+    assert deframer.landed() == []
+
+
+def test_more_ends_than_are_listed_at_once_are_messages(core: ModuleType) -> None:
+    deframer = core.Deframer(100, 100, END)
+    stream = b"".join(end(core, item, 0) for item in range(600))
+    position = deframer.feed(stream)
+    assert deframer.event == deframer.MESSAGE
+    assert deframer.payload == end(core, 512, 0)[2:]
+    assert [item for item, *_ in deframer.landed()] == list(range(512))
+    assert deframer.feed(stream, position) == len(stream)
+    assert [item for item, *_ in deframer.landed()] == list(range(513, 600))
 
 
 @pytest.mark.parametrize("start", [-1, 5, TOP])

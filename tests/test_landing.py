@@ -76,6 +76,9 @@ def kinds(host: Host) -> list[OutcomeKind]:
 class GatedSink(FolderSink):
     """A folder whose disk stands still until the gate opens."""
 
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
+        return 0  # so that each step is taken by itself
+
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
         self.gate = threading.Event()
@@ -87,6 +90,9 @@ class GatedSink(FolderSink):
 
 class FailingSink(FolderSink):
     """A folder that fails one item at one step."""
+
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
+        return 0  # so that each step is taken by itself
 
     def __init__(self, folder: Path, step: str, error: Exception, item: int = 0) -> None:
         super().__init__(folder)

@@ -29,8 +29,12 @@ class Deframer:
     BLOCK: ClassVar[int]
     """A Block without a place: see :attr:`item`, :attr:`offset` and :attr:`length`; its data follows."""
 
-    def __init__(self, message_limit: int, block_limit: int) -> None:
-        """Allow payloads up to ``message_limit`` bytes and Blocks up to ``block_limit`` bytes of data; 0: no Blocks."""
+    def __init__(self, message_limit: int, block_limit: int, end_type: int = 0) -> None:
+        """Allow payloads up to ``message_limit`` bytes and Blocks up to ``block_limit`` bytes of data; 0: no Blocks.
+
+        A message of the type ``end_type`` whose payload is two numbers, an item and its size, is no event: it is listed
+        by :meth:`landed` in its turn, as long as there is room in that list. 0: there is no such type.
+        """
 
     def feed(self, data: ReadableBuffer, pos: int = 0) -> int:
         """Consume ``data`` from ``pos`` up to the next event or to its end; returns the new position."""
@@ -44,7 +48,10 @@ class Deframer:
         """
 
     def landed(self) -> list[tuple[int, int, int, int, int]]:
-        """Blocks that are complete in a room and were not listed yet: item, offset, length, room, start in the room."""
+        """Blocks that are complete in a room and were not listed yet: item, offset, length, room, start in the room.
+
+        Between them the ends of items: item, size, 0, and two numbers without meaning.
+        """
 
     def ready(self) -> bool:
         """Whether the next feed can go on: no message waits for :meth:`proceed`, and no Block for a place."""

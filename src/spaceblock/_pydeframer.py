@@ -17,7 +17,7 @@ if TYPE_CHECKING:
 
 _BLOCK_FIELDS_MAX = 16
 _ROOMS_MAX = 8
-_LANDED_MAX = 64
+_LANDED_MAX = 512
 
 
 @final
@@ -28,9 +28,10 @@ class Deframer:
 
     capsule = None
 
-    def __init__(self, message_limit: int, block_limit: int) -> None:
+    def __init__(self, message_limit: int, block_limit: int, end_type: int = 0) -> None:
         self._message_limit = bounded(message_limit, "message_limit")
         self._block_limit = bounded(block_limit, "block_limit")
+        self._end_type = bounded(end_type, "end_type")
         self.event = self.NEED_DATA
         self.message_type = 0
         self.payload = b""
@@ -208,15 +209,31 @@ class Deframer:
         self._received += len(part)
         if self._received == self.length:
             if self._memory is None:
-                self.event = self.MESSAGE
-                self.payload = bytes(self._partial)
+                payload = bytes(self._partial)
                 self._partial.clear()
+                if not self._note_end(payload):
+                    self.event = self.MESSAGE
+                    self.payload = payload
             else:
                 self._memory.release()
                 self._memory = None
                 self._landed.append(self._place)
             self._expect_data = None
         return pos + len(part)
+
+    def _note_end(self, payload: bytes) -> bool:
+        """Whether the payload is an item's end that could be noted among what landed; if not, it is an event."""
+        if not self._end_type or self.message_type != self._end_type or len(self._landed) == _LANDED_MAX:
+            return False
+        try:
+            item, at = decode_uint_var(payload)
+            size, at = decode_uint_var(payload, at)
+        except ValueError:
+            return False
+        if at != len(payload):
+            return False
+        self._landed.append((item, size, 0, self.room, 0))
+        return True
 
     def _broken(self) -> RemoteProtocolError:
         return RemoteProtocolError(

@@ -1,6 +1,7 @@
 """The core, compiled where it can be: one set of names, from two extensions or from their twins in Python.
 
-``_fastblock`` and its twin ``_pyblock`` write blocks, ``_fastdeframer`` and ``_pydeframer`` read them.
+``_fastblock`` and its twin ``_pyblock`` write blocks, ``_fastdeframer`` and ``_pydeframer`` read them; ``_fastfiles``
+handles many small files at once where the system has what that takes, and ``_pyfiles`` none.
 ``SPACEBLOCK_NO_EXTENSION=1`` in the environment chooses the twins. Extensions that are absent mean the twins as well;
 one that is present and does not load is an error. :data:`IMPLEMENTATION` says which it is.
 """
@@ -9,6 +10,7 @@ from __future__ import annotations
 
 import importlib
 import os
+import sys
 from typing import TYPE_CHECKING
 
 __all__ = [
@@ -22,7 +24,10 @@ __all__ = [
     "encode_uint_var",
     "fill_blocks",
     "frame_blocks",
+    "place_files",
+    "read_files",
     "slice_range",
+    "store_files",
     "write_all",
     "write_uint_var",
 ]
@@ -45,20 +50,22 @@ if TYPE_CHECKING:
         write_uint_var,
     )
     from ._fastdeframer import Deframer
+    from ._fastfiles import place_files, read_files, store_files
 else:
 
     def _choose():
         if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
             try:
-                return "cython", _load("_fastblock", "_fastdeframer")
+                return "cython", _load("_fastblock", "_fastdeframer", _FILES)
             except ModuleNotFoundError as error:
                 if error.name != f"{__package__}._fastblock":
                     raise
-        return "python", _load("_pyblock", "_pydeframer")
+        return "python", _load("_pyblock", "_pydeframer", "_pyfiles")
 
     def _load(*names):
         return [importlib.import_module(f"{__package__}.{name}") for name in names]
 
-    IMPLEMENTATION, (_blocks, _deframer) = _choose()
-    globals().update({name: getattr(_blocks, name) for name in __all__ if hasattr(_blocks, name)})
-    Deframer = _deframer.Deframer
+    _FILES = "_pyfiles" if sys.platform == "win32" else "_fastfiles"
+    IMPLEMENTATION, _modules = _choose()
+    for _module in _modules:
+        globals().update({name: getattr(_module, name) for name in __all__ if hasattr(_module, name)})

@@ -367,8 +367,11 @@ class Incoming(Job):
                     self._said.set_result(None)
             elif isinstance(event, Failed):
                 self._break(event.error)
-        self._place()
-        self._control.send(self.receiver.messages_to_send(), self.receiver.ends_stream)
+        if self._agreed:
+            self._place()
+        messages, ends = self.receiver.messages_to_send(), self.receiver.ends_stream
+        if messages or ends:
+            self._control.send(messages, ends)
 
     def fail(self, error: SpaceblockError) -> None:
         """End the transfer with ``error``; too late once everything is verified."""

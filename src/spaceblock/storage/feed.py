@@ -19,12 +19,13 @@ from typing import TypeVar
 
 from blake3 import blake3
 
-from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks
+from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks, read_files
 from ..display import printable
 from ..errors import SourceChanged, SpaceblockError, source_error
 from ..events import Phase
 from ..messages import Hole, ItemEnd
 from ..protocol.sender import abort_message
+from ..wire import MessageType
 from .files import FileSource
 from .readers import read_error
 from .resident import is_resident
@@ -121,6 +122,8 @@ class Feed:
             if self._item < 0 and not self._lane:
                 filled.done = True
                 break
+            if self._item < 0 and self._take_small(wire, filled):
+                continue
             try:
                 if self._item < 0:
                     self._open(self._lane.popleft())
@@ -139,6 +142,27 @@ class Feed:
         """Close what is open; no further call may follow."""
         self._lane.clear()
         self._leave()
+
+    def _take_small(self, wire: _Wire, filled: Filled) -> bool:
+        """Send as many of the next files as are small and unchanged, all at once; False if that is none."""
+        limit = wire.used + wire.room
+        files = []
+        size = 0
+        for item in self._lane:
+            small = _small_file(self._sources[item])
+            if small is None or item in self._refused:
+                break
+            size += small[3] + HEADER_ROOM
+            if size > wire.room:
+                break
+            files.append((item, *small))
+        if not files:
+            return False
+        wire.used, starts = read_files(wire.slot, wire.used, limit, MessageType.BLOCK, MessageType.ITEM_END, files)
+        for start, (item, _, _, _, length, _, _) in zip(starts, files, strict=False):
+            filled.sent.append((item, length, blake3(wire.slot[start : start + length]).digest()))
+            self._lane.popleft()
+        return bool(starts)
 
     def _open(self, item: int) -> None:
         source = self._sources[item]
@@ -310,6 +334,14 @@ class Feed:
         error = self._refused.get(self._item)
         if error is not None:
             raise error
+
+
+def _small_file(source: Source) -> tuple[bytes, int, int, int, int, int] | None:
+    """What :func:`spaceblock.core.read_files` needs to know of a source, or None for what it does not read."""
+    if not isinstance(source, FileSource) or not source.is_small:
+        return None
+    identity = source.identity
+    return source.raw_path, identity.device, identity.inode, identity.size, identity.modified_ns, identity.changed_ns
 
 
 class _Wire:

@@ -30,6 +30,9 @@ logger: logging.Logger = logging.getLogger("spaceblock")
 TICK = 20_000_000
 """Nanoseconds within which two changes of a file may have the same time: twice Linux's longest tick."""
 
+SMALL = 131_072
+"""Bytes up to which a file fits into the smallest block (see :class:`~spaceblock.blocks.BlockSize`)."""
+
 PREPARING = str(Phase.PREPARING)
 
 # Without O_NONBLOCK, opening what has become a named pipe meanwhile would wait for its writer.
@@ -66,6 +69,24 @@ class FileSource:
 
     held: int = field(default=-1, compare=False)
     """A descriptor to read from instead of opening ``path``, for a caller's open file."""
+
+    @property
+    def is_small(self) -> bool:
+        """Whether it can be read in one go with others: a small file that travels whole and was not written to just
+        now."""
+        identity, request = self.identity, self.request
+        return (
+            0 < identity.size <= SMALL
+            and request.length == identity.size
+            and not self.is_sparse
+            and self.held < 0
+            and time.time_ns() - identity.changed_ns >= TICK
+        )
+
+    @property
+    def raw_path(self) -> bytes:
+        """The path as the system has it."""
+        return os.fsencode(self.path)
 
     def open(self) -> int:
         """A descriptor for reading; raises :class:`SourceError`, :class:`SourceChanged` among them."""

@@ -21,7 +21,7 @@ from typing import Any
 from blake3 import blake3
 
 from ..blocks import SpaceblockRequests
-from ..core import write_all
+from ..core import place_files, store_files, write_all
 from ..display import printable, shown
 from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
 from ..events import Phase
@@ -137,6 +137,13 @@ class FolderSink(Sink):
         with self._lock:
             self._open[item] = fd
             self._staged.add(item)
+
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
+        files = [(str(item).encode(), *self._metadata.of_file(item), data) for item, data in items]
+        stored = store_files(self._staging, self.durable, files)
+        with self._lock:
+            self._staged.update(item for item, _ in items[:stored])
+        return stored
 
     def write(self, item: int, offset: int, data: memoryview) -> None:
         with self._errors("write", self._names[item], item, Phase.MOVING):
@@ -316,7 +323,8 @@ class FolderSink(Sink):
         try:
             folder = self._folder(parent)
             try:
-                for item in items:
+                self._place_many(items, folder, results)
+                for item in items[len(results) :]:
                     self.on_work()
                     try:
                         results[item] = self._place(item, folder)
@@ -331,6 +339,17 @@ class FolderSink(Sink):
             error.phase = error.phase or str(Phase.VERIFYING)
             results.update({item: error for item in items if isinstance(results.get(item, ""), str)})
         return results
+
+    def _place_many(self, items: Sequence[int], folder: int, results: dict[int, str | SpaceblockError]) -> None:
+        """Give items of one folder their names as long as these are free, all at once."""
+        if self._on_conflict == "overwrite":
+            return
+        files = [(str(item).encode(), os.fsencode(self._names[item].rpartition("/")[2])) for item in items]
+        placed = items[: place_files(self._staging, folder, files)]
+        self.on_work()
+        with self._lock:
+            self._staged.difference_update(placed)
+        results.update({item: self._names[item] for item in placed})
 
     def _place(self, item: int, folder: int) -> str:
         wanted = self._names[item]

@@ -21,6 +21,7 @@ from ..errors import InternalError, NoSpace, RemoteProtocolError, SpaceblockErro
 from ..limits import MESSAGE_PAYLOAD_MAX
 from ..messages import Hole, ItemAbort, ItemEnd, decode_message
 from ..protocol.receiver import ItemLost, Receiver, ReceiverEvent
+from ..wire import MessageType
 from .ring import Ring
 from .sinks import Sink
 
@@ -71,6 +72,9 @@ class _Step:
     """It only computes, so that it may be done on the event loop."""
 
 
+_WHOLE = (_Kind.BEGIN, _Kind.STORE, _Kind.END)
+"""The steps of an item whose bytes landed together."""
+
 _Result = tuple[int, int, "bytes | SpaceblockError"]
 """An item, its size, and its digest or why there is none."""
 
@@ -86,7 +90,7 @@ class Landing:
         self._host = host
         self._key = key
         self._resume = resume
-        self.intake: Deframer = Deframer(MESSAGE_PAYLOAD_MAX, MESSAGE_DATA_MAX)
+        self.intake: Deframer = Deframer(MESSAGE_PAYLOAD_MAX, MESSAGE_DATA_MAX, MessageType.ITEM_END)
         self.ended: bool = False
         self.blocks: int = 0
         self._ends = False
@@ -103,7 +107,7 @@ class Landing:
     @property
     def waits_for_disk(self) -> bool:
         """Whether arrived bytes wait because the worker is behind."""
-        return self.working and self.intake.event != Deframer.NEED_DATA
+        return self.working and (self.intake.event != Deframer.NEED_DATA or self._is_behind)
 
     @property
     def _is_behind(self) -> bool:
@@ -152,9 +156,9 @@ class Landing:
             return False
         self._collect()
         self.intake.check()
+        if self._is_behind:
+            return False
         if self.intake.event == Deframer.MESSAGE:
-            if self._is_behind:
-                return False
             self._receive_message()
             self.intake.proceed()
         return self._is_ready()
@@ -169,6 +173,9 @@ class Landing:
     def _collect(self) -> None:
         """Check the blocks that have landed, and note them for the worker."""
         for item, offset, length, room, start in self.intake.landed():
+            if not length:
+                self._end_item(ItemEnd(item, offset))
+                continue
             wanted = self._host.receiver.block(self._key, item, offset, length)
             self.blocks += 1
             if wanted:
@@ -236,11 +243,7 @@ class Landing:
     def _receive_message(self) -> None:
         message = decode_message(self.intake.message_type, self.intake.payload)
         if isinstance(message, ItemEnd):
-            if self._host.receiver.item_end(self._key, message):
-                self._begin(message.item)
-                at_once = self._begun.pop(message.item) and message.item not in self._hashed_late
-                self._hashed_late.discard(message.item)
-                self._steps.append(_Step(_Kind.END, message.item, length=message.size, at_once=at_once))
+            self._end_item(message)
         elif isinstance(message, ItemAbort):
             self._act(self._host.receiver.item_abort(self._key, message))
         elif isinstance(message, Hole):
@@ -250,6 +253,13 @@ class Landing:
                 self._steps.append(_Step(_Kind.HOLE, message.item, message.offset, message.length))
         elif message is not None:
             raise RemoteProtocolError(f"the sender sent {type(message).__name__} on a data stream")
+
+    def _end_item(self, message: ItemEnd) -> None:
+        if self._host.receiver.item_end(self._key, message):
+            self._begin(message.item)
+            at_once = self._begun.pop(message.item) and message.item not in self._hashed_late
+            self._hashed_late.discard(message.item)
+            self._steps.append(_Step(_Kind.END, message.item, length=message.size, at_once=at_once))
 
     def _let_go(self) -> None:
         self.intake.release()
@@ -316,7 +326,14 @@ class Landing:
     def _work(self, steps: list[_Step], results: list[_Result]) -> None:
         """Runs in a worker thread unless all is at once; an item without a hasher has failed or was dropped."""
         sink = self._host.sink
-        for step in steps:
+        index = 0
+        while index < len(steps):
+            stored = self._store_whole(steps, index, results)
+            if stored:
+                index += 3 * stored
+                continue
+            step = steps[index]
+            index += 1
             try:
                 hasher = self._hashers.get(step.item)
                 if hasher is None:
@@ -344,6 +361,23 @@ class Landing:
                 self._hashers.pop(step.item, None)
                 sink.discard(step.item)
                 results.append((step.item, 0, error))
+
+    def _store_whole(self, steps: list[_Step], index: int, results: list[_Result]) -> int:
+        """Store items at once of which everything is here, from ``steps[index]`` on; returns how many."""
+        whole: list[tuple[int, memoryview]] = []
+        for at in range(index, len(steps) - 2, 3):
+            begin, store, end = steps[at : at + 3]
+            if (begin.kind, store.kind, end.kind) != _WHOLE or store.length != end.length:
+                break
+            if begin.item not in self._hashers:
+                break
+            whole.append((begin.item, store.data))
+        if len(whole) < 2:
+            return 0
+        stored = self._host.sink.store_whole(whole)
+        for item, data in whole[:stored]:
+            results.append((item, len(data), self._hashers.pop(item).digest()))
+        return stored
 
 
 def _store(sink: Sink, step: _Step) -> None:

@@ -19,6 +19,13 @@ MODE = 0o777
 """The bits of a mode that travel: reading, writing and running, for the owner, the group and all others."""
 
 
+NO_TIME = -(2**63)
+"""Stands for no time of change."""
+
+_NEW = 0o666
+"""The mode of a new file that nobody chose one for, before the umask."""
+
+
 class Metadata:
     """The modes, times and links of one transfer. Safe for several threads, as it is only read but for :meth:`made`."""
 
@@ -45,6 +52,14 @@ class Metadata:
         entry = self._files.get(item)
         if entry is not None:
             self._apply(entry, fd)
+
+    def of_file(self, item: int) -> tuple[int, int]:
+        """The mode to make a file with, and its time of change in nanoseconds, or :data:`NO_TIME`."""
+        entry = self._files.get(item)
+        if entry is None:
+            return _NEW, NO_TIME
+        mode = _NEW if entry.mode is None else entry.mode & MODE
+        return mode, NO_TIME if entry.mtime_ns is None else entry.mtime_ns
 
     def apply_to_folder(self, name: str, fd: int) -> None:
         """Give an open folder that was made for this transfer its mode and time."""

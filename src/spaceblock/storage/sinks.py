@@ -70,6 +70,13 @@ class Sink(abc.ABC):
     def begin(self, item: int) -> None:
         """The first bytes of the item, or its end if it has none, are about to come."""
 
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
+        """Begin, write and finish items with all their bytes, one after another; returns how many that went well for.
+
+        The first that did not is left as if it had not begun.
+        """
+        return 0
+
     @abc.abstractmethod
     def write(self, item: int, offset: int, data: memoryview) -> None:
         """Store bytes; raises :class:`StorageError`."""

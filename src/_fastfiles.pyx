@@ -1,0 +1,269 @@
+# cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False
+"""Many small files at once: read behind their block headers, stored, and put into place, without the GIL in between.
+
+Each call does as many files as go smoothly and says how many those were. Whatever is unusual about the next one is not
+judged here: its caller does that file alone and finds out. Contract: ``spaceblock/_fastfiles.pyi``; twin:
+``spaceblock/_pyfiles.py``, which never does any.
+"""
+
+from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer, PyBUF_SIMPLE, PyBUF_WRITABLE
+from libc.stdint cimport int64_t, uint8_t, uint64_t
+from libc.stdlib cimport free, malloc
+from libc.string cimport strlen
+
+from spaceblock.varint cimport VARINT_MAX, varint_size, write_varint
+
+cdef extern from *:
+    """
+    #ifndef _GNU_SOURCE
+    #define _GNU_SOURCE
+    #endif
+    #include <errno.h>
+    #include <fcntl.h>
+    #include <stdint.h>
+    #include <stdio.h>
+    #include <sys/stat.h>
+    #include <sys/types.h>
+    #include <unistd.h>
+    #ifdef __linux__
+    #include <sys/syscall.h>
+    #endif
+
+    #ifdef __APPLE__
+    #define SPACEBLOCK_NS(status, which) ((int64_t)(status).st_##which##timespec.tv_sec * 1000000000 + \
+        (status).st_##which##timespec.tv_nsec)
+    #else
+    #define SPACEBLOCK_NS(status, which) ((int64_t)(status).st_##which##tim.tv_sec * 1000000000 + \
+        (status).st_##which##tim.tv_nsec)
+    #endif
+
+    typedef struct {
+        uint64_t device, inode;
+        int64_t size, modified, changed;
+    } FileIdentity;
+
+    static int is_still(int fd, const FileIdentity *wanted) {
+        struct stat status;
+        return fstat(fd, &status) == 0 && (uint64_t)status.st_dev == wanted->device &&
+            (uint64_t)status.st_ino == wanted->inode && (int64_t)status.st_size == wanted->size &&
+            SPACEBLOCK_NS(status, m) == wanted->modified && SPACEBLOCK_NS(status, c) == wanted->changed;
+    }
+
+    static int open_to_read(const char *path) {
+        return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
+    }
+
+    static int read_whole(int fd, uint8_t *out, size_t size) {
+        size_t done = 0;
+        while (done < size) {
+            ssize_t count = pread(fd, out + done, size - done, (off_t)done);
+            if (count <= 0) {
+                if (count < 0 && errno == EINTR) continue;
+                return -1;
+            }
+            done += (size_t)count;
+        }
+        return 0;
+    }
+
+    static int store_whole(int folder, const char *name, int mode, const uint8_t *data, size_t size, int64_t mtime,
+                           int flush) {
+        size_t done = 0;
+        int fine = 1;
+        int fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
+        if (fd < 0) return -1;
+        while (done < size) {
+            ssize_t count = pwrite(fd, data + done, size - done, (off_t)done);
+            if (count <= 0) {
+                if (count < 0 && errno == EINTR) continue;
+                fine = 0;
+                break;
+            }
+            done += (size_t)count;
+        }
+        if (fine && mtime != INT64_MIN) {
+            struct timespec times[2];
+            times[0].tv_sec = times[1].tv_sec = (time_t)(mtime / 1000000000);
+            times[0].tv_nsec = times[1].tv_nsec = (long)(mtime % 1000000000);
+            fine = futimens(fd, times) == 0;
+        }
+        if (fine && flush) fine = fsync(fd) == 0;
+        if (close(fd) != 0) fine = 0;
+        if (!fine) unlinkat(folder, name, 0);
+        return fine ? 0 : -1;
+    }
+
+    /* In one step, and without replacing what has the name; -1 also where the file system cannot do that. */
+    static int move_file(int from_folder, const char *from, int to_folder, const char *to) {
+    #if defined(__linux__) && defined(SYS_renameat2)
+        return (int)syscall(SYS_renameat2, from_folder, from, to_folder, to, 1u /* RENAME_NOREPLACE */);
+    #elif defined(__APPLE__) && defined(RENAME_EXCL)
+        return renameatx_np(from_folder, from, to_folder, to, RENAME_EXCL);
+    #else
+        (void)from_folder; (void)from; (void)to_folder; (void)to;
+        return -1;
+    #endif
+    }
+    """
+    ctypedef struct FileIdentity:
+        uint64_t device
+        uint64_t inode
+        int64_t size
+        int64_t modified
+        int64_t changed
+
+    bint is_still(int fd, const FileIdentity *wanted) noexcept nogil
+    int open_to_read(const char *path) noexcept nogil
+    int read_whole(int fd, uint8_t *out, size_t size) noexcept nogil
+    int store_whole(
+        int folder, const char *name, int mode, const uint8_t *data, size_t size, int64_t mtime, int flush
+    ) noexcept nogil
+    int move_file(int from_folder, const char *src, int to_folder, const char *to) noexcept nogil
+    int close(int fd) noexcept nogil
+
+cdef struct ToRead:
+    const char *path
+    uint64_t item
+    FileIdentity identity
+
+cdef struct ToStore:
+    const char *name
+    int mode
+    int64_t mtime
+
+cdef struct ToPlace:
+    const char *src
+    const char *to
+
+
+def read_files(slot, used, limit, block_type, end_type, files):
+    cdef Py_buffer room
+    cdef tuple kept = tuple(files)  # so that the names live as long as the pointers to them
+    cdef Py_ssize_t count = len(kept), i, done = 0
+    cdef size_t at = used, most = limit
+    cdef uint64_t kind = block_type, ending = end_type
+    cdef ToRead *jobs
+    cdef size_t *starts
+    cdef ToRead *job
+    PyObject_GetBuffer(slot, &room, PyBUF_SIMPLE | PyBUF_WRITABLE)
+    jobs = <ToRead *>malloc(<size_t>max(count, 1) * sizeof(ToRead))
+    starts = <size_t *>malloc(<size_t>max(count, 1) * sizeof(size_t))
+    try:
+        if jobs == NULL or starts == NULL:
+            raise MemoryError
+        if most > <size_t>room.len or at > most:
+            raise ValueError(f"{at} of {most} bytes of a buffer of {room.len}; stay within it")
+        for i in range(count):
+            item, path, device, inode, size, modified, changed = kept[i]
+            job = &jobs[i]
+            job.path = plain(path)
+            job.item = item
+            job.identity.device = device
+            job.identity.inode = inode
+            job.identity.size = size
+            job.identity.modified = modified
+            job.identity.changed = changed
+            if job.identity.size <= 0 or job.item > VARINT_MAX:
+                raise ValueError("only files with bytes, and items below 2^62, are read in one go")
+        with nogil:
+            while done < count and read_one(&jobs[done], <uint8_t *>room.buf, &at, most, kind, ending, &starts[done]):
+                done += 1
+        return at, [starts[i] for i in range(done)]
+    finally:
+        free(jobs)
+        free(starts)
+        PyBuffer_Release(&room)
+
+
+def store_files(folder, flush, files):
+    cdef tuple kept = tuple(files)
+    cdef Py_ssize_t count = len(kept), i, held = 0, done = 0
+    cdef int fd = folder
+    cdef int flushes = bool(flush)
+    cdef ToStore *jobs = <ToStore *>malloc(<size_t>max(count, 1) * sizeof(ToStore))
+    cdef Py_buffer *views = <Py_buffer *>malloc(<size_t>max(count, 1) * sizeof(Py_buffer))
+    try:
+        if jobs == NULL or views == NULL:
+            raise MemoryError
+        for i in range(count):
+            name, mode, mtime, data = kept[i]
+            jobs[i].name = plain(name)
+            jobs[i].mode = mode
+            jobs[i].mtime = mtime
+            PyObject_GetBuffer(data, &views[i], PyBUF_SIMPLE)
+            held += 1
+        with nogil:
+            while done < count and store_whole(
+                fd, jobs[done].name, jobs[done].mode, <const uint8_t *>views[done].buf, <size_t>views[done].len,
+                jobs[done].mtime, flushes,
+            ) == 0:
+                done += 1
+        return done
+    finally:
+        for i in range(held):
+            PyBuffer_Release(&views[i])
+        free(views)
+        free(jobs)
+
+
+def place_files(staging, folder, files):
+    cdef tuple kept = tuple(files)
+    cdef Py_ssize_t count = len(kept), i, done = 0
+    cdef int from_folder = staging, to_folder = folder
+    cdef ToPlace *jobs = <ToPlace *>malloc(<size_t>max(count, 1) * sizeof(ToPlace))
+    try:
+        if jobs == NULL:
+            raise MemoryError
+        for i in range(count):
+            src, to = kept[i]
+            jobs[i].src = plain(src)
+            jobs[i].to = plain(to)
+        with nogil:
+            while done < count and move_file(from_folder, jobs[done].src, to_folder, jobs[done].to) == 0:
+                done += 1
+        return done
+    finally:
+        free(jobs)
+
+
+cdef bint read_one(
+    const ToRead *job, uint8_t *out, size_t *used, size_t limit, uint64_t block_type, uint64_t end_type, size_t *start
+) noexcept nogil:
+    # One Block with all bytes and the ItemEnd behind it, or nothing at all.
+    cdef size_t size = <size_t>job.identity.size
+    cdef size_t item = varint_size(job.item)
+    cdef size_t block = item + 1 + size  # the offset, 0, is one byte
+    cdef size_t end = item + varint_size(size)
+    cdef size_t need = varint_size(block_type) + varint_size(block) + block
+    cdef uint8_t *at = out + used[0]
+    cdef int fd
+    cdef bint same
+    need += varint_size(end_type) + varint_size(end) + end
+    if need > limit - used[0]:
+        return False
+    fd = open_to_read(job.path)
+    if fd < 0:
+        return False
+    at += write_varint(at, block_type)
+    at += write_varint(at, block)
+    at += write_varint(at, job.item)
+    at += write_varint(at, 0)
+    start[0] = <size_t>(at - out)
+    same = is_still(fd, &job.identity) and read_whole(fd, at, size) == 0 and is_still(fd, &job.identity)
+    close(fd)
+    if not same:
+        return False
+    at += size
+    at += write_varint(at, end_type)
+    at += write_varint(at, end)
+    at += write_varint(at, job.item)
+    at += write_varint(at, size)
+    used[0] = <size_t>(at - out)
+    return True
+
+
+cdef const char *plain(bytes name) except NULL:
+    cdef const char *text = name
+    if strlen(text) != <size_t>len(name):
+        raise ValueError("a name has no zero byte in it; leave it out")
+    return text

@@ -1,0 +1,34 @@
+"""The contract of what handles many small files at once; its twin ``_pyfiles`` keeps it by never doing any.
+
+Each call does files in their order until one does not go smoothly, which it leaves as it was, and says how many those
+were. Nothing is raised for a file; what is wrong with the next one its caller finds out by doing it alone.
+"""
+
+from collections.abc import Sequence
+
+from _typeshed import ReadableBuffer, WriteableBuffer
+
+def read_files(
+    slot: WriteableBuffer,
+    used: int,
+    limit: int,
+    block_type: int,
+    end_type: int,
+    files: Sequence[tuple[int, bytes, int, int, int, int, int]],
+) -> tuple[int, list[int]]:
+    """Put whole files into ``slot`` behind ``used`` and before ``limit``, each as one ``Block`` and an ``ItemEnd``.
+
+    A file is given as its item and path, and as device, inode, size above 0, times of change and of status change in
+    nanoseconds, all of which it must have before it is read and after. Returns how much of the slot is used, and for
+    each file that was read where its bytes begin. ValueError for a number out of its range.
+    """
+
+def store_files(folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]) -> int:
+    """Make new files in the open ``folder``, and with ``flush`` make their bytes durable; returns how many.
+
+    A file is given as its name, its mode under the umask, its time of change in nanoseconds (-2^63: none) and its
+    bytes.
+    """
+
+def place_files(staging: int, folder: int, files: Sequence[tuple[bytes, bytes]]) -> int:
+    """Move files from one open folder into another, from one name to another that is free; returns how many."""

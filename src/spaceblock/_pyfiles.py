@@ -1,0 +1,28 @@
+"""The twin of ``_fastfiles``, where that is not: no file is handled in one go, so all are handled one by one."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from _typeshed import ReadableBuffer, WriteableBuffer
+
+
+def read_files(
+    slot: WriteableBuffer,
+    used: int,
+    limit: int,
+    block_type: int,
+    end_type: int,
+    files: Sequence[tuple[int, bytes, int, int, int, int, int]],
+) -> tuple[int, list[int]]:
+    return used, []
+
+
+def store_files(folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]) -> int:
+    return 0
+
+
+def place_files(staging: int, folder: int, files: Sequence[tuple[bytes, bytes]]) -> int:
+    return 0
