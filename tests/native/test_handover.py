@@ -138,6 +138,35 @@ def test_an_end_that_was_lost() -> None:
     all_arrived(path, {stream_id: data}, {})
 
 
+def test_an_end_that_was_acknowledged_before_the_bytes_that_lead_to_it() -> None:
+    path = Path()
+    path.confirm()
+    path.settle()
+    sent = 0
+
+    def lose(host: Host, datagram: bytes) -> bool:
+        nonlocal sent
+        sent += host is path.client
+        return host is path.client and (sent == 1 or sent > 3)
+
+    path.lose = lose
+    of_client = dict([write(path.client, 3_000)])
+    stream_id = next(iter(of_client))
+    path.flush()
+    before = path.client.taken
+    path.run(lambda: path.client.taken > before)
+    path.lose = lambda host, datagram: False
+    path.client.hand_over()
+    assert path.client.state is not None
+    sending = path.client.state.streams[0].sending
+    assert sending is not None
+    assert sending.fin_acknowledged
+    assert sending.acknowledged == 0
+    all_arrived(path, of_client, {})
+    path.settle()
+    assert path.client.engine.sender_finished(stream_id)
+
+
 @pytest.mark.parametrize("natives", [("client",), ()], ids=["before", "after"])
 def test_a_reset_that_was_lost(natives: tuple[str, ...]) -> None:
     path = Path()

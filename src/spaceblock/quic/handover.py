@@ -71,6 +71,7 @@ class SendingState:
     acknowledged_beyond: tuple[Span, ...]
     fin_written: bool
     fin_pending: bool
+    fin_acknowledged: bool
     limit: int
     waits_for_limit: bool
 

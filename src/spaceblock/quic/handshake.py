@@ -608,6 +608,7 @@ def _sending(stream: QuicStream) -> SendingState | None:
         acknowledged_beyond=tuple((span.start, span.stop) for span in sender._acked),
         fin_written=sender._buffer_fin is not None,
         fin_pending=sender._pending_eof,
+        fin_acknowledged=sender._acked_fin,
         limit=stream.max_stream_data_remote,
         waits_for_limit=stream.is_blocked,
     )

@@ -585,6 +585,7 @@ class NativeEngine:
                     sending.acknowledged_beyond,
                     sending.fin_written,
                     sending.fin_pending,
+                    sending.fin_acknowledged,
                 )
                 sender.held = sending.waits_for_limit
                 packets.add_send_stream(sender)

@@ -204,7 +204,10 @@ cdef class SendStream:
             self.fin_written = True
             self.fin_pending = True
 
-    def adopt(self, uint64_t acknowledged, bytes data, uint64_t sent, lost, beyond, bint fin_written, bint fin_pending):
+    def adopt(
+        self, uint64_t acknowledged, bytes data, uint64_t sent, lost, beyond, bint fin_written, bint fin_pending,
+        bint fin_acknowledged=False,
+    ):
         """Go on with a stream that another engine began: ``data`` is what is not acknowledged."""
         self.acknowledged = acknowledged
         self.written = acknowledged
@@ -212,6 +215,7 @@ cdef class SendStream:
         self.sent = sent
         self.fin_written = fin_written
         self.fin_pending = fin_pending
+        self.fin_acknowledged = fin_acknowledged
         for start, stop in beyond:
             self._acknowledged.add(start, stop)
         for start, stop in lost:
