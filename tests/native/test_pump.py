@@ -114,6 +114,16 @@ def test_what_belongs_to_no_engine_is_left_as_single_datagrams() -> None:
         assert a.turn() == []
 
 
+def test_datagrams_too_short_for_an_id_lead_nowhere() -> None:
+    """Though what lies behind them in the same train would continue to a known one."""
+    with joined() as (a, b):
+        a.sock.connect(b.sock.getsockname())
+        train = b"\x40" + b.side.cid + b"\0\0\0"
+        a.sock.sendmsg([train], [(socket.IPPROTO_UDP, 103, (4).to_bytes(2, "little"))])  # UDP_SEGMENT
+        select.select([b.sock], [], [], 10)
+        assert [data for data, _ in b.turn()] == [train[:4], train[4:8], train[8:]]
+
+
 def test_a_route_that_is_gone_leads_nowhere() -> None:
     with joined() as (a, b):
         a.side.write(a.side.open(2), b"hello", fin=True)

@@ -211,7 +211,7 @@ cdef class Pump:
             return 0
         while at < size:
             next_engine = NULL
-            if received.data[at] < 0x80 and size - at > LOCAL_CID_SIZE:
+            if received.data[at] < 0x80 and min(segment, size - at) > LOCAL_CID_SIZE:
                 memcpy(&cid, received.data + at + 1, LOCAL_CID_SIZE)
                 next_engine = self.routes.find(cid)
             if next_engine != engine and at > start:
