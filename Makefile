@@ -39,7 +39,8 @@ sanitize: .venv/built .venv/instrument
 	SPACEBLOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
 	ASAN_OPTIONS=detect_leaks=0 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
-		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py tests/test_deframer.py tests/native
+		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py tests/test_deframer.py tests/native \
+		tests/test_fuzz_corpus.py
 
 # Inputs made up for every decoder (docs/fuzzing.md): FUZZ_SECONDS in all. With FUZZ_CHECKED=1 on modules that have the
 # sanitizers' checks compiled in, and count where they go, so that what reaches new places is found.

@@ -22,6 +22,7 @@ PLAIN = (
     "rooms",
     "core",
     "messages",
+    "pages",
     "transfer",
     "tickets",
     "admission",
@@ -31,7 +32,7 @@ PLAIN = (
 )
 """Targets that run everywhere."""
 
-NATIVE = ("acks", "packets", "frames", "streams", "intake", "link", "connections")
+NATIVE = ("acks", "packets", "frames", "updates", "streams", "intake", "pump", "link", "handover", "connections")
 """Targets of the native engine."""
 
 SIZE_MAX = 4_096
