@@ -33,6 +33,9 @@ class Host:
 
     def __init__(self, name: str, engine: Engine, options: TransportOptions, peer: tuple[str, int]) -> None:
         self.name = name
+        self.address = (name, 1 if name == "client" else 2)
+        """Where it is; the other side was told another one if it has moved."""
+
         self.engine: Engine | NativeEngine = engine
         self.options = options
         self.peer = peer
@@ -45,7 +48,7 @@ class Host:
         self.issued: list[bytes] = []
         self.retired: list[bytes] = []
         self.taken = 0  # datagrams, since the handshake was confirmed
-        self._trains: list[bytes] = []
+        self._trains: list[tuple[bytes, Any]] = []
 
     @property
     def confirmed(self) -> bool:
@@ -63,9 +66,9 @@ class Host:
         self.engine = NativeEngine(self.state, self.options, self._transmit)
         assert self.engine.packets.recovery.next_pn == self.state.next_packet_number
 
-    def take(self, datagram: bytes, now: float) -> None:
+    def take(self, datagram: bytes, now: float, source: Any = None) -> None:
         self.taken += self.confirmed
-        self.engine.receive_datagram(datagram, self.peer, now)
+        self.engine.receive_datagram(datagram, source or self.peer, now)
         self.take_events()
 
     def take_events(self) -> None:
@@ -90,16 +93,19 @@ class Host:
                 self.retired.append(event.connection_id)
 
     def send(self, now: float) -> list[bytes]:
+        return [data for data, _ in self.send_to(now)]
+
+    def send_to(self, now: float) -> list[tuple[bytes, Any]]:
+        """The same with addresses."""
         if self.engine.get_peer_address() is None:
             return []
-        datagrams = [data for data, _ in self.engine.datagrams_to_send(now)]
+        datagrams = self.engine.datagrams_to_send(now)
         trains, self._trains = self._trains, []
         return trains + datagrams
 
     def _transmit(self, batch: Any, segment: int, address: Any) -> bool:
-        assert address == self.peer
         data = bytes(batch)
-        self._trains += [data[at : at + segment] for at in range(0, len(data), segment)]
+        self._trains += [(data[at : at + segment], address) for at in range(0, len(data), segment)]
         return True
 
 
@@ -112,7 +118,8 @@ class Path:
         self.lose: Callable[[Host, bytes], bool] = lambda host, datagram: False
         self.now = 100.0
         self._random = random.Random(seed)
-        self._queue: list[tuple[float, int, Host, bytes]] = []
+        self.strayed: list[tuple[bytes, Any]] = []  # sent to where nobody is
+        self._queue: list[tuple[float, int, Host, bytes, Any]] = []
         self._sent = 0
         client = client_engine(CLIENT, self.options)
         client.connect(("server", 2), now=self.now)
@@ -121,8 +128,8 @@ class Path:
         server = server_engine(SERVER, self.options, hello[6 : 6 + hello[5]], None)
         self.client = Host("client", client, self.options, ("server", 2))
         self.server = Host("server", server, self.options, ("client", 1))
-        for data, _ in first:
-            self._carry(self.client, data)
+        for data, address in first:
+            self._carry(self.client, data, address)
 
     def run(self, until: Callable[[], bool], seconds: float = 60) -> None:
         """Until a condition holds; fails if it does not in so many seconds of virtual time."""
@@ -138,8 +145,8 @@ class Path:
             assert at < limit, f"not reached at {self.now}"
             self.now = max(self.now + TICK, at)  # aioquic's pacer may name the present again and again
             if self._queue and self._queue[0][0] <= self.now:
-                _, _, host, datagram = heapq.heappop(self._queue)
-                host.take(datagram, self.now)
+                _, _, host, datagram, source = heapq.heappop(self._queue)
+                self.deliver(host, datagram, source)
                 continue
             for host in (self.client, self.server):
                 due = host.engine.get_timer()
@@ -158,22 +165,35 @@ class Path:
 
     def flush(self) -> None:
         for host in (self.client, self.server):
-            for datagram in host.send(self.now):
-                self._carry(host, datagram)
+            for datagram, address in host.send_to(self.now):
+                self._carry(host, datagram, address)
 
     def _moves_before(self, stop: float) -> bool:
         self.flush()
         times = [host.engine.get_timer() for host in (self.client, self.server)]
         return bool(self._queue) or any(at is not None and at < stop for at in times)
 
-    def _carry(self, host: Host, datagram: bytes) -> None:
+    def deliver(self, host: Host, datagram: bytes, source: Any) -> None:
+        """Bring a datagram to its end."""
+        host.take(datagram, self.now, source)
+
+    def inject(self, host: Host, datagram: bytes, source: Any, latency: float = LATENCY) -> None:
+        """Bring ``host`` a datagram that somebody else sends."""
         self._sent += 1
+        heapq.heappush(self._queue, (self.now + latency, self._sent, host, datagram, source))
+
+    def _carry(self, host: Host, datagram: bytes, address: Any) -> None:
+        self._sent += 1
+        other = self.server if host is self.client else self.client
+        if address != other.address:
+            self.strayed.append((datagram, address))
+            return
         if self.lose(host, datagram) or self._random.random() < self.loss:
             return
         at = self.now + LATENCY
         if self._random.random() < self.reordering:
             at += self._random.random() * LATENCY
-        heapq.heappush(self._queue, (at, self._sent, self.server if host is self.client else self.client, datagram))
+        heapq.heappush(self._queue, (at, self._sent, other, datagram, host.address))
 
 
 def is_short(datagram: bytes) -> bool:

@@ -326,7 +326,7 @@ def test_rare_frames_are_taken_apart() -> None:
         (0x17, 5),
         (0x18, 1, 0, b"\x08" + bytes(8) + bytes(16)),
         (0x19, 0),
-        (0x1A, bytes(8)),
+        (0x1A, bytes(8), None),
         (0x1B, bytes(8)),
         (0x1C, 7, 2, 3, b"abc"),
         (0x1D, 7, 3, b"abc"),

@@ -131,6 +131,7 @@ class AioquicConnection(Connection):
         self._deadline = 0.0  # what the timer is for; the timer itself may be set for earlier
         self._farewell: list[tuple[bytes, Any]] = []  # what closed the connection, to answer late packets with
         self._reset_tokens: tuple[bytes, ...] = ()
+        self._late_room = 0
         self._resend_at = 0.0
         self._resend_interval = RESEND_INTERVAL
 
@@ -258,7 +259,8 @@ class AioquicConnection(Connection):
         """Take in one datagram; :meth:`service` must follow."""
         engine = self._engine
         if self._farewell:
-            self._answer_late_packet(now)
+            if address[:2] == self._farewell[0][1][:2]:
+                self._answer_late_packet(len(data), now)
             return
         try:
             engine.receive_datagram(data, address, now)
@@ -280,7 +282,7 @@ class AioquicConnection(Connection):
         """Take in what the native engine's packets have brought; :meth:`service` must follow."""
         if not isinstance(self._engine, Engine):
             if self._farewell:
-                self._answer_late_packet(now)
+                self._answer_late_packet(0, now)
             else:
                 self._engine.take_news(now)
 
@@ -443,9 +445,16 @@ class AioquicConnection(Connection):
             self._reset_tokens = engine.reset_tokens
             self._carrier.watch_resets(self, self._reset_tokens)
 
-    def _answer_late_packet(self, now: float) -> None:
-        # RFC 9000, section 10.2.1: answer with the close, and ever more rarely.
+    def _answer_late_packet(self, size: int, now: float) -> None:
+        # RFC 9000, section 10.2.1: answer with the close, ever more rarely, and with at most three times what came from
+        # where the peer may not be.
+        self._late_room += 3 * size
         if self._engine.closing and now >= self._resend_at:
+            if not self._engine.path_is_valid:
+                needed = sum(len(data) for data, _ in self._farewell)
+                if needed > self._late_room:
+                    return
+                self._late_room -= needed
             self._resend_at = now + self._resend_interval
             self._resend_interval *= 2
             self._carrier.send(self._farewell)

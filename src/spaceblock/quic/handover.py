@@ -101,6 +101,10 @@ class HandOver:
     is_client: bool
     peer_certificate: x509.Certificate | None
     peer_address: Any
+    path_room: int | None
+    """What may be sent there while the address is not validated (RFC 9000, section 8.1); None: it is."""
+    validated_address: Any
+    """Another address of the peer that is, if there is one."""
     suite: str
     send_secret: bytes = field(repr=False)
     receive_secret: bytes = field(repr=False)
@@ -119,6 +123,8 @@ class HandOver:
     largest_received_time: float
 
     local_ids: list[ConnectionId]
+    used_cid: bytes
+    """The one of these that the peer uses."""
     peer_id: ConnectionId
     spare_peer_ids: list[ConnectionId]
     peer_ids_known: frozenset[int]

@@ -188,6 +188,11 @@ class Engine(QuicConnection):
         return self._state is QuicConnectionState.CLOSING
 
     @property
+    def path_is_valid(self) -> bool:
+        """The peer is known to be where packets are sent (RFC 9000, section 8)."""
+        return bool(self._network_paths and self._network_paths[0].is_validated)
+
+    @property
     def terminated(self) -> bool:
         """The closing or draining period is over too: there is nothing left to do."""
         return self._state is QuicConnectionState.TERMINATED
@@ -321,6 +326,7 @@ class Engine(QuicConnection):
         assert suite is not None, "a confirmed handshake has keys"
         assert send_secret is not None
         assert receive_secret is not None
+        path = self._network_paths[0]
         for network_path in self._network_paths:
             if (reserved := getattr(network_path, "peer_cid", None)) is not None:
                 self._retire_peer_cid(reserved)  # it has been used on a path that nobody goes on with
@@ -328,7 +334,9 @@ class Engine(QuicConnection):
         state = HandOver(
             is_client=self._is_client,
             peer_certificate=self.peer_certificate,
-            peer_address=self._network_paths[0].addr,
+            peer_address=path.addr,
+            path_room=None if path.is_validated else max(0, 3 * path.bytes_received - path.bytes_sent),
+            validated_address=next((other.addr for other in self._network_paths if other.is_validated), None),
             suite=suite.name,
             send_secret=send_secret,
             receive_secret=receive_secret,
@@ -342,6 +350,7 @@ class Engine(QuicConnection):
             ack_due=space.ack_at is not None,
             largest_received_time=space.largest_received_time or 0.0,
             local_ids=[_connection_id(known) for known in self._host_cids],
+            used_cid=self.host_cid,
             peer_id=_connection_id(self._peer_cid),
             spare_peer_ids=[_connection_id(known) for known in self._peer_cid_available],
             peer_ids_known=frozenset(self._peer_cid_sequence_numbers),

@@ -7,6 +7,7 @@ from spaceblock.quic.native.protection cimport HeaderKey
 from spaceblock.quic.native.ranges cimport AckFrame
 from spaceblock.quic.native.sending cimport GROUP, PacketSender
 from spaceblock.quic.native.streams cimport ReceiveStream, StreamTable
+from spaceblock.quic.native.udp cimport sockaddr
 
 cdef enum:
     LOCAL_CID_SIZE = 8
@@ -43,6 +44,11 @@ cdef class PacketEngine(PacketSender):
     cdef object _broken_text  # instead of _broken_why
     cdef public bint is_closing  # nothing but its close is sent any more
     cdef public object owner
+    # Where the peer is, and where else packets come from (RFC 9000, section 9).
+    cdef public bint peer_is_fixed  # it is a server: what comes from elsewhere is dropped
+    cdef public bint has_moved  # its newest packet came from elsewhere, and nothing was done about it yet
+    cdef bint is_elsewhere  # what is being taken in comes from elsewhere, which is:
+    cdef object _elsewhere
     # For a pump.
     cdef bint touched
     cdef void *next_touched
@@ -50,8 +56,12 @@ cdef class PacketEngine(PacketSender):
     cdef Opened[GROUP] _packets
 
     cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int ecn, int64_t now) except? 9999999 nogil
+    cdef size_t take_in_elsewhere(
+        self, uint8_t *data, size_t size, size_t segment, int ecn, const sockaddr *source, int64_t now
+    ) except? 9999999 nogil
     cdef int drain(self) except -1 nogil
     cdef int report(self) except -1
+    cdef bint may_answer(self) noexcept nogil
     cdef bint _credit_intake(self, ReceiveStream stream) noexcept nogil
     cdef bint _grant(self, ReceiveStream stream, uint64_t consumed) noexcept nogil
     cdef bint _credit_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
@@ -65,6 +75,7 @@ cdef class PacketEngine(PacketSender):
         self, uint8_t *data, size_t header_size, size_t sealed_size, Opened *packet, int64_t now
     ) noexcept nogil
     cdef bint _refuse(self) noexcept nogil
+    cdef int _visit(self, size_t count, size_t size, const uint8_t *cid) except -1
     cdef int _process(self, const Opened *packet, int64_t now) except -1 nogil
     cdef int _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
     cdef bint _may_ask(self, uint64_t kind) noexcept nogil

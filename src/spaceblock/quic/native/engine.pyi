@@ -9,6 +9,7 @@ from .recovery import Recovery
 from .sending import PacketSender
 from .streams import ReceiveStream
 
+ELSEWHERE: int
 RARE_FRAMES_AHEAD: int
 
 class PacketEngine(PacketSender):
@@ -20,6 +21,8 @@ class PacketEngine(PacketSender):
     violation: tuple[int, int, str] | None
     is_closing: bool
     owner: Any
+    peer_is_fixed: bool
+    has_moved: bool
     def __init__(
         self,
         recovery: Recovery,
@@ -50,4 +53,4 @@ class PacketEngine(PacketSender):
     def pull(self, stream: ReceiveStream) -> tuple[int, bool]: ...
     def count_reset(self, stream: ReceiveStream, final_size: int) -> bool: ...
     def violate(self, code: int, kind: int, reason: str) -> None: ...
-    def receive(self, data: Buffer, segment: int, now: int, ecn: int = 0) -> int: ...
+    def receive(self, data: Buffer, segment: int, now: int, ecn: int = 0, elsewhere: Any = None) -> int: ...

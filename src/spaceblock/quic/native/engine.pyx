@@ -18,14 +18,20 @@ from spaceblock.quic.native.phases cimport (
     OPENED_OLD,
     UPDATE_TOO_SOON,
 )
+from spaceblock.quic.native.probing cimport is_probing
 from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.ranges cimport REPEATED, parse_ack
 from spaceblock.quic.native.recovery cimport ACK_OF_SKIPPED
 from spaceblock.quic.native.sending cimport ACK, BATCH_SIZE, PADDING, PING, PN_SIZE, SAMPLE, STREAM, TAG, PacketSender
 from spaceblock.quic.native.streams cimport ReceiveStream, SendStream
+from spaceblock.quic.native.udp cimport unpack_address
 from spaceblock.varint cimport VARINT_MAX, read_varint
 
 cimport cython
+
+ELSEWHERE = 1 << 62
+"""Begins what ``rare`` says of packets that did not come from where the peer is, and is the type of no frame: followed
+by their address, their bytes, the connection ID of ours that they carry, and whether the peer has moved there."""
 
 RARE_FRAMES_AHEAD = RARE_AHEAD
 """Frames for Python that may come at once, whatever packets they are in."""
@@ -38,6 +44,7 @@ cdef enum:
     ACK_ECN = 0x03
     MAX_DATA = 0x10
     MAX_STREAM_DATA = 0x11
+    PATH_CHALLENGE = 0x1A
     # Errors (section 20.1).
     FLOW_CONTROL_ERROR = 0x03
     STREAM_STATE_ERROR = 0x05
@@ -154,9 +161,10 @@ cdef class PacketEngine(PacketSender):
 
     # Receiving.
 
-    def receive(self, uint8_t[::1] data not None, size_t segment, int64_t now, int ecn=0):
+    def receive(self, uint8_t[::1] data not None, size_t segment, int64_t now, int ecn=0, elsewhere=None):
         """Take in one receive buffer of datagrams of ``segment`` bytes each, the last one maybe shorter, and ECN bits.
 
+        ``elsewhere`` is where it came from, if the peer is not there; ``rare`` then begins with what that means.
         The packets are opened in place. Afterwards ``news``, ``rare``, ``lost`` and ``delivered`` may have grown.
         Returns how many packets were this connection's.
         """
@@ -164,22 +172,29 @@ cdef class PacketEngine(PacketSender):
         cdef size_t count
         if size == 0 or segment == 0:
             return 0
+        self._elsewhere = elsewhere
+        self.is_elsewhere = elsewhere is not None
         with nogil:
             count = self.take_in(&data[0], size, segment, ecn, now)
             self.drain()
+        self.is_elsewhere = False
         self.report()
         return count
 
     cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int ecn, int64_t now) except? 9999999 nogil:
         """Take in datagrams from memory; :meth:`drain` must follow before the memory is used again."""
-        cdef size_t at = 0, count, i, total = 0
+        cdef size_t at = 0, count, i, total = 0, start
         if self.is_broken:
             return 0
         if self.is_closing:
-            # Nothing is done with it any more, but that its sender may be told of the close again.
-            return 1
+            # Nothing is looked into any more (RFC 9000, section 10.2.1); who closed may want to say it again.
+            return not self.is_elsewhere
         while at < size and not self.is_broken:
+            start = at
             count = self._open_group(data, size, segment, &at, now)
+            if count and self.is_elsewhere:
+                with gil:
+                    self._visit(count, at - start, data + start + 1)
             for i in range(count):
                 self._process(&self._packets[i], now)
                 if self.is_broken:
@@ -190,8 +205,38 @@ cdef class PacketEngine(PacketSender):
             self.received.count_marks(ecn, total)
             self.idle_since = now
             self._elicited = False
+            if not self.is_elsewhere:
+                memcpy(&self._used_cid, data + 1, LOCAL_CID_SIZE)
+                if self.is_confined:
+                    self.path_room += 3 * size
         # What breaks a rule is to be told, even if it is a packet that does not count.
         return max(total, <size_t>self.is_broken)
+
+    cdef size_t take_in_elsewhere(
+        self, uint8_t *data, size_t size, size_t segment, int ecn, const sockaddr *source, int64_t now
+    ) except? 9999999 nogil:
+        """The same for datagrams that do not come from where the peer is."""
+        cdef size_t count
+        with gil:
+            self._elsewhere = unpack_address(source)
+            self.is_elsewhere = self._elsewhere is not None
+        if not self.is_elsewhere:
+            return 0
+        count = self.take_in(data, size, segment, ecn, now)
+        self.is_elsewhere = False
+        return count
+
+    cdef int _visit(self, size_t count, size_t size, const uint8_t *cid) except -1:
+        """Say in ``rare`` that packets came from elsewhere, and whether the newest one moves the peer (section 9.3)."""
+        cdef bint moved = False
+        cdef size_t i
+        for i in range(count):
+            if <int64_t>self._packets[i].pn == self.received.largest:
+                moved = not is_probing(self._packets[i].payload, self._packets[i].payload + self._packets[i].size)
+        self.has_moved |= moved
+        used_cid = PyBytes_FromStringAndSize(<const char*>cid, LOCAL_CID_SIZE)
+        self.rare.append((ELSEWHERE, self._elsewhere, size, used_cid, moved))
+        return 0
 
     cdef int drain(self) except -1 nogil:
         """Hand on what the streams have received, and make the keys that an update calls for."""
@@ -204,6 +249,10 @@ cdef class PacketEngine(PacketSender):
             self._credit_intake(<ReceiveStream>each)
             each = (<ReceiveStream>each).next_news
         return 0
+
+    cdef bint may_answer(self) noexcept nogil:
+        """Whether what is due may be sent before Python had a look at what came."""
+        return not (self.is_broken or self.is_closing or self.has_moved)
 
     cdef bint _credit_intake(self, ReceiveStream stream) noexcept nogil:
         """What an intake took is consumed; returns whether there is now something to send."""
@@ -523,6 +572,8 @@ cdef class PacketEngine(PacketSender):
             fields = [numbers[i] for i in range(wanted)]
             if extra or kind in (0x06, 0x07, 0x1C, 0x1D):
                 fields.append(PyBytes_FromStringAndSize(<const char*>at[0], <Py_ssize_t>extra))
+            if kind == PATH_CHALLENGE:
+                fields.append(self._elsewhere if self.is_elsewhere else None)
             self.rare.append((kind, *fields))
         at[0] += extra
         return True

@@ -7,6 +7,7 @@ each GSO batch. ``now`` is in seconds on the event loop's clock; the packet engi
 
 from __future__ import annotations
 
+import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -25,6 +26,7 @@ from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
 from .ids import ConnectionIds
 from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, Suite, derive, later_keys
+from .paths import Paths
 from .protection import HeaderKey, PacketKey
 from .pump import Pump
 from .ranges import PacketRanges
@@ -89,13 +91,14 @@ class NativeEngine:
         self.packets.credit.set_windows(
             options.connection_window, options.stream_window, options.control_window, receive_buffer
         )
-        self._peer_address = state.peer_address
         self._events: deque[Any] = deque()
         self._ids = ConnectionIds(self, state, token_of)
-        self._rare = RareFrames(self, self._ids)
+        self._paths = Paths(self, self._ids, state, state.largest_received_time)
+        self._rare = RareFrames(self, self._ids, self._paths)
         self._idle_timeout = state.idle_timeout
         self.packets.idle_since = int(state.largest_received_time * MICROSECONDS)
         self._unsent = 0
+        self._unsent_to: Any = None
         self._close_reason: CloseReason | None = None
         self._close_at: float | None = None
         self._farewell: bytes | None = None
@@ -125,6 +128,11 @@ class NativeEngine:
         return int(self.packets.recovery.congestion.window)
 
     @property
+    def path_is_valid(self) -> bool:
+        """The peer is known to be where packets are sent (RFC 9000, section 8)."""
+        return not self.packets.is_confined
+
+    @property
     def closing(self) -> bool:
         return self._farewell is not None and not self.terminated
 
@@ -137,7 +145,7 @@ class NativeEngine:
         return self._ids.tokens
 
     def get_peer_address(self) -> Any:
-        return self._peer_address
+        return self._paths.address
 
     def next_event(self) -> Any:
         return self._events.popleft() if self._events else None
@@ -265,7 +273,10 @@ class NativeEngine:
 
     def receive_buffer(self, data: Any, segment: int, address: Any, now: float) -> None:
         """Take in datagrams of ``segment`` bytes each from one peer; ``data`` is opened in place."""
-        if self._close_reason is None and self.packets.receive(data, segment, int(now * MICROSECONDS)):
+        elsewhere = None if self._paths.is_known(address) else address
+        if self._close_reason is not None or (elsewhere is not None and self.is_client):
+            return  # a client knows one address of its server (RFC 9000, section 9)
+        if self.packets.receive(data, segment, int(now * MICROSECONDS), elsewhere=elsewhere):
             self.take_news(now)
 
     def take_news(self, now: float) -> None:
@@ -289,6 +300,7 @@ class NativeEngine:
                 if self._close_reason is None and packets.violation is None:
                     self._rare.handle(frame, now)
             packets.rare.clear()
+            packets.has_moved = False
             if packets.waiting > WAITING_MAX:
                 packets.violate(_PROTOCOL_VIOLATION, 0, "more to answer than is acknowledged")
         if packets.delivered:
@@ -303,10 +315,13 @@ class NativeEngine:
         """Send what is due; what closes the connection is returned, to be sent and kept by the caller."""
         if self._close_reason is not None:
             return self._last_words(now)
+        return (self._paths.to_send(now) if self._paths.has_work else []) + self._send(now)
+
+    def _send(self, now: float) -> list[tuple[bytes, Any]]:
         self.has_more = False
         packets = self.packets
         batch = packets.batch
-        if self._unsent and not self._transmit(batch[: self._unsent], packets.datagram_size, self._peer_address):
+        if self._unsent and not self._transmit(batch[: self._unsent], packets.datagram_size, self._unsent_to):
             return []
         self._unsent = 0
         pumped = self._pump() if self._pump is not None else None
@@ -322,8 +337,8 @@ class NativeEngine:
             size = packets.build(microseconds)
             if not size:
                 return []
-            if not self._transmit(batch[:size], packets.datagram_size, self._peer_address):
-                self._unsent = size
+            if not self._transmit(batch[:size], packets.datagram_size, self._paths.address):
+                self._unsent, self._unsent_to = size, self._paths.address
                 return []
         self.has_more = True
         return []
@@ -337,7 +352,7 @@ class NativeEngine:
         at = int(recovery.timeout())
         if self.packets.wants_to_send():
             at = min(at, int(recovery.send_time()))
-        idle = self._idle_at()
+        idle = min(self._idle_at(), self._paths.timer() or math.inf)
         return idle if at == NEVER else min(idle, at / MICROSECONDS)
 
     def handle_timer(self, now: float) -> None:
@@ -350,13 +365,14 @@ class NativeEngine:
             self._close_reason = CloseReason(0, "", is_application=False, timed_out=True)
             self.abort()
             return
+        self._paths.on_timer(now)
         # The loop's clock may be a little behind the time that it was asked for.
         self.packets.on_timer(int(now * MICROSECONDS) + 1)
         if self.packets.lost:
             self._tell_again()
 
     def _idle_at(self) -> float:
-        pto = self.packets.recovery.pto() / MICROSECONDS
+        pto = self.pto
         return self.packets.idle_since / MICROSECONDS + max(self._idle_timeout, 3 * pto)
 
     def _at_key_limit(self, now: float) -> list[tuple[bytes, Any]]:
@@ -386,7 +402,7 @@ class NativeEngine:
     def _enter_draining(self, reason: CloseReason, now: float) -> None:
         self._close_reason = reason
         self.packets.is_closing = True
-        self._close_at = now + 3 * self.packets.recovery.pto() / MICROSECONDS
+        self._close_at = now + 3 * self.pto
         self._give_up_streams()
 
     def reset_by_peer(self, now: float) -> None:
@@ -439,6 +455,20 @@ class NativeEngine:
         """STREAM_DATA_BLOCKED (section 19.13): it opens a stream, as any other frame of its sender does."""
         if stream_id not in self.packets.receive_streams:
             self._accept(stream_id)
+
+    @property
+    def pto(self) -> float:
+        """One probe time-out (RFC 9002, section 6.2.1)."""
+        return float(self.packets.recovery.pto()) / MICROSECONDS
+
+    def forget_path(self) -> None:
+        """Round trips and windows of another path mean nothing on this one (section 9.4)."""
+        self.packets.recovery.reset_path()
+
+    def lose_path(self) -> None:
+        """The peer was never where its packets seemed to come from: end without a word (section 9.3.2)."""
+        self._close_reason = CloseReason(_NO_VIABLE_PATH, "no address of the peer is known", is_application=False)
+        self.abort()
 
     def issue_route(self, cid: bytes) -> None:
         """Packets may come for another connection ID."""
@@ -561,9 +591,12 @@ class NativeEngine:
     def _last_words(self, now: float) -> list[tuple[bytes, Any]]:
         if self._farewell is None or self._close_at is not None:
             return []
-        self._close_at = now + 3 * self.packets.recovery.pto() / MICROSECONDS
-        packet = self.packets.close_packet(self._farewell, int(now * MICROSECONDS))
-        return [(packet, self._peer_address)] if packet else []
+        self._close_at = now + 3 * self.pto
+        packets = self.packets
+        packet = packets.close_packet(self._farewell, int(now * MICROSECONDS))
+        if not packet or (packets.is_confined and len(packet) > packets.path_room):
+            return []
+        return [(packet, self._paths.address)]
 
     def _adopt(self, state: HandOver) -> None:
         """Take over what was under way: streams, packets without an acknowledgement, frames not yet sent."""
@@ -675,6 +708,7 @@ _PACKETS_SPARE = 1_000
 """Packets kept back from a key's limit: those of one batch, the probes, and the close."""
 
 _AEAD_LIMIT_REACHED = 0x0F
+_NO_VIABLE_PATH = 0x10
 _FLOW_CONTROL_ERROR = 0x03
 _STREAM_LIMIT_ERROR = 0x04
 _STREAM_STATE_ERROR = 0x05

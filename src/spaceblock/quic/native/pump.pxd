@@ -4,7 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
 from spaceblock.quic.native.engine cimport PacketEngine
-from spaceblock.quic.native.udp cimport Received, ReceiveBatch, SendBatch
+from spaceblock.quic.native.udp cimport Received, ReceiveBatch, SendBatch, sockaddr_storage, socklen_t
 
 cdef struct Route:
     uint64_t cid  # as it lies in memory
@@ -32,6 +32,8 @@ cdef class Pump:
     cdef void *first_touched  # engines that got something since the last report
     cdef PacketEngine held  # whose train a full socket did not take, and lies in outgoing
     cdef size_t held_size
+    cdef sockaddr_storage held_peer  # to where that train goes, wherever the peer is by then
+    cdef socklen_t held_peer_size
 
     cdef int rounds(self, int64_t now) except -1 nogil
     cdef int take(self, const Received *received, int64_t now) except -1 nogil

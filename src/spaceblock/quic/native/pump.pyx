@@ -13,6 +13,7 @@ from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
 from spaceblock.quic.native.engine cimport LOCAL_CID_SIZE
+from spaceblock.quic.native.probing cimport same_address
 from spaceblock.quic.native.udp cimport sockaddr, unpack_address
 
 cimport cython
@@ -194,7 +195,7 @@ cdef class Pump:
             each = self.first_touched
             while each != NULL:
                 (<PacketEngine>each).drain()
-                if not (<PacketEngine>each).is_broken and not (<PacketEngine>each).is_closing:
+                if (<PacketEngine>each).may_answer():
                     self.flush(<PacketEngine>each, now)
                 each = (<PacketEngine>each).next_touched
             if got < self.incoming.count:
@@ -225,10 +226,20 @@ cdef class Pump:
     cdef int hand_on(
         self, void *engine, const Received *received, size_t start, size_t size, int64_t now
     ) except -1 nogil:
+        cdef size_t count
         if engine == NULL:
             with gil:
                 self.leave(received, start, size)
-        elif (<PacketEngine>engine).take_in(received.data + start, size, received.segment, received.ecn, now):
+            return 0
+        if same_address(received.address, &(<PacketEngine>engine).peer):
+            count = (<PacketEngine>engine).take_in(received.data + start, size, received.segment, received.ecn, now)
+        elif (<PacketEngine>engine).peer_is_fixed:
+            return 0  # a client knows one address of its server (RFC 9000, section 9)
+        else:
+            count = (<PacketEngine>engine).take_in_elsewhere(
+                received.data + start, size, received.segment, received.ecn, received.address, now
+            )
+        if count:
             if not (<PacketEngine>engine).touched:
                 (<PacketEngine>engine).touched = True
                 (<PacketEngine>engine).next_touched = self.first_touched
@@ -263,6 +274,8 @@ cdef class Pump:
                 with gil:
                     self.held = engine
                 self.held_size = size
+                self.held_peer = engine.peer
+                self.held_peer_size = engine.peer_size
                 return SOCKET_FULL
             # With any other error the train is lost, as on a full road; recovery finds out.
         return MORE_TO_SEND
@@ -272,7 +285,7 @@ cdef class Pump:
         if self.held_size == 0:
             return True
         code = -self.outgoing.flush(
-            self.fd, <sockaddr *>&self.held.peer, self.held.peer_size, self.held.datagram_size, self.held_size
+            self.fd, <sockaddr *>&self.held_peer, self.held_peer_size, self.held.datagram_size, self.held_size
         )
         if code == EAGAIN or code == ENOBUFS:
             return False

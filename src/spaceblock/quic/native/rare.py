@@ -7,7 +7,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from .engine import ELSEWHERE
 from .ids import ConnectionIds
+from .paths import Paths
 
 if TYPE_CHECKING:
     from .engine_shell import NativeEngine
@@ -20,11 +22,12 @@ _PROTOCOL_VIOLATION = 0x0A
 
 
 class RareFrames:
-    """What each rare frame does to the engine and to its connection IDs."""
+    """What each rare frame does to the engine, to its connection IDs and to its paths."""
 
-    def __init__(self, engine: NativeEngine, ids: ConnectionIds) -> None:
+    def __init__(self, engine: NativeEngine, ids: ConnectionIds, paths: Paths) -> None:
         self._engine = engine
         self._ids = ids
+        self._paths = paths
 
     def handle(self, frame: tuple[Any, ...], now: float) -> None:
         """Act on one frame: its type and its fields, already taken apart."""
@@ -48,7 +51,12 @@ class RareFrames:
         elif kind == 0x19:  # RETIRE_CONNECTION_ID, 19.16
             self._ids.retire_local(fields[0])
         elif kind == 0x1A:  # PATH_CHALLENGE, 19.17
-            engine.packets.send_control(b"\x1b" + fields[0])
+            self._paths.challenged(*fields)
+        elif kind == 0x1B:  # PATH_RESPONSE, 19.18
+            self._paths.answered(fields[0], now)
+        elif kind == ELSEWHERE:
+            address, size, theirs, moved = fields
+            self._paths.visited(address, size, theirs, moved, now)
         elif kind in (0x1C, 0x1D):  # CONNECTION_CLOSE, 19.19
             reason = fields[-1].decode("utf-8", "replace")
             engine.closed_by_peer(fields[0], reason, kind == 0x1D, now)

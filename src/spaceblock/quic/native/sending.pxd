@@ -59,6 +59,10 @@ cdef class PacketSender:
     cdef bint _elicited  # an ack-eliciting packet was sent since the last that was received
     cdef sockaddr_storage peer  # where a pump sends to
     cdef socklen_t peer_size
+    # While the peer has not shown that it is there, no more than this is sent (RFC 9000, section 9.3.1).
+    cdef readonly bint is_confined
+    cdef public uint64_t path_room
+    cdef uint64_t _used_cid  # of ours, in the last packets that came from there
     cdef uint8_t *_out
     cdef uint8_t[GROUP * 16] _samples
     cdef uint8_t[GROUP * 16] _masks

@@ -9,7 +9,7 @@ from collections import deque
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.stdlib cimport free, malloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memset
 
 from spaceblock.quic.native.credit cimport Credit
 from spaceblock.quic.native.phases cimport KeyPhases
@@ -76,6 +76,34 @@ cdef class PacketSender:
     def set_peer_address(self, address, int family):
         """Where a pump sends to, on a socket of that family."""
         self.peer_size = pack_address(address, family, &self.peer)
+
+    def move_to(self, address, bytes used_cid not None):
+        """The peer is elsewhere now, and sends from there to this connection ID of ours."""
+        if PyBytes_GET_SIZE(used_cid) != sizeof(self._used_cid):
+            raise ValueError("a connection ID of ours has 8 bytes")
+        memcpy(&self._used_cid, PyBytes_AS_STRING(used_cid), sizeof(self._used_cid))
+        if self.peer_size:
+            self.peer_size = pack_address(address, self.peer.ss_family, &self.peer)
+
+    @property
+    def used_cid(self):
+        """The connection ID of ours in the last packets that came from where the peer is; zeros before the first."""
+        return PyBytes_FromStringAndSize(<const char*>&self._used_cid, sizeof(self._used_cid))
+
+    def confine(self, uint64_t room):
+        """Send no more than ``room`` bytes, and three times of what comes, until :meth:`release` (section 8)."""
+        self.is_confined = True
+        self.path_room = room
+
+    def release(self):
+        """The peer is where it seems to be."""
+        self.is_confined = False
+
+    def probe(self):
+        """Send two packets at once, whatever the window says: what they bring back tells what the path has lost."""
+        self.recovery.probes = max(self.recovery.probes, 2)
+        if not self.wants_to_send():
+            self.send_control(b"\x01")
 
     def add_send_stream(self, SendStream stream):
         """Send what is written to ``stream``; call :meth:`wake` after writing."""
@@ -159,6 +187,10 @@ cdef class PacketSender:
         cdef uint64_t allowance = self.recovery.allowance(now)
         cdef size_t total = 0, size, packets = 0, full = self.datagram_size
         cdef void *stream
+        if self.is_confined:
+            if self.path_room < full:
+                return 0
+            allowance = min(allowance, self.path_room)
         self.mark = self.recovery.choose_mark(True)
         if self.recovery.next_number() >= self.phases.update_at and self.phases.may_update(self.recovery.largest_acked):
             self._turn()
@@ -194,6 +226,8 @@ cdef class PacketSender:
                 self.recovery.on_app_limited(now)
             return 0
         self._protect(out, total)
+        if self.is_confined:
+            self.path_room -= total
         return total
 
     @property
@@ -203,6 +237,8 @@ cdef class PacketSender:
 
     def wants_to_send(self):
         """Whether :meth:`build` would find something, if the window allows."""
+        if self.is_confined and self.path_room < self.datagram_size:
+            return False
         return self.ack_due or self._waiting > 0 or self._first_turn != NULL or self.credit.is_due()
 
     def close_packet(self, bytes frame, int64_t now):
@@ -218,6 +254,34 @@ cdef class PacketSender:
         size = self._seal(pn, size, NULL, 0, self._out)
         self._protect(self._out, size)
         return PyBytes_FromStringAndSize(<const char*>self._out, <Py_ssize_t>size)
+
+    def path_packet(self, bytes frames not None, size_t size, bytes cid not None, int64_t now):
+        """One packet with frames of path validation for any path, padded to ``size`` bytes if it has fewer.
+
+        It goes to the peer's ``cid``. Nothing follows it up, and it tells nothing of the path that is in use. Empty if
+        the key has sealed as many packets as it may.
+        """
+        cdef uint8_t[CID_MAX] peer_cid
+        cdef size_t peer_cid_size = self._peer_cid_size
+        cdef size_t taken = <size_t>PyBytes_GET_SIZE(frames)
+        cdef size_t overhead = 1 + <size_t>PyBytes_GET_SIZE(cid) + PN_SIZE + TAG
+        cdef size_t head = max(taken + overhead, size) - overhead
+        cdef uint64_t pn = self.recovery.next_number()
+        if head > HEAD_MAX or PyBytes_GET_SIZE(cid) > CID_MAX:
+            raise ValueError("a packet for a path has at most 2048 bytes of frames")
+        self.mark = self.recovery.choose_mark(False)
+        if pn >= self.packets_max or self.recovery.on_sent(pn, now, head, 0) == NULL:
+            return b""
+        memcpy(self._head, PyBytes_AS_STRING(frames), taken)
+        memset(self._head + taken, PADDING, head - taken)
+        memcpy(peer_cid, self._peer_cid, CID_MAX)
+        self.set_peer_cid(cid)
+        # What lies in the batch may not be sent yet.
+        size = self._seal(pn, head, NULL, 0, self._scratch)
+        self._protect(self._scratch, size)
+        memcpy(self._peer_cid, peer_cid, CID_MAX)
+        self._peer_cid_size = peer_cid_size
+        return PyBytes_FromStringAndSize(<const char*>self._scratch, <Py_ssize_t>size)
 
     cdef void _turn(self) noexcept nogil:
         """Move on to the next key phase in both directions (section 6.1)."""
