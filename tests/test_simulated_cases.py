@@ -224,3 +224,32 @@ def test_amplificationlimit(sides: tuple[Kind, Kind]) -> None:
     said = sum(len(each.data) for each in before if not each.forward)
     assert heard <= said <= 3 * heard
     assert sum(len(each.data) for each in seen.passages if not each.forward) > 8_000
+
+
+# Not among the runner's: the path's MTU (RFC 9000, section 14).
+
+ONE_SIZE = "datagrams have one size, whatever the path takes"
+
+
+@each_pair
+@pytest.mark.xfail(strict=True, raises=Wrong, reason=ONE_SIZE)
+def test_a_path_for_small_packets(sides: tuple[Kind, Kind]) -> None:
+    """1280 bytes are what every path of IPv6 takes."""
+    if sides == (Kind.STOCK, Kind.NATIVE):
+        assert run(sides, transfers=SMALL, **both_ways(mtu=1_280))  # which it can do already
+    run(sides, transfers=(*fetch(300_000), Transfer(Flow(300_000))), **both_ways(mtu=1_280))
+
+
+@each_pair
+@pytest.mark.xfail(strict=True, raises=Wrong, reason=ONE_SIZE)
+def test_a_path_that_shrinks(sides: tuple[Kind, Kind]) -> None:
+    def shrink(simulation: Simulation) -> None:
+        for forward in (True, False):
+            simulation.network.change(Conditions(rate=10 * MBIT, mtu=1_280), forward=forward)
+
+    run(
+        sides,
+        lambda simulation: simulation.loop.call_later(0.5, shrink, simulation),
+        transfers=(*fetch(1_500_000), Transfer(Flow(1_500_000))),
+        **both_ways(rate=10 * MBIT),
+    )
