@@ -7,7 +7,8 @@ from pathlib import Path
 import pytest
 
 import spaceblock
-from spaceblock.throttle import RATE_MIN, Throttle
+from spaceblock.limits import RATE_MIN
+from spaceblock.throttle import Throttle
 
 
 def moved(throttle: Throttle, seconds: float, portion: int, late: float = 0.0) -> int:

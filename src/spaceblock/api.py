@@ -13,10 +13,11 @@ from .events import Phase
 from .forks import Maker
 from .identity import Identity, peer_id_of, peer_id_text, public_key_of
 from .listener import Listener, load_identity, transport_options
-from .options import Options, throttle_of
+from .options import Options
 from .peer import Peer
 from .quic.endpoint import Endpoint
 from .quic.interface import ConnectionEnded, HandshakeConfig
+from .throttle import throttle_of
 from .tickets import Ticket, proof
 from .transfer import error_of_greeting
 

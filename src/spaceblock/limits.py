@@ -106,3 +106,6 @@ FLIGHT_MAX = 4 * 1_048_576
 
 ADDRESSES_MAX = 16
 """Addresses of one peer, in a ticket too: enough for a machine with several networks, few enough to try them all."""
+
+RATE_MIN = 1_000
+"""Bytes a second below which the smallest portion takes so long that a peer would think that nobody is there."""

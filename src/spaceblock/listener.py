@@ -17,10 +17,11 @@ from .identity import Identity
 from .incoming import Offer
 from .limits import ADDRESSES_MAX
 from .mailbox import Mailbox
-from .options import Options, throttle_of
+from .options import Options
 from .peer import Peer
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig, TransportOptions
+from .throttle import throttle_of
 from .transfer import Unseen, spawn
 
 

@@ -13,8 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from .errors import EngineUnavailable, LocalProtocolError
-from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, Limits, Timeouts
-from .throttle import RATE_MIN, Throttle
+from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, RATE_MIN, Limits, Timeouts
 
 if TYPE_CHECKING:
     from .identity import Identity
@@ -102,11 +101,6 @@ class Options:
         raise EngineUnavailable(
             f"this build has no QUIC engine named {engine!r}: leave engine unset or choose 'aioquic'"
         )
-
-
-def throttle_of(options: Options) -> Throttle | None:
-    """The limit that all peers of one endpoint share."""
-    return None if options.bandwidth is None else Throttle(options.bandwidth)
 
 
 @cache

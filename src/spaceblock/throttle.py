@@ -8,9 +8,10 @@ from __future__ import annotations
 
 import asyncio
 from time import monotonic
+from typing import TYPE_CHECKING
 
-RATE_MIN = 1_000
-"""Bytes a second below which the smallest portion takes so long that a peer would think that nobody is there."""
+if TYPE_CHECKING:
+    from .options import Options
 
 _SPAN = 0.05
 """Seconds that a portion is meant to last: short, so that the rate holds within a second too."""
@@ -49,3 +50,8 @@ class Throttle:
     def sent(self, count: int) -> None:
         """``count`` bytes went out just now."""
         self.spend(count, monotonic())
+
+
+def throttle_of(options: Options) -> Throttle | None:
+    """The limit that all peers of one endpoint share."""
+    return None if options.bandwidth is None else Throttle(options.bandwidth)
