@@ -84,6 +84,15 @@ coverage: .venv/built .venv/instrument
 	$(BIN)/python -m coverage run -m pytest --engines=$(ENGINES); $(BIN)/python -m coverage report
 	rm -f src/_fast*.c .venv/built
 
+# The guide, into docs/_build/html; every warning is an error, and so is a link inside that leads nowhere. "make links" asks
+# for the pages of others that it names.
+.PHONY: docs links
+docs: .venv/built .venv/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b html docs docs/_build/html
+
+links: .venv/built .venv/docs
+	$(BIN)/python -m sphinx -q -W --keep-going -b linkcheck docs docs/_build/links
+
 # The wheel for this Python into dist/: built from the archive, its libraries put into it, and the tests run against it in an
 # empty environment without a compiler. WHEEL_TESTS is what pytest gets: WHEEL_TESTS="tests/test_core.py -x".
 WHEEL_TESTS ?=
@@ -92,7 +101,7 @@ wheel: .venv/made .venv/package
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python tools/try_wheel.py $(if $(WHEEL_TESTS),-- $(WHEEL_TESTS))
 
 clean:
-	rm -rf .venv build dist htmlcov .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
+	rm -rf .venv build dist docs/_build htmlcov .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
 	rm -rf src/*.egg-info src/_fast*.c src/spaceblock/*.so
 	find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
@@ -114,6 +123,6 @@ clean:
 	$(PIP) -e .
 	@touch $@
 
-.venv/test .venv/lint .venv/package .venv/instrument: .venv/%: .venv/made pyproject.toml
+.venv/test .venv/lint .venv/package .venv/docs .venv/instrument: .venv/%: .venv/made pyproject.toml
 	$(PIP) --group $*
 	@touch $@

@@ -1,4 +1,4 @@
-"""The commands in the README and on the command line's page: each is one that there is, with options that there are."""
+"""The commands in the README and in the guide: each is one that there is, with options that there are."""
 
 from __future__ import annotations
 
@@ -13,7 +13,7 @@ from spaceblock.cli import spaceblock
 from spaceblock.errors import SpaceblockError
 
 ROOT = Path(__file__).parents[1]
-PAGES = ["README.md", "docs/command-line.md"]
+PAGES = ["README.md", *(str(page.relative_to(ROOT)) for page in sorted((ROOT / "docs").rglob("*.md")))]
 
 
 def commands_on(page: str) -> list[list[str]]:

@@ -78,6 +78,7 @@ class Offer:
             OfferItem(index, names.get(index), request.size, request.range, request.rereadable)
             for index, request in enumerate(requests.items)
         )
+        """What would travel, in the order of the indexes."""
         sizes = [request.length for request in requests.items]
         self.total_size: int | None = None if None in sizes else sum(size or 0 for size in sizes)
         """Bytes that would travel; None while a size is unknown."""

@@ -2,18 +2,16 @@
 
 from __future__ import annotations
 
-import os
 import re
-import subprocess
-import sys
 from pathlib import Path
 
 from blake3 import blake3
 
 from engines import Engines
 
-README = Path(__file__).parents[2] / "README.md"
-PATIENCE = 60
+from .pages import PATIENCE, ROOT, computer, start
+
+README = ROOT / "README.md"
 
 
 def programs() -> list[str]:
@@ -26,24 +24,6 @@ def program_named(name: str) -> str:
     found = re.search(rf"`{re.escape(name)}`:\n\n```python\n(.*?)```", README.read_text(), re.DOTALL)
     assert found is not None, f"the README has no {name}"
     return found[1]
-
-
-def start(program: str, folder: Path, engine: str, *arguments: str) -> subprocess.Popen[str]:
-    return subprocess.Popen(
-        [sys.executable, "-c", program, *arguments],
-        cwd=folder,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.PIPE,
-        text=True,
-        env={**os.environ, "SPACEBLOCK_HOME": str(folder / "home"), "SPACEBLOCK_ENGINE": engine},
-    )
-
-
-def computer(tmp_path: Path, name: str) -> Path:
-    """A working directory with an identity of its own."""
-    folder = tmp_path / name
-    folder.mkdir()
-    return folder
 
 
 def test_the_readmes_two_programs_work_together(engines: Engines, tmp_path: Path) -> None:
