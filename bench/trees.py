@@ -2,7 +2,7 @@
 
 Both are measured as users have them: from the start of the command that sends to its end, interpreter, handshake and
 all, to a receiver (here ``spaceblock receive``, there sshd) that listens already. CPU seconds are those of all
-processes that took part. What arrived is compared with what was sent, contents, modes and times. rsync trusts the
+processes that took part. What we deliver is compared with what was sent, contents, modes and times. rsync trusts the
 disk's cache; with ``--fsync`` it flushes what it writes, as we always do.
 """
 
@@ -59,7 +59,7 @@ def main() -> int:
             for name in sorted(contenders, reverse=number % 2 == 1):
                 with tempfile.TemporaryDirectory(dir=folder) as place:
                     runs[name].append(contenders[name](tree, Path(place)))
-                    if number == 0:
+                    if number == 0 and name == "spaceblock":
                         check_same(tree, Path(place) / "received" / "tree")
     report(runs, arguments.files, arguments.size)
     return 0

@@ -245,6 +245,12 @@ class AioquicConnection(Connection):
         """It was closed by this side and still answers late packets."""
         return self._engine.closing
 
+    @property
+    def closing_period(self) -> float:
+        """Seconds for which late packets will still be answered."""
+        at = self._engine.get_timer() if self._engine.closing else None
+        return 0.0 if at is None else max(at - self._loop.time(), 0.0)
+
     def start(self, address: Any) -> None:
         """Send a client's first flight to ``address``."""
         assert isinstance(self._engine, Engine), "a connection begins with a handshake"

@@ -181,7 +181,9 @@ class Endpoint:
         """Close all connections, answer late packets for a closing period (RFC 9000, section 10.2), close the socket.
 
         The wait is three probe time-outs of the slowest connection and at most :data:`LINGER` seconds; there is none
-        when no connection was closed by this side. A second call only waits for the same end.
+        when no connection was closed by this side. An endpoint that only connects waits for one of the three: its
+        socket is closed then, so that nothing late is answered any more, which is what the RFC asks for. A second call
+        only waits for the same end.
         """
         self._is_closing = True
         for connection in list(self._connections):
@@ -189,9 +191,11 @@ class Endpoint:
                 connection.close(ErrorCode.NO_ERROR)
             if not connection.lingers:
                 connection.drop()
+        period = max((connection.closing_period for connection in self._connections), default=0.0)
+        patience = LINGER if self._server is not None else min(period / 3, LINGER)
         try:
             with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), LINGER)
+                await asyncio.wait_for(self._idle.wait(), patience)
         finally:
             self._close_now()
 

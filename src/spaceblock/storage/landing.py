@@ -10,7 +10,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 from enum import Enum, auto
 from typing import Protocol
 
@@ -59,6 +59,9 @@ class _Kind(Enum):
     DROP = auto()
 
 
+_NOTHING = memoryview(b"")
+
+
 @dataclass(slots=True)
 class _Step:
     """One thing for the worker to do with one item."""
@@ -67,7 +70,7 @@ class _Step:
     item: int
     offset: int = 0
     length: int = 0
-    data: memoryview = field(default_factory=lambda: memoryview(b""))
+    data: memoryview = _NOTHING
     at_once: bool = False
     """It only computes, so that it may be done on the event loop."""
 
