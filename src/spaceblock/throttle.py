@@ -27,7 +27,7 @@ class Throttle:
 
     def __init__(self, rate: float) -> None:
         self.rate = rate
-        self.portion = max(int(rate * _SPAN), _PORTION_MIN)
+        self.portion: int = max(int(rate * _SPAN), _PORTION_MIN)
         """Bytes to send at once."""
         self._free_at = float("-inf")
 

@@ -53,7 +53,7 @@ class AioquicStream(Stream):
 
     def __init__(self, owner: Owner, stream_id: int, *, is_local: bool) -> None:
         self.stream_id = stream_id
-        self.is_unidirectional = bool(stream_id & 2)
+        self.is_unidirectional: bool = bool(stream_id & 2)
         self.is_local = is_local
         self._owner = owner
         self._on_data: Callable[[bytes, bool], None] | None = None

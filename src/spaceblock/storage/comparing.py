@@ -21,7 +21,7 @@ class Comparison:
         self._items = deque(sorted(items))
         self._hashing: Iterator[int | bytes] = iter(())
         self._item = -1
-        self.hashed = 0
+        self.hashed: int = 0
         """Bytes that were read so far."""
 
     @property

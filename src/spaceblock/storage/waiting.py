@@ -27,7 +27,7 @@ class Patience:
 
     def __init__(self, fd: int, events: int) -> None:
         """``fd`` is closed in the end; ``events`` are those of poll(2) that are waited for."""
-        self.fd = fd
+        self.fd: int = fd
         self._lock = threading.Lock()
         self._wake, self._alarm = os.pipe()
         self._poll = select.poll()

@@ -37,7 +37,7 @@ class ConnectionIds:
     """The IDs of one connection; ``token_of`` makes the stateless reset token of an ID of ours."""
 
     def __init__(self, engine: NativeEngine, state: HandOver, token_of: Callable[[bytes], bytes] | None) -> None:
-        self.current = state.peer_id
+        self.current: ConnectionId = state.peer_id
         """The ID of the peer that packets are sent to."""
 
         self._engine = engine

@@ -80,7 +80,7 @@ class Paths:
     """The paths of one connection. :attr:`has_work` says whether :meth:`to_send` would do anything."""
 
     def __init__(self, engine: NativeEngine, ids: ConnectionIds, state: HandOver, now: float) -> None:
-        self.has_work = False
+        self.has_work: bool = False
         self._engine = engine
         self._packets = engine.packets
         self._ids = ids
