@@ -42,6 +42,18 @@ sanitize: .venv/built .venv/instrument
 		$(BIN)/python -m pytest -p no:cacheprovider tests/test_core.py tests/test_deframer.py tests/native \
 		tests/test_fuzz_corpus.py
 
+# What is left behind when a program ends that has tried every input of every fuzzing target: nothing, of ours.
+.PHONY: leaks
+
+leaks: .venv/built .venv/instrument
+	SPACEBLOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
+	for target in $$($(BIN)/python -m fuzz list); do \
+		ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=12 PYTHONMALLOC=malloc \
+			LSAN_OPTIONS=suppressions=fuzz/leaks.supp:print_suppressions=0 PYTHONPATH=$(SANITIZED)/lib \
+			LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
+			$(BIN)/python -m fuzz replay $$target >/dev/null || exit 1; \
+	done
+
 # Inputs made up for every decoder (docs/fuzzing.md): FUZZ_SECONDS in all. With FUZZ_CHECKED=1 on modules that have the
 # sanitizers' checks compiled in, and count where they go, so that what reaches new places is found.
 FUZZ_SECONDS ?= 60
