@@ -30,26 +30,42 @@ PATIENCE = 20.0
 
 @dataclass(frozen=True, slots=True)
 class Stack:
-    """One implementation of QUIC, and how its program is made: ``{output}`` stands for :data:`BUILD`."""
+    """One implementation of QUIC, and how its program is made and started: ``{output}`` stands for :data:`BUILD`,
+    ``{here}`` for the folder of this file."""
 
     name: str
     tool: str
     build: tuple[str, ...]
     environment: tuple[tuple[str, str], ...]
-    program: str
+    program: tuple[str, ...]
+    lacks: tuple[tuple[str, str], ...] = ()
+    """Cases that it has no means for, and why."""
 
     def __str__(self) -> str:
         return self.name
 
 
 STACKS = (
-    Stack("quic-go", "go", ("go", "build", "-o", "{output}/quic-go", "."), (), "{output}/quic-go"),
+    Stack("quic-go", "go", ("go", "build", "-o", "{output}/quic-go", "."), (), ("{output}/quic-go",)),
     Stack(
         "quinn",
         "cargo",
         ("cargo", "build", "--quiet", "--release"),
         (("CARGO_TARGET_DIR", "{output}/quinn"),),
-        "{output}/quinn/release/interop-quinn",
+        ("{output}/quinn/release/interop-quinn",),
+    ),
+    Stack(
+        "qh3",
+        "python3",
+        ("sh", "-c", "python3 -m venv {output}/qh3 && {output}/qh3/bin/python -m pip install -q -r requirements.txt"),
+        (),
+        ("{output}/qh3/bin/python", "{here}/qh3/peer.py"),
+        (
+            ("more streams than the peer allows at once", "qh3 cannot be told how many streams to allow"),
+            ("the peers own interval of keys", "qh3 updates its keys by command only"),
+            ("a client that moves", "qh3's client stays where it is"),
+            ("a peer that forgot us", "qh3 makes no stateless resets"),
+        ),
     ),
 )
 
@@ -136,7 +152,7 @@ async def start(stack: Stack, **options: object) -> AsyncIterator[Peer]:
     """Run a stack's program with these options, ``_`` standing for ``-``."""
     words = [f"--{name.replace('_', '-')}={_word(value)}" for name, value in options.items()]
     process = await asyncio.create_subprocess_exec(
-        stack.program.format(output=BUILD),
+        *(word.format(output=BUILD, here=HERE) for word in stack.program),
         f"--alpn={ALPN}",
         *words,
         stdin=asyncio.subprocess.PIPE,

@@ -41,7 +41,6 @@ KNOWN = (
     Known("a nat that rebinds", "the native engine answers to the address of the handshake", _native_server),
     Known("a client that moves", "the native engine answers to the address of the handshake", _native_server),
     Known("the peer closes", _ROUTES, lambda side: True),
-    Known("", SOMETIMES + "a native server that got no 1-RTT packet yet times out at its hand-over", _native_server),
 )
 
 SIDES = [(stack, role, engine) for engine in ("native", "aioquic") for role in ("client", "server") for stack in STACKS]
@@ -57,6 +56,8 @@ def side(request: pytest.FixtureRequest, tmp_path: Path, record_property: Callab
     record_property("side", (engine, role, str(stack)))
     if why_not := build(stack):
         pytest.skip(f"no {stack}: {why_not}")
+    if case in dict(stack.lacks):
+        pytest.skip(dict(stack.lacks)[case])
     side = Side(stack, role == "client", engine == "native", tmp_path)
     for known in KNOWN:
         if known.case in ("", case) and known.applies(side):
@@ -148,13 +149,15 @@ async def test_a_reader_of_ours_that_takes_its_time(side: Side) -> None:
         streams = Streams(both.ours, consume=False)
         await both.peer.open("uni", 100 * KIB)
         reader = await soon(streams.next())
+        await soon(reader.until(partial(_has, 16 * KIB)))
+        assert len(reader.data) == 16 * KIB
         taken = 0
         while not reader.fin:
-            limit = min(taken + 16 * KIB, 100 * KIB)
-            await soon(reader.until(partial(_has, limit)))
-            assert len(reader.data) == limit
-            reader.stream.consume(limit - taken)
-            taken = limit
+            # The window of a reader that uses it up at once may grow from here on.
+            arrived = len(reader.data)
+            reader.stream.consume(arrived - taken)
+            taken = arrived
+            await soon(reader.until(partial(_has, taken + 1)))
         assert bytes(reader.data) == pattern(100 * KIB)
 
 
@@ -272,7 +275,7 @@ async def test_every_extension(side: Side) -> None:
 
 
 async def test_key_updates_of_the_peer(side: Side) -> None:
-    if side.stack.name == "quinn":
+    if side.stack.name in ("quinn", "qh3"):
         async with side.meet() as both:
             for _ in range(5):
                 both.peer.tell("update-keys")
