@@ -69,6 +69,14 @@ def test_contacts_are_checked() -> None:
             spaceblock.Contact(peer, addresses)
 
 
+async def test_whoever_else_answers_at_a_contacts_address_is_refused() -> None:
+    async with spaceblock.listen("127.0.0.1") as listener:
+        host, port = listener.addresses[0]
+        with pytest.raises(spaceblock.WrongPeer):
+            async with spaceblock.connect(spaceblock.Contact(B, [f"{host}:{port}"])):
+                pass
+
+
 def test_trusting_listing_and_forgetting(commands: Commands) -> None:
     assert "nobody is trusted" in commands.run("trust").err
     assert commands.run("trust", A, "--name", "laptop", "--address", "192.0.2.7:4000").code == 0
