@@ -221,12 +221,13 @@ async def raw_connection(
 
 @asynccontextmanager
 async def client_of(
-    listener: spaceblock.Listener, identity: Identity | None = None, *, greets: bool = True
+    listener: spaceblock.Listener | str, identity: Identity | None = None, *, greets: bool = True
 ) -> AsyncIterator[RawPeer]:
-    """A raw client that ``listener`` admits by a ticket of its own."""
+    """A raw client that ``listener`` admits by a ticket of its own, or whoever printed a ticket."""
+    ticket = listener if isinstance(listener, str) else listener.invite(1)[0]
     endpoint = await Endpoint.bind("127.0.0.1", 0, transport(engines.in_use.client))
     try:
-        peer = RawPeer(await raw_connection(endpoint, listener.invite(1)[0], identity))
+        peer = RawPeer(await raw_connection(endpoint, ticket, identity))
         if greets:
             await peer.greet()
         yield peer

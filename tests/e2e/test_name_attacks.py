@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 import spaceblock
+from commands import Commands
 from spaceblock import BadName, Item, NameRule, NameRules, OfferItem
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.errors import ErrorCode
@@ -97,6 +98,26 @@ async def test_a_hostile_name_stays_inside_or_is_refused(
     if limits is not None:
         assert all(ch not in name for name in taken for ch in '<>:"|?*\\\n\r\t\x1b')
         assert not any(part.endswith((".", " ")) for name in taken for part in name.split("/"))
+
+
+@pytest.mark.parametrize("attack", EVERYWHERE)
+async def test_a_hostile_name_for_a_command_that_takes_everything_ends_it_with_nothing_written(
+    attack: str, commands: Commands, tmp_path: Path, inbox: Path
+) -> None:
+    """``--dir`` names a folder that is there, where a name of the peer's choice could be put beside what one has."""
+    (tmp_path / "outside").write_text("mine")
+    (inbox / "mine").write_text("mine")
+    name = next(filter(None, ATTACKS[attack]))
+    words = ("receive", "--listen", "127.0.0.1:0", "--dir", inbox, "--yes", "--once", "--overwrite")
+    receiver = commands.start(*words)
+    async with client_of(await asyncio.to_thread(receiver.read_line)) as raw:
+        error = await raw.offer(SpaceblockRequest(3), names=(name,)).error()
+        received = await asyncio.to_thread(receiver.end)
+    assert error.code == ErrorCode.NAME
+    assert received.code == 7
+    assert "the name" in received.err
+    assert tree(inbox) == {"mine": b"mine"}
+    assert (tmp_path / "outside").read_text() == "mine"
 
 
 CLASHES = {
