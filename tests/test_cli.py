@@ -278,6 +278,7 @@ def test_errors_as_json(commands: Commands) -> None:
 
 def test_a_missing_source_or_folder_is_found_before_anything_is_tried(commands: Commands, tmp_path: Path) -> None:
     assert_failed(commands.run("send", tmp_path / "missing"), 6, "no such file or directory; check the path")
+    assert_failed(commands.run("send", "/dev/null"), 6, "neither a file nor a folder: redirect it")
     assert_failed(commands.run("receive", "--dir", tmp_path / "missing"), 6, "create the folder or choose another")
     assert_failed(commands.run("receive", "--dir", __file__), 6, "not a directory; choose a folder")
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import stat
 import sys
 from collections import Counter
 from collections.abc import Sequence
@@ -12,7 +13,7 @@ import click
 
 from ..api import connect, listen
 from ..display import printable
-from ..errors import ConnectionLost, SpaceblockError, source_error
+from ..errors import ConnectionLost, SourceError, SpaceblockError, source_error
 from ..events import Receipt
 from ..interrupts import COMMAND_SIGNALS, run
 from ..options import Links
@@ -84,9 +85,12 @@ def _source_of(path: str, name: str | None) -> str | Item:
             raise click.UsageError("there is no standard input: give a path")
         return Item(sys.stdin.buffer, name=name)
     try:
-        os.stat(path)
+        mode = os.stat(path).st_mode
         if not os.access(path, os.R_OK):
             raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
     except OSError as error:
         raise source_error(error, f"cannot send {printable(path)!r}", name=path) from error
+    if not (stat.S_ISREG(mode) or stat.S_ISDIR(mode)):
+        text = f'{printable(path)!r} is neither a file nor a folder: redirect it into standard input and send "-"'
+        raise SourceError(text, name=path)
     return path
