@@ -63,7 +63,7 @@ class Disk:
             35: ("create", self.create),
             36: ("interrupt", self.nothing),
             42: ("batch_forget", self.nothing),
-            45: ("rename", lambda node, data: self.rename(node, data[:8], data[16:])),
+            45: ("rename2", self.rename2),  # with flags: the kernel has seen to it that nothing is replaced
         }
 
     def answer(self, opcode: int, node: int, data: memoryview) -> bytes | None:
@@ -136,6 +136,9 @@ class Disk:
             self._paths[moved] = after
             self._nodes[after] = moved
         return b""
+
+    def rename2(self, node: int, data: memoryview) -> bytes:
+        return self.rename(node, data[:8], data[16:])
 
     def link(self, node: int, data: memoryview) -> bytes:
         path = self._child(node, _text(data[8:]), new=True)
