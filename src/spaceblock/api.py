@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import asyncio
 import socket
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
+from typing import Any
 
 from .contacts import Contact
 from .errors import AdmissionRefused, LocalProtocolError, SpaceblockError, Stalled, Unreachable, WrongPeer
@@ -39,16 +40,17 @@ async def listen(
     where another listener has the same name or address, and :class:`StorageError` where the key or the tickets cannot
     be read or kept.
     """
+    maker = Maker()
     listener = await Listener.open(host, port, options or Options())
     try:
         yield listener
     except BaseException:
-        await _finally(listener.abort())
+        await _finally(listener.abort, maker)
         raise
     try:
         await listener.close()
     except asyncio.CancelledError:
-        await _finally(listener.abort())
+        await _finally(listener.abort, maker)
         raise
 
 
@@ -77,16 +79,15 @@ async def connect(ticket: str | Ticket | Contact, *, options: Options | None = N
         try:
             yield dialled.peer
         except BaseException:
-            await _finally(dialled.peer.abort())
+            await _finally(dialled.peer.abort, maker)
             raise
         try:
             await dialled.peer.close()
         except asyncio.CancelledError:
-            await _finally(dialled.peer.abort())
+            await _finally(dialled.peer.abort, maker)
             raise
     finally:
-        if not maker.forked:
-            await _finally(dialled.endpoint.close())
+        await _finally(dialled.endpoint.close, maker)
 
 
 class _Dialled:
@@ -150,10 +151,10 @@ async def _dial(address: tuple[str, int], ticket: Ticket | Contact, identity: Id
             await peer.abort()
             raise
     except ConnectionEnded as ended:
-        await _finally(endpoint.close())
+        await _finally(endpoint.close)
         raise error_of_greeting(ended.reason) from ended
     except BaseException:
-        await _finally(endpoint.close())
+        await _finally(endpoint.close)
         raise
     return _Dialled(endpoint, peer)
 
@@ -186,9 +187,11 @@ def _how_telling(error: SpaceblockError) -> int:
     return 9
 
 
-async def _finally(work: object) -> None:
-    """Finish cleaning up also while the task is being cancelled."""
-    task = asyncio.ensure_future(work)  # type: ignore[call-overload]
+async def _finally(clean_up: Callable[[], Coroutine[Any, Any, None]], maker: Maker | None = None) -> None:
+    """Finish cleaning up also while the task is being cancelled; what ``maker`` made is not cleaned up by its child."""
+    if maker is not None and maker.forked:
+        return
+    task = asyncio.ensure_future(clean_up())
     while not task.done():
         try:
             await asyncio.shield(task)
