@@ -50,7 +50,7 @@ class SimulatedPump:
         for _ in range(ROUNDS):
             got = sum(self._take_buffer(touched, others) for _ in range(BUFFERS))
             for engine in touched:
-                if engine.violation is None and not engine.is_closing:
+                if engine.violation is None and not engine.is_closing and not engine.has_moved:
                     self.send(engine)
             if got < BUFFERS:
                 break
@@ -102,10 +102,16 @@ class SimulatedPump:
                 others += [
                     (bytes(self._room[at : min(at + segment, stop)]), source) for at in range(start, stop, segment)
                 ]
-            elif engine.receive(self._room[start:stop], segment, self._microseconds(), ecn):
+            elif self._hand_on(engine, self._room[start:stop], segment, ecn, source):
                 touched[engine] = None
             start = stop
         return True
+
+    def _hand_on(self, engine: PacketEngine, data: memoryview, segment: int, ecn: int, source: Any) -> bool:
+        elsewhere = None if source == engine.owner.raw_peer_address else source
+        if elsewhere is not None and engine.peer_is_fixed:
+            return False  # a client knows one address of its server
+        return engine.receive(data, segment, self._microseconds(), ecn, elsewhere) > 0
 
     def _owner_of(self, start: int, size: int) -> PacketEngine | None:
         if self._room[start] >= 0x80 or size - start < CID_STOP:

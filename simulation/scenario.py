@@ -47,10 +47,13 @@ class Transfer:
 
 @dataclass(frozen=True, slots=True)
 class Rebinding:
-    """A NAT gives the client another port, or another address and port."""
+    """A NAT gives the client another port, or another address and port.
+
+    Where there is one, the client says something every second: a server that is not told cannot know.
+    """
 
     at: float
-    """Seconds since the beginning."""
+    """Seconds after the client's handshake."""
     address: bool = False
 
 

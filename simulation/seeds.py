@@ -130,7 +130,9 @@ def _flow(chance: random.Random, size: int, *, give_up: bool) -> Flow:
 
 
 def _rebindings(chance: random.Random) -> tuple[Rebinding, ...]:
-    return ()
+    count = chance.choice((0, 0, 0, 0, 0, 0, 0, 1, 1, 3))
+    times = sorted(_spread(chance, 0.01, 10) for _ in range(count))
+    return tuple(Rebinding(at, address=chance.random() < 0.5) for at in times)
 
 
 def _spread(chance: random.Random, low: float, high: float) -> float:

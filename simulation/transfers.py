@@ -35,6 +35,9 @@ DONE = 0x2A
 RESET, STOP = 0x1000, 0x2000
 """The codes of streams that are given up, before their number."""
 
+KEEP_ALIVE = 1.0
+"""Seconds between two signs of life of a client that may move."""
+
 LINGER = 5.0
 """Seconds after which nothing may be left of anything."""
 
@@ -85,6 +88,8 @@ class Simulation:
             for index, each in enumerate(scenario.transfers)
         ]
         self.streams: list[Channel] = []
+        self.moves: list[asyncio.TimerHandle] = []
+        """Of the client, which are yet to come."""
         self._plans: dict[int, int] = {}  # the transfer of each stream
 
     async def connect(self) -> None:
@@ -92,6 +97,10 @@ class Simulation:
         address = SERVER_ADDRESS[self.scenario.ipv6]
         self.client = await self.client_host.connect(address, self.scenario.limit)
         self._begin(self.client, by_client=True)
+        for number, rebinding in enumerate(self.scenario.rebindings):
+            self.moves.append(self.loop.call_later(rebinding.at, self.rebind, number, rebinding.address))
+        if self.scenario.rebindings:
+            self._keep_alive()
 
     @property
     def is_decided(self) -> bool:
@@ -161,6 +170,11 @@ class Simulation:
         self.streams.append(stream)
         there, *back = self.flows[index]
         self._serve(stream, there, back[0] if back else None)
+
+    def _keep_alive(self) -> None:
+        if self.client is not None and not self.is_over:
+            self.client.keep_alive()
+            self.loop.call_later(KEEP_ALIVE, self._keep_alive)
 
     def _answer(self, stream: Channel) -> None:
         if stream.stream_id not in self._plans:
@@ -271,8 +285,6 @@ async def _run(loop: VirtualLoop, scenario: Scenario, prepare: Callable[[Simulat
     simulation = Simulation(loop, scenario)
     if prepare is not None:
         prepare(simulation)
-    for number, rebinding in enumerate(scenario.rebindings):
-        loop.call_later(rebinding.at, simulation.rebind, number, rebinding.address)
     try:
         await asyncio.wait_for(_transfer(simulation), scenario.limit)
     except asyncio.TimeoutError:
@@ -332,6 +344,8 @@ def _allow(scenario: Scenario, reason: CloseReason | None, what: str, early: boo
 
 
 async def _clean_up(simulation: Simulation) -> None:
+    for move in simulation.moves:
+        move.cancel()
     for each in (simulation.client_host, simulation.server_host):
         with contextlib.suppress(asyncio.TimeoutError):
             await asyncio.wait_for(each.close(), LINGER)

@@ -181,11 +181,8 @@ def test_ipv6(sides: tuple[Kind, Kind]) -> None:
 
 @each_pair
 @pytest.mark.parametrize("address", [False, True], ids=["rebind-port", "rebind-addr"])
-def test_rebind(sides: tuple[Kind, Kind], address: bool, request: pytest.FixtureRequest) -> None:
+def test_rebind(sides: tuple[Kind, Kind], address: bool) -> None:
     """A NAT changes what the server sees of the client, in the middle of a transfer and again."""
-    if sides[1] is Kind.NATIVE:
-        reason = "the native engine does not follow a client that moves"
-        request.applymarker(pytest.mark.xfail(strict=True, raises=Wrong, reason=reason))
     moves = tuple(Rebinding(1.0 + 5 * n, address) for n in range(3))
     ways = both_ways(latency=0.015, rate=2 * MBIT)
     outcome, seen = run(sides, transfers=fetch(4_000_000), rebindings=moves, **ways)
