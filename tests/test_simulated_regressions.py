@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 from simulation.hosts import Kind
 from simulation.network import Conditions
-from simulation.scenario import Flow, Scenario, Transfer
+from simulation.scenario import Flow, Rebinding, Scenario, Transfer
 from simulation.transfers import Simulation, simulate
 
 from spaceblock.quic import TransportOptions
@@ -39,3 +39,15 @@ def test_credit_that_is_told_again_names_no_stream_that_the_peer_does_not_allow_
         server_options=few,
     )
     assert simulate(scenario).ends == {"whole": 2 * count}
+
+
+def test_a_client_that_moves_before_it_knows_that_the_handshake_is_confirmed_is_followed() -> None:
+    """What it says then is behind its Handshake packets, in one datagram, since its window is full."""
+    scenario = Scenario(
+        transfers=(Transfer(Flow(23_000)),),
+        forward=Conditions(latency=0.016),
+        back=Conditions(latency=0.016),
+        rebindings=(Rebinding(0.019, address=True),),
+        client_options=TransportOptions(idle_timeout=5),
+    )
+    assert simulate(scenario).ends == {"whole": 1}

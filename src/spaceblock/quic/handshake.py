@@ -82,6 +82,7 @@ __all__ = [
     "StopSendingReceived",
     "StreamDataReceived",
     "StreamReset",
+    "behind_long_headers",
     "client_engine",
     "initial_token",
     "server_engine",
@@ -106,6 +107,7 @@ _OLD_DATAGRAM_MAX = 1_500
 _ENDING = (QuicConnectionState.CLOSING, QuicConnectionState.DRAINING, QuicConnectionState.TERMINATED)
 _VARINT_SIZE = 8  # at most
 _TWO_BYTES_MAX = 0x3FFF
+_LONG_HEADERS_MAX = 4  # of one datagram: an Initial, an early and a Handshake packet, and one more
 _LIMIT_CAPACITY = 1 + _VARINT_SIZE
 _STREAM_LIMIT_CAPACITY = 1 + 2 * _VARINT_SIZE
 
@@ -733,6 +735,21 @@ def initial_token(data: bytes) -> bytes | None:
     except ValueError:
         return None
     return header.token if header.packet_type == QuicPacketType.INITIAL else None
+
+
+def behind_long_headers(data: bytes) -> bytes:
+    """The packet with a short header behind the others of a datagram, maybe empty (RFC 9000, section 12.2)."""
+    buffer = Buffer(data=data)
+    start = 0
+    try:
+        for _ in range(_LONG_HEADERS_MAX):
+            if start == len(data) or not data[start] & 0x80:
+                return data[start:]
+            start += pull_quic_header(buffer, host_cid_length=CID_SIZE).packet_length
+            buffer.seek(start)
+    except ValueError:
+        pass  # what follows cannot be found
+    return b""
 
 
 def version_negotiation(source_cid: bytes, destination_cid: bytes) -> bytes:

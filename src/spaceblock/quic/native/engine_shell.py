@@ -21,6 +21,7 @@ from ..handshake import (
     StopSendingReceived,
     StreamDataReceived,
     StreamReset,
+    behind_long_headers,
 )
 from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
@@ -269,7 +270,11 @@ class NativeEngine:
         self.packets.send_control(b"\x01")
 
     def receive_datagram(self, data: bytes, address: Any, now: float) -> None:
-        self.receive_buffer(bytearray(data), len(data), address, now)
+        if data and data[0] & 0x80:
+            # A client that does not know that the handshake is confirmed says all behind it (RFC 9000, section 12.2).
+            data = behind_long_headers(data)
+        if data:
+            self.receive_buffer(bytearray(data), len(data), address, now)
 
     def receive_buffer(self, data: Any, segment: int, address: Any, now: float) -> None:
         """Take in datagrams of ``segment`` bytes each from one peer; ``data`` is opened in place."""
