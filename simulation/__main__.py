@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import faulthandler
+import signal
 import sys
 import time
 import traceback
@@ -19,8 +20,8 @@ from .transfers import Outcome, simulate
 CHUNK = 20
 """Seeds that a process takes at a time."""
 
-PATIENCE = 600
-"""Seconds of real time after which a chunk is taken to hang."""
+PATIENCE = 300
+"""Seconds of processor time after which a chunk is taken to hang."""
 
 
 def main() -> int:
@@ -51,12 +52,10 @@ def main() -> int:
 
 
 def _run(seeds: range) -> Result:
-    """In a process of the pool, which dies of what would keep it for ever."""
-    faulthandler.dump_traceback_later(PATIENCE, exit=True)
-    try:
-        return run(seeds)
-    finally:
-        faulthandler.cancel_dump_traceback_later()
+    """In a process of the pool, which says where it is and dies when something keeps it for ever."""
+    faulthandler.register(signal.SIGVTALRM, chain=True)
+    signal.setitimer(signal.ITIMER_VIRTUAL, PATIENCE)
+    return run(seeds)
 
 
 def _show(seed: int) -> int:
