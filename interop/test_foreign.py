@@ -38,8 +38,6 @@ _ROUTES = (
 )
 
 KNOWN = (
-    Known("a nat that rebinds", "the native engine answers to the address of the handshake", _native_server),
-    Known("a client that moves", "the native engine answers to the address of the handshake", _native_server),
     Known("the peer closes", _ROUTES, lambda side: True),
 )
 

@@ -27,7 +27,7 @@ if find_spec("spaceblock.quic.native.engine") is None:
     collect_ignore_glob = ["native/*", "test_simulated_*"]  # without libcrypto's headers there is no native engine
 elif sys.version_info < (3, 11):
     # They need an aioquic that needs Python 3.11.
-    collect_ignore_glob = ["native/test_handover.py", "native/test_rare.py", "test_simulated_*"]
+    collect_ignore_glob = ["native/test_handover.py", "native/test_paths.py", "native/test_rare.py", "test_simulated_*"]
 
 CORES = {"python": ("_pyblock", "_pydeframer", "_pyfiles")}
 if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":

@@ -7,6 +7,7 @@ happens: ``ticket ...``, ``hangs``, and in the end ``done`` with the digest and 
 from __future__ import annotations
 
 import asyncio
+import os
 import sys
 import threading
 import time
@@ -26,7 +27,7 @@ HANGS: dict[str, tuple[object, str, int]] = {
 }
 """Where to hang: the owner and name of a function, and which of its calls it is."""
 
-OPTIONS = spaceblock.Options(timeouts=Timeouts(idle=5.0))
+OPTIONS = spaceblock.Options(timeouts=Timeouts(idle=float(os.environ.get("IDLE", "5"))))
 
 
 def say(*words: object) -> None:
@@ -83,7 +84,7 @@ async def send(ticket: str, path: str) -> None:
 
 
 async def receive(target: str, hang: str) -> None:
-    async with spaceblock.listen("127.0.0.1", options=OPTIONS) as listener:
+    async with spaceblock.listen("127.0.0.1", int(os.environ.get("PORT", "0")), options=OPTIONS) as listener:
         say("ticket", listener.ticket)
         offer = await anext(aiter(listener))
         if hang == "waiting":

@@ -15,6 +15,7 @@ import pytest
 
 import engines
 import spaceblock
+from spaceblock.tickets import Ticket
 
 from .stages import receiver_places
 from .support import BLOCK, PATIENCE, QUICK, assert_helpful, failure, file_of, tree, until, within
@@ -53,7 +54,7 @@ class Child:
 
 
 @asynccontextmanager
-async def child(*arguments: str | Path, home: Path) -> AsyncIterator[Child]:
+async def child(*arguments: str | Path, home: Path, **settings: object) -> AsyncIterator[Child]:
     """Run the program on the engine of its side; whatever happens, it does not outlive the test."""
     engine = engines.in_use.client if arguments[0] == "send" else engines.in_use.server
     process = await asyncio.create_subprocess_exec(
@@ -62,7 +63,12 @@ async def child(*arguments: str | Path, home: Path) -> AsyncIterator[Child]:
         *map(str, arguments),
         stdout=PIPE,
         stderr=PIPE,
-        env={**os.environ, "SPACEBLOCK_HOME": str(home), "SPACEBLOCK_ENGINE": engine},
+        env={
+            **os.environ,
+            **{name: str(value) for name, value in settings.items()},
+            "SPACEBLOCK_HOME": str(home),
+            "SPACEBLOCK_ENGINE": engine,
+        },
     )
     other = Child(process)
     try:
@@ -171,6 +177,26 @@ async def test_a_listener_killed_while_admitting_fails_the_connection(tmp_path: 
         assert isinstance(error, (spaceblock.ConnectionFailed, spaceblock.Stalled))
         assert error.exit_code == 4
         assert_helpful(error)
+
+
+async def test_a_receiver_that_was_started_again_says_that_it_forgot(tmp_path: Path, inbox: Path) -> None:
+    """Long before the sender would notice the silence."""
+    home = tmp_path / "home"
+    async with child("receive", inbox, "writing", home=home, IDLE=60) as receiver:
+        (ticket,) = await receiver.line("ticket")
+        port = Ticket.parse(ticket).addresses[0][1]
+        options = spaceblock.Options(timeouts=spaceblock.Timeouts(idle=60.0))
+        async with spaceblock.connect(ticket, options=options) as there:
+            sending = asyncio.create_task(failure(there.send(file_of(tmp_path, "x", 80 * BLOCK))))
+            await receiver.line("hangs")
+            await receiver.kill()
+            async with child("receive", inbox, home=home, IDLE=60, PORT=port) as again:
+                await again.line("ticket")
+                error = await within(sending)
+    assert isinstance(error, spaceblock.ConnectionLost)
+    assert "does not know the connection any more" in str(error)
+    assert_helpful(error)
+    shutil.rmtree(inbox)  # what the first one left, from which a second transfer would go on
 
 
 @pytest.mark.parametrize("phase", ["waiting", "writing", "placing"])

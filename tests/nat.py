@@ -12,10 +12,14 @@ Address = tuple[str, int]
 
 
 class Nat:
-    """Made by :func:`nat`; a client calls :attr:`address`, the server sees the box."""
+    """Made by :func:`nat`; a client calls :attr:`address`, the server sees :attr:`outside`."""
 
     def __init__(self, server: Address, loss: float, seed: int) -> None:
         self.address: Address = ("", 0)
+        self.outside: Address = ("", 0)
+        self.watch: Callable[[bytes], bool] = lambda datagram: True
+        """Is given what the client sends, and says whether it passes."""
+
         self._server = server
         self._loss = loss
         self._random = random.Random(seed)
@@ -23,13 +27,14 @@ class Nat:
         self._inside: asyncio.DatagramTransport | None = None
         self._outside: asyncio.DatagramTransport | None = None
 
-    async def rebind(self) -> None:
-        """Give the client another port, and forget the old one: what comes there is lost."""
+    async def rebind(self, host: str = "127.0.0.1") -> None:
+        """Give the client another port, maybe on another host, and forget the old one: what comes there is lost."""
         loop = asyncio.get_running_loop()
-        transport, _ = await loop.create_datagram_endpoint(lambda: _Side(self._from_server), ("127.0.0.1", 0))
+        transport, _ = await loop.create_datagram_endpoint(lambda: _Side(self._from_server), (host, 0))
         if self._outside is not None:
             self._outside.close()
         self._outside = transport
+        self.outside = transport.get_extra_info("sockname")[:2]
 
     async def open(self) -> None:
         loop = asyncio.get_running_loop()
@@ -44,7 +49,7 @@ class Nat:
 
     def _from_client(self, data: bytes, address: Any) -> None:
         self._client = address
-        if self._outside is not None and self._random.random() >= self._loss:
+        if self.watch(data) and self._outside is not None and self._random.random() >= self._loss:
             self._outside.sendto(data, self._server)
 
     def _from_server(self, data: bytes, address: Any) -> None:

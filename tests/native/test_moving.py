@@ -1,0 +1,162 @@
+"""Clients whose address changes, over real sockets and a box in between; and strangers who claim to be one."""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import random
+import socket
+import sys
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
+from dataclasses import dataclass
+from functools import partial
+from typing import TypeVar
+
+import pytest
+
+from nat import Nat, nat
+from quic_pair import CLIENT, MIB, Reader, Streams, endpoints
+from spaceblock.quic import Connection, Stream, TransportOptions
+
+T = TypeVar("T")
+
+PATIENCE = 60.0
+SIZE = 12 * MIB
+HOSTS = ["127.0.0.1"] + ["127.0.0.2"] * (sys.platform == "linux")  # elsewhere a loopback network is one address
+
+OPTIONS = TransportOptions(native=True)
+
+
+@dataclass
+class Boxed:
+    client: Connection
+    server: Connection
+    box: Nat
+
+
+@contextlib.asynccontextmanager
+async def boxed() -> AsyncIterator[Boxed]:
+    """A connected pair with a box between, after each side has heard of the other since the handshake."""
+    accepted: asyncio.Queue[Connection] = asyncio.Queue()
+    async with contextlib.AsyncExitStack() as stack:
+        client, server = await stack.enter_async_context(endpoints(OPTIONS, on_connection=accepted.put_nowait))
+        box = await stack.enter_async_context(nat(server.local_address))
+        connection = await client.connect(box.address, CLIENT, timeout=30)
+        both = Boxed(connection, await accepted.get(), box)
+        await move_bytes(both.client, both.server, 1_000)
+        yield both
+
+
+async def move_bytes(
+    sender: Connection, receiver: Connection, size: int, at_shares: tuple[Callable[[], Awaitable[None]], ...] = ()
+) -> None:
+    """Send bytes and compare them; at equal shares of the way something may be done."""
+    data = random.Random(size).randbytes(size)
+    streams = Streams(receiver)
+    stream = sender.open_stream(unidirectional=True)
+    writing = asyncio.ensure_future(_write(stream, data))
+    reader = await within(streams.next())
+    for number, act in enumerate(at_shares, 1):
+        await within(reader.until(partial(_has, number * size // (len(at_shares) + 1))))
+        await act()
+    assert await within(reader.read_all()) == data
+    await within(writing)
+
+
+async def _write(stream: Stream, data: bytes) -> None:
+    for start in range(0, len(data), MIB):
+        stream.write(data[start : start + MIB], fin=start + MIB >= len(data))
+        await stream.drain(2 * MIB)
+    await stream.drain(0)
+
+
+def _has(count: int, reader: Reader) -> bool:
+    return len(reader.data) >= count
+
+
+async def within(what: Awaitable[T]) -> T:
+    return await asyncio.wait_for(what, PATIENCE)
+
+
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("upload", [True, False], ids=["up", "down"])
+async def test_a_transfer_survives_new_ports_and_hosts(host: str, upload: bool) -> None:
+    async with boxed() as both:
+        before = both.server.peer_address
+
+        async def rebind() -> None:
+            await both.box.rebind(host)
+            both.client.keep_alive()
+
+        sender, receiver = (both.client, both.server) if upload else (both.server, both.client)
+        await move_bytes(sender, receiver, SIZE, (rebind, rebind, rebind))
+        both.client.keep_alive()
+        await move_bytes(both.client, both.server, 1_000)
+        assert both.server.peer_address == both.box.outside != before
+        assert both.server.close_reason is None
+
+
+async def test_strangers_do_not_move_a_connection() -> None:
+    """Copies of the client's packets, damaged ones, and others with its connection ID, by the thousand."""
+    async with boxed() as both:
+        server = both.server.local_address
+        with stranger() as sock:
+            copies: list[bytes] = []
+
+            def watch(datagram: bytes) -> bool:
+                copies.append(datagram)
+                if len(copies) > 8:
+                    old = copies.pop(0)
+                    sock.sendto(old, server)
+                    sock.sendto(old[:-3] + b"abc", server)
+                    sock.sendto(old[:9] + bytes(len(old) - 9), server)
+                return True
+
+            both.box.watch = watch
+            await move_bytes(both.client, both.server, SIZE)
+            await move_bytes(both.server, both.client, MIB)
+            assert both.server.peer_address == both.box.outside
+            assert received_by(sock) == 0
+
+
+async def test_somebody_who_overtakes_the_client_gets_three_times_what_it_sends() -> None:
+    """It is on the path, so it can lead packets astray; but not for long, and not as a multiplier."""
+    async with boxed() as both:
+        server = both.server.local_address
+        with stranger() as sock:
+            sent = got = turn = 0
+
+            def overtake(datagram: bytes) -> bool:
+                nonlocal sent, got, turn
+                turn += 1
+                if turn % 20 == 0:
+                    sock.sendto(datagram, server)
+                    sent += len(datagram)
+                    got += received_by(sock)
+                    assert got <= 3 * sent
+                return True
+
+            both.box.watch = overtake
+            await move_bytes(both.server, both.client, SIZE)
+            await move_bytes(both.client, both.server, SIZE)
+            both.box.watch = lambda datagram: True
+            await move_bytes(both.client, both.server, 1_000)
+            assert both.server.peer_address == both.box.outside
+            assert 0 < got + received_by(sock) <= 3 * sent
+
+
+@contextlib.contextmanager
+def stranger() -> Iterator[socket.socket]:
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
+        sock.setblocking(False)
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 4 * MIB)
+        sock.bind(("127.0.0.1", 0))
+        yield sock
+
+
+def received_by(sock: socket.socket) -> int:
+    size = 0
+    with contextlib.suppress(BlockingIOError):
+        while True:
+            size += len(sock.recv(65_535))
+    return size
