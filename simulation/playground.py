@@ -83,6 +83,7 @@ class Playground:
         self._doomed = {True: 0, False: 0}
         self._was_bad = False
         self._was_closed = False
+        self._has_moved = False
         self._numbers: dict[int, int] = {}  # of the streams, by ID
         chosen = TransportOptions(**{"idle_timeout": 3_600.0, **options})
 
@@ -193,8 +194,10 @@ class Playground:
         self._doomed[forward] = count
 
     def rebind(self, port: int) -> None:
-        """A NAT gives the client another port."""
+        """A NAT gives the client another port, and the client says something."""
+        self._has_moved = True
         self.client.host.socket.rebind(CLIENT_ADDRESS[False][0], port)
+        self.ping()
 
     # The end.
 
@@ -222,7 +225,9 @@ class Playground:
                 if pipe.writer is not None and not (pipe.ended or pipe.is_given_up):
                     pipe.ended = True
                     pipe.writer.write(b"", fin=True)
-            await asyncio.sleep(0.05)
+            if self._has_moved and self.client.talker is not None:
+                self.client.talker.keep_alive()  # what it said when it moved may be lost
+            await asyncio.sleep(0.2)
             if self.loop.time() > until:
                 raise Wrong(f"the connection does not come to rest: {self._unfinished()}")
 

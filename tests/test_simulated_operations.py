@@ -100,6 +100,10 @@ class Operations(RuleBasedStateMachine):
     def lose(self, forward: bool, count: int) -> None:
         self.it.lose(count, forward=forward)
 
+    @rule(port=st.integers(50_002, 50_009))
+    def rebind(self, port: int) -> None:
+        self.it.rebind(port)
+
     @precondition(lambda self: self.it.network.now > 1)
     @rule(by_client=st.booleans())
     def close(self, by_client: bool) -> None:

@@ -37,7 +37,7 @@ def test_seeds_meet_everything() -> None:
     }
     for name in ("loss", "duplication", "reordering", "corruption", "marking", "bleaching", "blackholes", "rate"):
         assert sum(bool(getattr(each.forward, name)) for each in made) > SEEDS / 50, name
-    for name in ("retry", "ipv6", "full"):
+    for name in ("retry", "ipv6", "full", "certificate", "rebindings"):
         assert SEEDS / 50 < sum(bool(getattr(each, name)) for each in made) < SEEDS / 2, name
     flows = [transfer.there for each in made for transfer in each.transfers]
     assert sum(flow.reset_after is not None for flow in flows) > SEEDS / 20
