@@ -29,6 +29,7 @@ NATIVE = [
     "credit",
     "ecn",
     "engine",
+    "mtu",
     "phases",
     "protection",
     "pump",

@@ -30,7 +30,7 @@ from blake3 import blake3
 from processes import run_script, size_of
 from spaceblock.cli.bench.measure import MIB, Meter, content, touched
 from spaceblock.identity import Identity
-from spaceblock.limits import DATA_BACKLOG
+from spaceblock.limits import DATA_BACKLOG, DATAGRAM_MIN
 from spaceblock.quic.endpoint import SOCKET_BUFFER
 from spaceblock.quic.interface import TransportOptions
 
@@ -253,7 +253,7 @@ def configuration(*, is_client: bool) -> QuicConfiguration:
         cipher_suites=[CipherSuite[options.cipher_suites[0]]],
         is_client=is_client,
         max_data=options.connection_window,
-        max_datagram_size=options.datagram_size,
+        max_datagram_size=options.datagram_size or DATAGRAM_MIN,
         max_stream_data=options.stream_window,
         private_key=None if identity is None else identity.private_key,
         verify_mode=0,  # ssl.CERT_NONE: the certificate is self-signed

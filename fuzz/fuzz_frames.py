@@ -9,6 +9,8 @@ from collections.abc import Callable, Hashable
 
 from link import varint
 
+from spaceblock.limits import DATAGRAM_MAX
+
 from .choices import Choices, piece
 from .native_sides import OPTIONS, Forger, Side, beginning
 from .steady import steady
@@ -89,7 +91,7 @@ class _Talk:
 
     def _send(self) -> None:
         for datagram in self.side.send(self.now):
-            assert 21 <= len(datagram) <= OPTIONS.datagram_size
+            assert 21 <= len(datagram) <= DATAGRAM_MAX
 
     def _wait(self) -> None:
         timer = self.engine.get_timer()

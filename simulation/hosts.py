@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.x509.oid import NameOID
 
+from spaceblock.limits import DATAGRAM_MAX
 from spaceblock.quic import CloseReason, HandshakeConfig, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
 
@@ -108,6 +109,9 @@ class SimulatedEndpoint(Endpoint):
         if options.native:
             self._pump = SimulatedPump(socket, loop)  # type: ignore[assignment]
         loop.add_reader(socket, self._on_readable_pump if options.native else self._on_readable)
+
+    def largest_datagram(self, address: Any) -> int:
+        return DATAGRAM_MAX  # the real system knows no route here
 
 
 class OurHost:

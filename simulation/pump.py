@@ -67,7 +67,7 @@ class SimulatedPump:
             size = engine.build(self._microseconds())
             if size == 0:
                 return self.SENT_ALL
-            train = bytes(engine.batch[:size]), engine.datagram_size, engine.mark, engine.owner.raw_peer_address
+            train = bytes(engine.batch[:size]), engine.segment, engine.mark, engine.owner.raw_peer_address
             if not self._write(train):
                 self._held = train
                 return self.FULL

@@ -17,6 +17,7 @@ from aioquic.quic.configuration import QuicConfiguration
 from aioquic.quic.connection import QuicConnection
 
 from spaceblock.errors import Unreachable
+from spaceblock.limits import DATAGRAM_MIN
 from spaceblock.quic import CloseReason, ConnectionEnded, HandshakeConfig, TransportOptions
 from spaceblock.quic.interface import ALPN
 
@@ -278,7 +279,7 @@ def _configuration(options: TransportOptions, handshake: HandshakeConfig | None)
         idle_timeout=options.idle_timeout,
         is_client=handshake is None,
         max_data=options.connection_window,
-        max_datagram_size=min(options.datagram_size, STOCK_DATAGRAM_MAX),
+        max_datagram_size=min(options.datagram_size or DATAGRAM_MIN, STOCK_DATAGRAM_MAX),
         max_stream_data=options.stream_window,
         private_key=handshake.private_key if handshake else None,
         verify_mode=ssl.CERT_NONE,

@@ -31,7 +31,7 @@ HAS_NATIVE = sys.version_info >= (3, 11) and find_spec("spaceblock.quic.native.e
 def test_the_defaults_are_those_of_the_documentation(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.delenv("SPACEBLOCK_ENGINE", raising=False)
     options = Options()
-    assert options.datagram_size == 1_452
+    assert options.datagram_size is None
     assert options.chosen_engine() == ("native" if HAS_NATIVE else "aioquic")
     assert options.reports == Reports(interval=HEARTBEAT, blocks=None)
     assert (options.limits, options.timeouts) == (Limits(), Timeouts())

@@ -51,15 +51,16 @@ class Reports:
 class Options:
     """Settings of one endpoint; every field has a default that suits most uses.
 
-    ``datagram_size``: bytes of UDP payload, 1200 to 65507. ``engine``: the QUIC engine; None takes the environment's
-    ``SPACEBLOCK_ENGINE`` or else the fastest of this build. ``identity``: an :class:`~spaceblock.Identity`, or the path
-    of its folder; None is the user's own. ``trust``: peer IDs admitted without a ticket. ``name``: keeps a listener's
-    tickets and port over a restart under this name; a listener on a fixed port does so by itself. ``advertise``: the
-    addresses that tickets carry, where the bound ones are not what others see. ``ticket_lifetime`` is in seconds.
-    ``bandwidth``: bytes a second that are sent at most, over all peers and transfers together; None: no limit.
+    ``datagram_size``: bytes of UDP payload, 1200 to 65507; None finds out what the path carries. ``engine``: the QUIC
+    engine; None takes the environment's ``SPACEBLOCK_ENGINE`` or else the fastest of this build. ``identity``: an
+    :class:`~spaceblock.Identity`, or the path of its folder; None is the user's own. ``trust``: peer IDs admitted
+    without a ticket. ``name``: keeps a listener's tickets and port over a restart under this name; a listener on a
+    fixed port does so by itself. ``advertise``: the addresses that tickets carry, where the bound ones are not what
+    others see. ``ticket_lifetime`` is in seconds. ``bandwidth``: bytes a second that are sent at most, over all peers
+    and transfers together; None: no limit.
     """
 
-    datagram_size: int = 1_452
+    datagram_size: int | None = None
     engine: Engine | None = None
     identity: Identity | str | os.PathLike[str] | None = None
     trust: Sequence[str] = ()
@@ -72,7 +73,7 @@ class Options:
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
-        if not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
+        if self.datagram_size is not None and not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
             raise LocalProtocolError(
                 f"datagram_size is {self.datagram_size}: choose {DATAGRAM_MIN} to {DATAGRAM_MAX} bytes"
             )

@@ -84,6 +84,7 @@ class Side:
         updates: int = UPDATE_PACKETS,
         suite: Suite = SUITE,
         backend: str | None = None,
+        limit: int = 0,
     ) -> None:
         ours, theirs = keys(name, 0, suite), keys(peer, 0, suite)
         self.cid, self.peer_cid = name.ljust(8, b"="), peer.ljust(8, b"=")
@@ -96,6 +97,7 @@ class Side:
             HeaderKey(suite, theirs.header),
             size,
             self.accept,
+            limit,
         )
         self.engine.set_peer_cid(self.peer_cid)
         self.engine.set_local_cids([self.cid])
@@ -106,10 +108,15 @@ class Side:
         self.engine.set_key_updates(self.make_keys, False, updates, 2 * updates, INTEGRITY_LIMIT[suite])
         self.window = window
         self.consumes = True
-        self.received: dict[int, bytes] = {}
+        self._arrived: dict[int, bytearray] = {}
         self.ended: set[int] = set()
         self.rare: list[tuple[Any, ...]] = []
         self.opened: list[int] = []
+
+    @property
+    def received(self) -> dict[int, bytes]:
+        """What was taken of each stream."""
+        return {stream_id: bytes(data) for stream_id, data in self._arrived.items()}
 
     def make_keys(self) -> tuple[PacketKey, PacketKey]:
         self.keys_made += 1
@@ -142,7 +149,7 @@ class Side:
                 stream.collect()
                 continue
             data, fin = stream.take()
-            self.received[stream.stream_id] = self.received.get(stream.stream_id, b"") + data
+            self._arrived.setdefault(stream.stream_id, bytearray()).extend(data)
             if fin:
                 self.ended.add(stream.stream_id)
             if self.consumes:
@@ -164,7 +171,7 @@ class Side:
         datagrams: list[bytes] = []
         while size := self.engine.build(now):
             batch = bytes(self.engine.batch[:size])
-            step = self.engine.datagram_size
+            step = self.engine.segment
             datagrams += [with_ecn(batch[at : at + step], self.engine.mark) for at in range(0, size, step)]
         return datagrams
 
@@ -180,11 +187,12 @@ class Pair:
         updates: int = UPDATE_PACKETS,
         suite: Suite = SUITE,
         backend: str | None = None,
+        limit: int = 0,
     ) -> None:
         self.link = link or Link()
         self.suite = suite
-        self.a = Side(b"a", b"b", size, window, updates, suite, backend)
-        self.b = Side(b"b", b"a", size, window, updates, suite, backend)
+        self.a = Side(b"a", b"b", size, window, updates, suite, backend, limit)
+        self.b = Side(b"b", b"a", size, window, updates, suite, backend, limit)
         self.now = 1_000_000
         self.after: Callable[[], None] = lambda: None
 

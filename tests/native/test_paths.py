@@ -123,7 +123,7 @@ def test_windows_and_round_trips_are_those_of_the_new_path(address: Any) -> None
         assert recovery.congestion.window == before
         assert recovery.min_rtt > 0
     else:
-        assert recovery.congestion.window == 10 * path.options.datagram_size
+        assert recovery.congestion.window == 10 * DATAGRAM_SIZE
         assert recovery.min_rtt == 0
 
 
@@ -155,7 +155,7 @@ def test_no_more_than_three_times_goes_to_an_address_that_does_not_answer() -> N
 
 def test_somebody_who_is_faster_than_the_client() -> None:
     """Copies arrive before the originals (section 9.3.3): the client is asked as well, and so gets its own back."""
-    path = street()
+    path = street(datagram_size=1_452)
     stream_id = write(path.client)
     fast = [20]
 

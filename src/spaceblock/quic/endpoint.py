@@ -25,6 +25,7 @@ from .connection import AioquicConnection, plain_address
 from .handshake import CID_SIZE, VERSION, RetryTokens, client_engine, initial_token, server_engine, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
 from .resets import StatelessResets, reset_key
+from .routes import largest_datagram
 
 _log = logging.getLogger("spaceblock")
 
@@ -241,6 +242,8 @@ class Endpoint:
         assert self._pump is not None
         packets.set_peer_address(connection.raw_peer_address, self._sock.family)
         packets.owner = connection
+        packets.recovery.ecn.enable()
+        packets.limit_datagrams(self.largest_datagram(connection.raw_peer_address))
         self._engines[connection] = packets
         for cid in self._connections.get(connection, ()):
             self._pump.add_route(cid, packets)
@@ -285,6 +288,10 @@ class Endpoint:
             self._pump.remove_route(cid)
         if connection is not None:
             self._connections[connection].discard(cid)
+
+    def largest_datagram(self, address: Any) -> int:
+        """Bytes of UDP payload that leave this system for a socket address; the path may carry less."""
+        return largest_datagram(address)
 
     def token_of(self, cid: bytes) -> bytes:
         return self._resets.token(cid)
@@ -486,8 +493,9 @@ class Endpoint:
 
     def _start_pump(self) -> None:
         from .native.pump import Pump
+        from .native.udp import prepare_socket
 
-        _receive_trains(self._sock)
+        prepare_socket(self._sock, gro=True, receive_buffer=SOCKET_BUFFER, send_buffer=SOCKET_BUFFER)
         self._pump = Pump(self._sock)
 
     def _send_again(self, data: bytes, address: Any) -> bool:

@@ -137,7 +137,8 @@ class HandOver:
     ack_delay_exponent: int
     max_ack_delay: float
     idle_timeout: float
-    datagram_size: int
+    datagram_max: int
+    """Bytes of UDP payload that the peer takes at most."""
 
     max_data: int
     """What the peer allows on the connection, and what of it is used."""

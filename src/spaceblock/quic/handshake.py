@@ -58,6 +58,7 @@ from cryptography import x509
 
 from ..core import encode_uint_var
 from ..errors import EngineUnavailable, LocalProtocolError
+from ..limits import DATAGRAM_MIN
 from .handover import (
     ConnectionId,
     HandOver,
@@ -136,6 +137,7 @@ class Engine(QuicConnection):
         self.version_mismatch: bool = False
         """The server named its QUIC versions, and ours is not among them."""
 
+        self._datagram_max = 65_527  # of the peer, unless it says otherwise (RFC 9000, section 18.2)
         self._token_of = token_of
         if not self._is_client:
             self._give_tokens(self._host_cids)
@@ -361,7 +363,7 @@ class Engine(QuicConnection):
             ack_delay_exponent=self._remote_ack_delay_exponent,
             max_ack_delay=loss.max_ack_delay,
             idle_timeout=min(self._configuration.idle_timeout, self._remote_max_idle_timeout or 3600.0),
-            datagram_size=self._max_datagram_size,
+            datagram_max=self._datagram_max,
             max_data=self._remote_max_data,
             data_sent=self._remote_max_data_used,
             max_stream_data_bidi_local=self._remote_max_stream_data_bidi_local,
@@ -497,7 +499,8 @@ class Engine(QuicConnection):
         if parameters.ack_delay_exponent is not None:
             self._remote_ack_delay_exponent = parameters.ack_delay_exponent
         if parameters.max_udp_payload_size is not None:
-            self._max_datagram_size = min(self._max_datagram_size, parameters.max_udp_payload_size)
+            self._datagram_max = parameters.max_udp_payload_size
+            self._max_datagram_size = min(self._max_datagram_size, self._datagram_max)
 
     def _receive_version_negotiation_packet(self, header: QuicHeader, now: float) -> None:
         super()._receive_version_negotiation_packet(header, now)
@@ -774,12 +777,19 @@ def _configuration(handshake: HandshakeConfig, options: TransportOptions, is_cli
         idle_timeout=options.idle_timeout,
         is_client=is_client,
         max_data=options.connection_window,
-        max_datagram_size=min(options.datagram_size, _OLD_DATAGRAM_MAX) if OLD_SERIES else options.datagram_size,
+        max_datagram_size=_datagram_size(options),
         max_stream_data=options.stream_window,
         private_key=handshake.private_key,
         supported_versions=[VERSION],
         verify_mode=0,  # ssl.CERT_NONE: a self-signed certificate has no chain; its key is judged by verify_peer
     )
+
+
+def _datagram_size(options: TransportOptions) -> int:
+    """Bytes of the handshake's datagrams; of all others as well, where it is not handed over."""
+    if options.native or options.datagram_size is None:
+        return DATAGRAM_MIN
+    return min(options.datagram_size, _OLD_DATAGRAM_MAX) if OLD_SERIES else options.datagram_size
 
 
 _CONNECTION_NAMES = (

@@ -105,8 +105,9 @@ class HandshakeConfig:
 class TransportOptions:
     """Sizes and bounds of an endpoint and of its connections."""
 
-    datagram_size: int = 1_452
-    """UDP payload to send at most: 1500 bytes of Ethernet less 40 of IPv6 and 8 of UDP."""
+    datagram_size: int | None = None
+    """Bytes of UDP payload to send, where the path carries them; None: what every path carries, and with the native
+    engine as much more as this one turns out to."""
 
     idle_timeout: float = 30.0
     """A connection on which nothing arrived for this long is over; the peer may ask for less."""
@@ -148,7 +149,7 @@ class TransportOptions:
     """TLS 1.3 suites, the preferred one first; a server's order decides."""
 
     def __post_init__(self) -> None:
-        if not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
+        if self.datagram_size is not None and not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
             raise LocalProtocolError(
                 f"a datagram size of {self.datagram_size} bytes is not possible; "
                 f"choose one from {DATAGRAM_MIN} to {DATAGRAM_MAX}"

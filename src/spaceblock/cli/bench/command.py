@@ -10,6 +10,7 @@ from ...options import Engine, Options
 from ..console import Console, open_console
 from ..quantities import parse_size
 from ..records import print_record
+from .measure import DATAGRAM
 from .pair import KINDS, Kind, Pair, available_memory, check, cpu_per_gib, move, scratch_folder, write_source
 
 _TITLES = {"memory": "memory to memory", "file": "file to file"}
@@ -18,20 +19,21 @@ _TITLES = {"memory": "memory to memory", "file": "file to file"}
 def bench(size: str, datagram: int | None, engine: Engine | None, *, json: bool) -> int:
     """Measure both kinds and return the exit code; raises ``click.UsageError`` and what a transfer raises."""
     count = _count_of(size)
+    datagram = DATAGRAM if datagram is None else datagram
     try:
-        options = Options(datagram_size=datagram or Options().datagram_size, engine=engine)
+        options = Options(datagram_size=datagram, engine=engine)
     except LocalProtocolError as error:
         raise click.UsageError(error.message) from None
-    words = ["--engine", options.chosen_engine(), "--datagram", str(options.datagram_size)]
+    words = ["--engine", options.chosen_engine(), "--datagram", str(datagram)]
     console = open_console(json=json, quiet=json)
-    console.say(f"moving {size_text(count)} between two processes, in datagrams of {options.datagram_size} bytes")
+    console.say(f"moving {size_text(count)} between two processes, in datagrams of {datagram} bytes")
     with scratch_folder(None, 2 * count) as folder:
         for kind in KINDS:
             if kind == "file":
                 console.say(f"files in {folder}")
                 write_source(folder, count)
             pair = move(kind, count, folder, words)
-            _show(console, kind, count, options.datagram_size, pair, json=json)
+            _show(console, kind, count, datagram, pair, json=json)
             check(pair)
     return 0
 

@@ -9,6 +9,9 @@ from typing import TypedDict
 MIB = 1_048_576
 GIB = 1024 * MIB
 
+DATAGRAM = 1_452
+"""Bytes of the datagrams that are measured, unless others are asked for: what Ethernet carries over IPv6."""
+
 _PAGE = 4096
 
 

@@ -92,7 +92,7 @@ def add_options(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--file", type=Path, help="what to send instead of a buffer")
     parser.add_argument("--folder", type=Path, help="where to receive into instead of a buffer")
     parser.add_argument("--host", default="127.0.0.1", help="the address to listen on")
-    parser.add_argument("--datagram", type=int, default=Options().datagram_size, help="bytes of each datagram")
+    parser.add_argument("--datagram", type=int, help="bytes of each datagram; by default what the path carries")
     parser.add_argument("--engine", choices=["native", "aioquic"], help="the QUIC engine")
 
 

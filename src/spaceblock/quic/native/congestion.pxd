@@ -60,4 +60,5 @@ cdef class Pacer:
     # Bytes that may be sent now: 0, or at least a quantum; 2^64-1 without pacing. Ask once a batch.
     cpdef uint64_t allowed(self, uint64_t window, int64_t smoothed_rtt, int64_t now) noexcept nogil
     cpdef void on_sent(self, uint64_t size) noexcept nogil
+    cpdef void set_quantum(self, uint64_t quantum) noexcept nogil
     cpdef int64_t next_time(self) noexcept nogil  # when allowed() is no longer 0, if nothing is sent before then

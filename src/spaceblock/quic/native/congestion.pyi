@@ -85,5 +85,8 @@ class Pacer:
         """Bytes that may be sent now: 0, or at least a quantum; 2^64-1 while round trips are below a millisecond."""
 
     def on_sent(self, size: int) -> None: ...
+    def set_quantum(self, quantum: int) -> None:
+        """Batches are of another size from now on."""
+
     def next_time(self) -> int:
         """When :meth:`allowed` will not be 0, if nothing is sent before then."""

@@ -249,6 +249,9 @@ cdef class Pacer:
         if self.rate > 0:
             self.tokens -= size
 
+    cpdef void set_quantum(self, uint64_t quantum) noexcept nogil:
+        self.quantum = quantum
+
     cpdef int64_t next_time(self) noexcept nogil:
         if self.rate == 0 or self.tokens > 0:
             return self.filled_at

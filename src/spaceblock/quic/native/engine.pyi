@@ -33,6 +33,7 @@ class PacketEngine(PacketSender):
         open_mask: HeaderKey,
         datagram_size: int,
         accept: Callable[[int], ReceiveStream | None],
+        datagram_limit: int = 0,
     ) -> None: ...
     def set_local_cids(self, cids: Iterable[bytes]) -> None: ...
     def set_credit(

@@ -59,13 +59,14 @@ cdef enum:
 cdef class PacketEngine(PacketSender):
     """The packets of one connection, in both directions.
 
+    Datagrams have ``datagram_size`` bytes at first, and grow up to ``datagram_limit`` where the path carries more.
     ``accept(stream_id)`` is called for a STREAM frame of a stream that is not known, and returns its
     :class:`ReceiveStream`, or None where the frame is to be ignored; it may set a violation.
     """
 
     def __cinit__(
         self, recovery, received, PacketKey sealing, HeaderKey seal_mask, PacketKey opening, HeaderKey open_mask,
-        size_t datagram_size, accept,
+        size_t datagram_size, accept, size_t datagram_limit=0,
     ):
         self._open_mask = open_mask
         self._accept = accept
@@ -514,7 +515,7 @@ cdef class PacketEngine(PacketSender):
         elif result < 0:
             self._break(PROTOCOL_VIOLATION, ACK, "an acknowledgement of a packet that this side did not send")
         else:
-            self._settle()
+            self._settle(now)
         return True
 
     cdef bint _credit_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil:

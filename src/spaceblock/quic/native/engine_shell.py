@@ -14,6 +14,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
 from ...core import encode_uint_var
+from ...limits import DATAGRAM_MAX, DATAGRAM_MIN
 from ..handover import HandOver, SentPacket, StreamDataTaken
 from ..handshake import (
     ConnectionIdIssued,
@@ -82,7 +83,7 @@ class NativeEngine:
     ) -> None:
         self.peer_certificate: x509.Certificate | None = state.peer_certificate
         self.is_client: bool = state.is_client
-        self.packets: PacketEngine = _packet_engine(state, self._accept)
+        self.packets: PacketEngine = _packet_engine(state, options.datagram_size, self._accept)
         self.terminated: bool = False
         self.timed_out: bool = False
         self.host_cid: bytes = state.local_ids[0].cid
@@ -326,7 +327,7 @@ class NativeEngine:
         self.has_more = False
         packets = self.packets
         batch = packets.batch
-        if self._unsent and not self._transmit(batch[: self._unsent], packets.datagram_size, self._unsent_to):
+        if self._unsent and not self._transmit(batch[: self._unsent], packets.segment, self._unsent_to):
             return []
         self._unsent = 0
         pumped = self._pump() if self._pump is not None else None
@@ -342,7 +343,7 @@ class NativeEngine:
             size = packets.build(microseconds)
             if not size:
                 return []
-            if not self._transmit(batch[:size], packets.datagram_size, self._paths.address):
+            if not self._transmit(batch[:size], packets.segment, self._paths.address):
                 self._unsent, self._unsent_to = size, self._paths.address
                 return []
         self.has_more = True
@@ -468,7 +469,7 @@ class NativeEngine:
 
     def forget_path(self) -> None:
         """Round trips and windows of another path mean nothing on this one (section 9.4)."""
-        self.packets.recovery.reset_path()
+        self.packets.reset_path()
 
     def lose_path(self) -> None:
         """The peer was never where its packets seemed to come from: end without a word (section 9.3.2)."""
@@ -659,15 +660,17 @@ class NativeEngine:
             self.packets.adopt(packet.number, time, packet.size, frames, None, 0, 0, False)
 
 
-def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None]) -> PacketEngine:
+def _packet_engine(state: HandOver, wanted: int | None, accept: Callable[[int], ReceiveStream | None]) -> PacketEngine:
+    limit = min(wanted or DATAGRAM_MAX, state.datagram_max)
+    size = limit if wanted else DATAGRAM_MIN
     suite = _SUITES[state.suite]
     sealing, opening = derive(suite, state.send_secret), derive(suite, state.receive_secret)
     first_sealing, first_opening = derive(suite, state.first_send_secret), derive(suite, state.first_receive_secret)
     recovery = Recovery(
         os.urandom(16),
         state.sent[0].number if state.sent else state.next_packet_number,
-        state.datagram_size,
-        BATCH_SIZE // state.datagram_size * state.datagram_size,
+        size,
+        BATCH_SIZE // size * size,
         int(state.max_ack_delay * MICROSECONDS),
         state.ack_delay_exponent,
     )
@@ -688,8 +691,9 @@ def _packet_engine(state: HandOver, accept: Callable[[int], ReceiveStream | None
         HeaderKey(suite, first_sealing.header),
         PacketKey(suite, opening.key, opening.iv),
         HeaderKey(suite, first_opening.header),
-        state.datagram_size,
+        size,
         accept,
+        limit,
     )
     engine.set_peer_cid(state.peer_id.cid)
     engine.set_local_cids([local.cid for local in state.local_ids])

@@ -31,7 +31,7 @@ cdef class Pump:
     cdef list others  # what belongs to no engine
     cdef void *first_touched  # engines that got something since the last report
     cdef PacketEngine held  # whose train a full socket did not take, and lies in outgoing
-    cdef size_t held_size
+    cdef size_t held_size, held_segment
     cdef sockaddr_storage held_peer  # to where that train goes, wherever the peer is by then
     cdef socklen_t held_peer_size
 

@@ -8,7 +8,7 @@ monotonic clock.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
-from libc.errno cimport EAGAIN, ENOBUFS
+from libc.errno cimport EAGAIN, EMSGSIZE, ENOBUFS
 from libc.stdlib cimport calloc, free
 from libc.string cimport memcpy
 
@@ -268,7 +268,7 @@ cdef class Pump:
                 return ALL_SENT
             self.outgoing.mark = engine.mark
             code = -self.outgoing.flush(
-                self.fd, <sockaddr *>&engine.peer, engine.peer_size, engine.datagram_size, size
+                self.fd, <sockaddr *>&engine.peer, engine.peer_size, engine.segment, size
             )
             if code == EAGAIN or code == ENOBUFS:
                 with gil:
@@ -276,7 +276,10 @@ cdef class Pump:
                 self.held_size = size
                 self.held_peer = engine.peer
                 self.held_peer_size = engine.peer_size
+                self.held_segment = engine.segment
                 return SOCKET_FULL
+            if code == EMSGSIZE:
+                engine.refused(now)
             # With any other error the train is lost, as on a full road; recovery finds out.
         return MORE_TO_SEND
 
@@ -285,7 +288,7 @@ cdef class Pump:
         if self.held_size == 0:
             return True
         code = -self.outgoing.flush(
-            self.fd, <sockaddr *>&self.held_peer, self.held_peer_size, self.held.datagram_size, self.held_size
+            self.fd, <sockaddr *>&self.held_peer, self.held_peer_size, self.held_segment, self.held_size
         )
         if code == EAGAIN or code == ENOBUFS:
             return False

@@ -40,6 +40,7 @@ cpdef enum:
     PACKET_THRESHOLD_MAX = 64  # where it ends when reordering is taken for loss again and again
 
 cdef enum:
+    PTO_DOUBT = 2  # probe time-outs in a row after which marks and large datagrams may be what is lost
     SKIPPED_MAX = 16  # numbers remembered that were deliberately skipped
 
 cdef struct Sent:
@@ -83,6 +84,7 @@ cdef class Recovery:
     # Bytes in flight that may be added now: the smaller of what window and pacer leave, at least a datagram for each
     # probe due, else 0 rather than less than a datagram. Says congestion.on_filled() when that stops the sender.
     cpdef uint64_t allowance(self, int64_t now) noexcept nogil
+    cpdef uint64_t room(self) noexcept nogil  # bytes that the window has left, whatever the pacer says
     # When allowance() may have grown by waiting: the pacer's time; INT64_MAX while the window is full: wait for an ACK.
     cpdef int64_t send_time(self) noexcept nogil
     # The number of the next packet, which now and then steps over one (section 21.4). Changes nothing.
@@ -124,6 +126,8 @@ cdef class Recovery:
     cpdef void seed_rtt(
         self, int64_t latest, int64_t smoothed, int64_t variation, int64_t minimum, int64_t now
     ) noexcept nogil
+    # Other datagrams and batches from now on, in bytes, on the same path.
+    cdef void resize(self, uint64_t datagram_size, uint64_t batch_size) noexcept nogil
     cpdef void reset_path(self) noexcept nogil  # another path: RTT, window and pacer as new (RFC 9000, section 9.4)
 
     # ---- State ----

@@ -144,6 +144,9 @@ class Recovery:
     def allowance(self, now: int) -> int:
         """Bytes in flight that window and pacer let go now, at least a datagram for each probe that is due."""
 
+    def room(self) -> int:
+        """Bytes that the window has left, whatever the pacer says."""
+
     def send_time(self) -> int:
         """When the pacer will allow more, as of the last :meth:`allowance`; NEVER when it was not what stopped it."""
 

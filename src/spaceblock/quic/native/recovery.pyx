@@ -24,8 +24,6 @@ cdef int64_t _GRANULARITY = 1_000
 cdef double _INITIAL_RTT = 333_000
 cdef int64_t _PERSISTENT_FACTOR = 3
 cdef int _PROBES = 2
-# Probe time-outs in a row after which what is sent is no longer taken for what the path carries.
-cdef int _PTO_DOUBT = 2
 # Keeps the doubled time-out a number.
 cdef int _BACKOFF_MAX = 20
 
@@ -115,7 +113,7 @@ cdef class Recovery:
     cpdef uint64_t allowance(self, int64_t now) noexcept nogil:
         cdef uint64_t window = self.congestion.window
         cdef uint64_t datagram = self.congestion.datagram_size
-        cdef uint64_t room = window - self.bytes_in_flight if self.bytes_in_flight < window else 0
+        cdef uint64_t room = self.room()
         cdef uint64_t paced
         self.wait_until = INT64_MAX
         if self.sent.next_pn - self.sent.oldest > SENT_MAX - SENT_RESERVE:
@@ -131,6 +129,10 @@ cdef class Recovery:
             room = min(room, paced)
         return max(room, <uint64_t>self.probes * datagram)
 
+    cpdef uint64_t room(self) noexcept nogil:
+        cdef uint64_t window = self.congestion.window
+        return window - self.bytes_in_flight if self.bytes_in_flight < window else 0
+
     cpdef int64_t send_time(self) noexcept nogil:
         return self.wait_until
 
@@ -139,7 +141,7 @@ cdef class Recovery:
 
     cdef int choose_mark(self, bint is_possible) noexcept nogil:
         # What is sent again when nothing comes back must not depend on marks getting through.
-        self.mark = ECT_0 if is_possible and self.pto_count < _PTO_DOUBT and self.ecn.marks() else 0
+        self.mark = ECT_0 if is_possible and self.pto_count < PTO_DOUBT and self.ecn.marks() else 0
         return self.mark
 
     cdef Sent *on_sent(self, uint64_t pn, int64_t now, size_t size, int flags) noexcept nogil:
@@ -373,6 +375,10 @@ cdef class Recovery:
         self.has_sample = True
         self.first_sample_time = now
 
+    cdef void resize(self, uint64_t datagram_size, uint64_t batch_size) noexcept nogil:
+        self.congestion.set_datagram_size(datagram_size)
+        self.pacer.set_quantum(batch_size)
+
     cpdef void reset_path(self) noexcept nogil:
         self.has_sample = self.fresh_minimum = False
         self.latest_rtt = self.min_rtt = 0
@@ -433,7 +439,7 @@ cdef class Recovery:
             return TIMER_LOSS
         self.pto_count += 1
         self.probes = _PROBES
-        if self.pto_count == _PTO_DOUBT and self.ecn.state == ECN_CAPABLE:
+        if self.pto_count == PTO_DOUBT and self.ecn.state == ECN_CAPABLE:
             self.ecn.test_again(self.sent.next_pn)
         return TIMER_PROBE
 

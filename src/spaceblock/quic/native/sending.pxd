@@ -4,6 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
 
 from spaceblock.quic.native.credit cimport Credit
+from spaceblock.quic.native.mtu cimport PathMtu
 from spaceblock.quic.native.phases cimport KeyPhases
 from spaceblock.quic.native.protection cimport HeaderKey
 from spaceblock.quic.native.ranges cimport PacketRanges
@@ -33,7 +34,10 @@ cdef class PacketSender:
     cdef uint64_t _key_packets  # that one key may seal
     cdef public uint64_t packets_max  # number of the first packet that the key must not seal
     cdef HeaderKey _seal_mask
+    cdef readonly PathMtu mtu
+    cdef size_t _first_size, _first_limit  # of datagrams, where a path begins
     cdef readonly size_t datagram_size
+    cdef readonly size_t segment  # bytes of each packet of the last batch, but of its last one
     cdef size_t _per_batch  # packets of one GSO batch
     cdef readonly int mark  # the ECN bits that the packets of the last batch are to have
     cdef uint8_t[CID_MAX] _peer_cid
@@ -70,7 +74,12 @@ cdef class PacketSender:
     cdef uint8_t[BATCH_SIZE] _scratch
 
     cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil
+    cdef void refused(self, int64_t now) noexcept nogil
 
+    cdef size_t _finish(self, uint8_t *out, size_t total, int64_t now) noexcept nogil
+    cdef size_t _probe_due(self, uint64_t allowance, bint *holds, int64_t now) noexcept nogil
+    cdef size_t _probe_packet(self, uint8_t *out, size_t size, int64_t now) noexcept nogil
+    cdef void _resize(self) noexcept nogil
     cdef void _turn(self) noexcept nogil
     cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999 nogil
     cdef int _put_control(self, size_t room, size_t *head) except -1
@@ -81,8 +90,8 @@ cdef class PacketSender:
     cdef size_t _seal(
         self, uint64_t pn, size_t head_size, const uint8_t *data, size_t size, uint8_t *out
     ) noexcept nogil
-    cdef bint _protect(self, uint8_t *out, size_t total) noexcept nogil
-    cdef int _settle(self) except -1 nogil
+    cdef bint _protect(self, uint8_t *out, size_t total, size_t segment) noexcept nogil
+    cdef int _settle(self, int64_t now) except -1 nogil
     cdef int _send_again(self, const Sent *sent) except -1 nogil
     cdef int _control_settled(self, uint32_t number, bint lost) except -1
     cdef bint _raise_limit(self, uint64_t stream_id, uint64_t limit) noexcept nogil

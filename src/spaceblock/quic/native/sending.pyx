@@ -12,6 +12,7 @@ from libc.stdlib cimport free, malloc
 from libc.string cimport memcpy, memset
 
 from spaceblock.quic.native.credit cimport Credit
+from spaceblock.quic.native.mtu cimport DATAGRAM_BASE, PathMtu
 from spaceblock.quic.native.phases cimport KeyPhases
 from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.recovery cimport (
@@ -20,6 +21,8 @@ from spaceblock.quic.native.recovery cimport (
     HAS_CONTROL,
     HAS_STREAM,
     IN_FLIGHT,
+    MTU_PROBE,
+    PTO_DOUBT,
     TIMER_LOSS,
     TIMER_PROBE,
 )
@@ -37,10 +40,8 @@ cdef class PacketSender:
 
     def __cinit__(
         self, recovery, received, PacketKey sealing, HeaderKey seal_mask, PacketKey opening, HeaderKey open_mask,
-        size_t datagram_size, accept,
+        size_t datagram_size, accept, size_t datagram_limit=0,
     ):
-        if not 1_200 <= datagram_size <= BATCH_SIZE:
-            raise ValueError("a datagram has 1200 to 65507 bytes")
         self._out = <uint8_t*>malloc(BATCH_SIZE)
         if self._out == NULL:
             raise MemoryError
@@ -48,8 +49,10 @@ cdef class PacketSender:
         self.received = received
         self.phases = KeyPhases(sealing, opening)
         self._seal_mask = seal_mask
-        self.datagram_size = datagram_size
-        self._per_batch = min(<size_t>GROUP, <size_t>BATCH_SIZE // datagram_size)
+        self.mtu = PathMtu(datagram_size, datagram_limit or datagram_size)
+        self._first_size = datagram_size
+        self._first_limit = self.mtu.limit
+        self._resize()
         self.packets_max = self._key_packets = VARINT_MAX
         self.send_streams = {}
         self._senders = StreamTable()
@@ -104,6 +107,19 @@ cdef class PacketSender:
         self.recovery.probes = max(self.recovery.probes, 2)
         if not self.wants_to_send():
             self.send_control(b"\x01")
+
+    def limit_datagrams(self, size_t limit):
+        """No datagram of more than ``limit`` bytes leaves this system on the present path, so larger ones are not
+        tried; every path takes 1200."""
+        limit = max(min(limit, self._first_limit), <size_t>DATAGRAM_BASE)
+        self.mtu.reset(min(self._first_size, limit), limit)
+        self._resize()
+
+    def reset_path(self):
+        """The peer has moved: round trips, window, marks and datagrams begin anew (RFC 9000, sections 9.4 and 14.3)."""
+        self.mtu.reset(self._first_size, self._first_limit)
+        self._resize()
+        self.recovery.reset_path()
 
     def add_send_stream(self, SendStream stream):
         """Send what is written to ``stream``; call :meth:`wake` after writing."""
@@ -176,7 +192,7 @@ cdef class PacketSender:
     def build(self, int64_t now):
         """Seal the next batch of packets into ``batch``; returns its bytes, 0 for none.
 
-        All packets but the last have ``datagram_size`` bytes. What is built counts as sent.
+        All packets but the last have ``segment`` bytes. What is built counts as sent.
         """
         cdef size_t size
         with nogil:
@@ -186,7 +202,9 @@ cdef class PacketSender:
     cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil:
         cdef uint64_t allowance = self.recovery.allowance(now)
         cdef size_t total = 0, size, packets = 0, full = self.datagram_size
+        cdef bint holds = False
         cdef void *stream
+        self.segment = full
         if self.is_confined:
             if self.path_room < full:
                 return 0
@@ -197,6 +215,9 @@ cdef class PacketSender:
         if self.phases.owes_answer() and self._first_turn != NULL and allowance >= full:
             # A peer that sends nothing but acknowledgements would get none of its new phase, which it may wait for.
             self.ack_due = True
+        size = self._probe_due(allowance, &holds, now)
+        if size:
+            return self._finish(out, self._probe_packet(out, size, now), now)
         while packets < self._per_batch and (
             self.ack_due or ((self._waiting or self.credit.is_due()) and allowance >= full)
         ):
@@ -208,6 +229,8 @@ cdef class PacketSender:
             allowance = allowance - size if allowance > size else 0
             if size < full:
                 break
+        if holds:
+            return self._finish(out, total, now)
         while packets < self._per_batch and total == packets * full and allowance >= full and self._first_turn != NULL:
             stream = self._next_turn()
             size = self._stream_packets(<SendStream>stream, out + total, self._per_batch - packets, allowance, now)
@@ -218,17 +241,9 @@ cdef class PacketSender:
                 self._to_turn_end(stream)
                 if size == 0:
                     break
-        if self.recovery.last_eliciting_time == now and not self._elicited:
-            self._elicited = True
-            self.idle_since = now
-        if total == 0:
-            if allowance >= full:
-                self.recovery.on_app_limited(now)
-            return 0
-        self._protect(out, total)
-        if self.is_confined:
-            self.path_room -= total
-        return total
+        if total == 0 and allowance >= full:
+            self.recovery.on_app_limited(now)
+        return self._finish(out, total, now)
 
     @property
     def waiting(self):
@@ -252,7 +267,7 @@ cdef class PacketSender:
         if self.recovery.on_sent(pn, now, size, 0) == NULL:
             return b""
         size = self._seal(pn, size, NULL, 0, self._out)
-        self._protect(self._out, size)
+        self._protect(self._out, size, size)
         return PyBytes_FromStringAndSize(<const char*>self._out, <Py_ssize_t>size)
 
     def path_packet(self, bytes frames not None, size_t size, bytes cid not None, int64_t now):
@@ -278,10 +293,60 @@ cdef class PacketSender:
         self.set_peer_cid(cid)
         # What lies in the batch may not be sent yet.
         size = self._seal(pn, head, NULL, 0, self._scratch)
-        self._protect(self._scratch, size)
+        self._protect(self._scratch, size, size)
         memcpy(self._peer_cid, peer_cid, CID_MAX)
         self._peer_cid_size = peer_cid_size
         return PyBytes_FromStringAndSize(<const char*>self._scratch, <Py_ssize_t>size)
+
+    cdef size_t _finish(self, uint8_t *out, size_t total, int64_t now) noexcept nogil:
+        """A batch is built: protect its headers, and let the idle time-out know."""
+        if self.recovery.last_eliciting_time == now and not self._elicited:
+            self._elicited = True
+            self.idle_since = now
+        if total:
+            self._protect(out, total, self.segment)
+            if self.is_confined:
+                self.path_room -= total
+        return total
+
+    cdef size_t _probe_due(self, uint64_t allowance, bint *holds, int64_t now) noexcept nogil:
+        """Bytes of a path MTU probe that is to be sent now. While it waits for the window, streams do as well."""
+        cdef size_t size
+        if self._first_turn == NULL or allowance < self.datagram_size or self.recovery.probes or self.is_confined:
+            return 0
+        size = self.mtu.due(self.recovery.congestion.window, now)
+        if size == 0 or (<SendStream>self._first_turn).written - (<SendStream>self._first_turn).sent < size:
+            return 0
+        if self.recovery.room() < size:
+            self.recovery.congestion.on_filled(now)
+            holds[0] = True
+            return 0
+        return size
+
+    cdef size_t _probe_packet(self, uint8_t *out, size_t size, int64_t now) noexcept nogil:
+        """A PING and PADDING: nothing that would have to be sent again (RFC 8899, section 4.1)."""
+        cdef size_t padding = size - 1 - self._peer_cid_size - PN_SIZE - 1 - TAG
+        cdef uint64_t pn = self.recovery.next_number()
+        if self.recovery.on_sent(pn, now, size, ACK_ELICITING | IN_FLIGHT | MTU_PROBE) == NULL:
+            return 0
+        self.mtu.on_probe_sent(size)
+        self.segment = size
+        self._head[0] = PING
+        memset(self._scratch, 0, padding)
+        return self._seal(pn, 1, self._scratch, padding, out)
+
+    def on_refused(self, int64_t now):
+        """The system does not send datagrams as large as those of the last batch."""
+        self.refused(now)
+
+    cdef void refused(self, int64_t now) noexcept nogil:
+        if self.mtu.on_refused(self.segment, now):
+            self._resize()
+
+    cdef void _resize(self) noexcept nogil:
+        self.datagram_size = self.mtu.size
+        self._per_batch = min(<size_t>GROUP, <size_t>BATCH_SIZE // self.datagram_size)
+        self.recovery.resize(self.datagram_size, self._per_batch * self.datagram_size)
 
     cdef void _turn(self) noexcept nogil:
         """Move on to the next key phase in both directions (section 6.1)."""
@@ -437,18 +502,18 @@ cdef class PacketSender:
         )
         return header_size + head_size + size + TAG
 
-    cdef bint _protect(self, uint8_t *out, size_t total) noexcept nogil:
+    cdef bint _protect(self, uint8_t *out, size_t total, size_t segment) noexcept nogil:
         """Apply header protection to all packets of a batch, with one call for the masks."""
         cdef size_t at = 0, count = 0, i, j
         cdef size_t number = 1 + self._peer_cid_size
         while at < total:
             memcpy(self._samples + SAMPLE * count, out + at + number + PN_SIZE, SAMPLE)
             count += 1
-            at += self.datagram_size
+            at += segment
         if self._seal_mask.masks(self._samples, count, self._masks) != 0:
             return False
         for i in range(count):
-            at = i * self.datagram_size
+            at = i * segment
             out[at] ^= self._masks[SAMPLE * i] & 0x1F
             for j in range(PN_SIZE):
                 out[at + number + j] ^= self._masks[SAMPLE * i + 1 + j]
@@ -462,10 +527,12 @@ cdef class PacketSender:
         cdef Sent *oldest
         cdef void *turn
         if result == TIMER_LOSS:
-            self._settle()
+            self._settle(now)
         elif result == TIMER_PROBE:
             oldest = self.recovery.oldest_outstanding()
             if oldest != NULL:
+                if self.recovery.pto_count >= PTO_DOUBT and oldest.size > DATAGRAM_BASE and self.mtu.fall_back(now):
+                    self._resize()
                 self._send_again(oldest)
             turn = self._first_turn
             # A turn may be over by now, for want of credit.
@@ -474,11 +541,17 @@ cdef class PacketSender:
             if not self._control and turn == NULL and not self.credit.is_due():
                 self.send_control(b"\x01")
 
-    cdef int _settle(self) except -1 nogil:
+    cdef int _settle(self, int64_t now) except -1 nogil:
         """Walk the recovery's two lists."""
         cdef Sent *sent = self.recovery.acked
         cdef void *stream
+        cdef size_t full = self.datagram_size
+        cdef bint any_acked = False, any_lost = False, is_resized = False
         while sent != NULL:
+            if sent.flags & MTU_PROBE:
+                is_resized |= self.mtu.on_probe_acked(sent.size)
+            elif sent.size == full:
+                any_acked = True
             if sent.flags & HAS_STREAM:
                 stream = self._senders.find(sent.stream)
                 if stream != NULL:
@@ -492,8 +565,16 @@ cdef class PacketSender:
             sent = sent.next
         sent = self.recovery.lost
         while sent != NULL:
+            if sent.flags & MTU_PROBE:
+                self.mtu.on_probe_lost(sent.size)
+            elif sent.size == full:
+                any_lost = True
             self._send_again(sent)
             sent = sent.next
+        if full > DATAGRAM_BASE:
+            is_resized |= self.mtu.on_outcome(any_acked, any_lost, now)
+        if is_resized:
+            self._resize()
         return 0
 
     cdef int _send_again(self, const Sent *sent) except -1 nogil:
