@@ -9,7 +9,6 @@ from functools import partial
 from pathlib import Path
 
 import pytest
-from run import SOMETIMES
 from sides import THEIRS, Side, pattern, soon
 
 from foreign import STACKS, build, start
@@ -28,18 +27,7 @@ class Known:
     applies: Callable[[Side], bool]
 
 
-def _native_server(side: Side) -> bool:
-    return side.native and not side.is_client
-
-
-_ROUTES = (
-    SOMETIMES
-    + "a connection ID is routed only when its connection works next, so a close that uses it at once is ignored"
-)
-
-KNOWN = (
-    Known("the peer closes", _ROUTES, lambda side: True),
-)
+KNOWN: tuple[Known, ...] = ()
 
 SIDES = [(stack, role, engine) for engine in ("native", "aioquic") for role in ("client", "server") for stack in STACKS]
 
@@ -404,6 +392,8 @@ async def test_a_peer_that_forgot_us(side: Side) -> None:
 async def test_we_forgot_the_peer(side: Side) -> None:
     if side.is_client:
         pytest.skip("a client's first connection ID has no token, so its server cannot know the reset")
+    if side.stack.name == "qh3":
+        pytest.skip("qh3 recognises no stateless resets")
     async with side.meet() as both:
         await both.arrived(both.send(KIB).stream.stream_id, KIB)
         both.ours.drop()  # type: ignore[attr-defined]

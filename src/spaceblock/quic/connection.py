@@ -345,6 +345,7 @@ class AioquicConnection(Connection):
             partial(self._carrier.pump, self),
             self._carrier.receive_buffer,
             self._carrier.token_of,
+            lambda cid: self._carrier.add_route(cid, self),
         )
         # Nothing may have arrived under these keys yet; the handshake's packets count as well.
         self._engine.packets.idle_since = int(self._loop.time() * 1_000_000)

@@ -63,6 +63,7 @@ class NativeEngine:
     and returns whether the socket took it. ``pump()``, where there is one, sends what is due without building it here,
     and says so as :meth:`Pump.send <spaceblock.quic.native.pump.Pump.send>` does; None leaves it to ``transmit``.
     ``token_of`` makes the stateless reset token of a connection ID; without it tokens are random, and of no use.
+    ``add_route`` is told of a connection ID before the peer is, who may use it at once.
     """
 
     verify_error: Exception | None = None
@@ -80,6 +81,7 @@ class NativeEngine:
         pump: Callable[[], int | None] | None = None,
         receive_buffer: int = 4 * 1024 * 1024,
         token_of: Callable[[bytes], bytes] | None = None,
+        add_route: Callable[[bytes], None] | None = None,
     ) -> None:
         self.peer_certificate: x509.Certificate | None = state.peer_certificate
         self.is_client: bool = state.is_client
@@ -90,6 +92,7 @@ class NativeEngine:
         self._options = options
         self._transmit = transmit
         self._pump = pump
+        self._add_route = add_route
         self.packets.credit.set_windows(
             options.connection_window, options.stream_window, options.control_window, receive_buffer
         )
@@ -477,7 +480,9 @@ class NativeEngine:
         self.abort()
 
     def issue_route(self, cid: bytes) -> None:
-        """Packets may come for another connection ID."""
+        """Packets may come for another connection ID, as soon as the peer knows it."""
+        if self._add_route is not None:
+            self._add_route(cid)
         self._events.append(ConnectionIdIssued(connection_id=cid))
 
     def retire_route(self, cid: bytes) -> None:
