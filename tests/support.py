@@ -20,9 +20,11 @@ from spaceblock.limits import MESSAGE_PAYLOAD_MAX, Limits
 from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.messages import Message, Outcome, decode_message, pages_of_manifest, pages_of_requests
 from spaceblock.protocol.receiver import Failed, ItemAgreed, ItemLost, Receiver, ReceiverEvent, Settled
+from spaceblock.storage.debts import Debts
 from spaceblock.storage.landing import Landing
+from spaceblock.storage.rereading import Pursuit
 from spaceblock.storage.ring import Ring
-from spaceblock.storage.sinks import Sink
+from spaceblock.storage.sinks import Mark, Sink
 
 UUID = bytes(range(16))
 BLOCK = BlockSize.MIN
@@ -160,6 +162,8 @@ class Host:
         self.receiver = Receiver(Limits())
         self.sink = sink
         self.ring = ring
+        self.debts = Debts(Limits().not_durable) if sink.keeps else None
+        self.pursuits: dict[int, Pursuit] = {}
         self.landings: list[FedLanding] = []
         self.consumed = 0
         self.lost: dict[int, SpaceblockError] = {}
@@ -204,6 +208,19 @@ class Host:
         self._running += 1
         future = self._workers.submit(job)
         future.add_done_callback(lambda future: self._finished.put((done, future.exception())))
+
+    def mark_all(self) -> None:
+        if self.debts is not None:
+            self.debts.marked()
+        for landing in self.landings:
+            landing.mark()
+
+    def marked(self, marks: list[Mark]) -> None:
+        for item, error in self.sink.checkpoint(marks).items():
+            self.act(self.receiver.item_failed(item, error))
+
+    def written(self, item: int, size: int) -> None:
+        raise AssertionError("nothing is resumed or repaired here")
 
     def settle(self) -> None:
         """Wait for the workers, and place what both sides agree on."""

@@ -16,6 +16,7 @@ from blake3 import blake3
 import spaceblock
 from commands import Commands, Ended
 from spaceblock.cli import main
+from spaceblock.names import STAGING_PREFIX
 from spaceblock.tickets import Ticket
 
 LOCAL = ("--listen", "127.0.0.1:0")
@@ -363,7 +364,8 @@ async def test_a_sender_whose_digest_does_not_fit(
             await peer.send(spaceblock.Item(b"0123456789", name="numbers"))
     received = receiver.end()
     assert (received.code, received.objects[-1]["code"]) == (5, "integrity")
-    assert os.listdir(inbox) == []
+    (unfinished,) = os.listdir(inbox)
+    assert unfinished.startswith(STAGING_PREFIX), "what arrived stays, but not under its name"
 
 
 @pytest.mark.parametrize(

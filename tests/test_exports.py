@@ -110,14 +110,14 @@ FIELDS = {
         *["current", "item"],
     ],
     "ItemProgress": ["index", "name", "bytes_done", "bytes_total", "rate", "eta"],
-    "Receipt": ["uuid", "peer", "items", "bytes", "seconds", "renamed"],
+    "Receipt": ["uuid", "peer", "items", "bytes", "seconds", "renamed", "resumed", "repaired"],
     "ReceiptItem": ["index", "name", "path", "size", "digest", "skipped"],
     "OfferItem": ["index", "name", "size", "range", "rereadable"],
     "Options": [
         *["datagram_size", "engine", "identity", "trust", "name", "advertise", "ticket_lifetime", "reports"],
         *["limits", "timeouts", "bandwidth"],
     ],
-    "Limits": ["items", "manifest_bytes", "transfers", "total_size", "peers"],
+    "Limits": ["items", "manifest_bytes", "transfers", "total_size", "peers", "not_durable"],
     "Timeouts": ["connect", "offer", "idle", "sink", "source", "verify", "close"],
     "Reports": ["interval", "blocks"],
 }

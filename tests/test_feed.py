@@ -47,7 +47,7 @@ class Outcome:
     """Everything that a feed put out."""
 
     stream: bytes = b""
-    sent: list[tuple[int, int, bytes]] = field(default_factory=list)
+    sent: list[tuple[int, int, bytes | None]] = field(default_factory=list)
     aborted: dict[int, SpaceblockError] = field(default_factory=dict)
     fills: int = 0
 

@@ -7,7 +7,7 @@ in pieces drawn by chance. Files, threads and digests are real.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -86,9 +86,15 @@ class FlakySink(FolderSink):
         self._fail(item, "finish")
         super().finish(item)
 
-    def _place(self, item: int, folder: int) -> str:
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
+        return 0  # so that each step of each item can fail
+
+    def _place_many(self, items: Sequence[int], folder: int, results: dict[int, str | SpaceblockError]) -> None:
+        return
+
+    def _place(self, item: int, folder: int, digests: Mapping[int, bytes]) -> str:
         self._fail(item, "place")
-        return super()._place(item, folder)
+        return super()._place(item, folder, digests)
 
 
 @dataclass
@@ -157,8 +163,9 @@ class Pipe:
             for piece in filled.pieces:
                 lane.under_way += piece
                 piece.release()
-            for sent in filled.sent:
-                self.sender.item_sent(*sent)
+            for item, size, digest in filled.sent:
+                assert digest is not None
+                self.sender.item_sent(item, size, digest)
             for item, error in filled.aborted:
                 self.sender.item_aborted(item, error)
             lane.filled = filled.done

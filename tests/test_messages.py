@@ -164,7 +164,10 @@ entries = (
     | st.builds(Entry, st.just(EntryKind.LINK), names, st.none(), modes, times, names)
 )
 verdicts = st.sampled_from([Verdict(VerdictKind.ALL), Verdict(VerdictKind.SKIP)]) | st.builds(
-    Verdict, st.just(VerdictKind.HAVE), numbers, digests
+    lambda offset, digest, ahead: Verdict(VerdictKind.HAVE, offset, digest, min(ahead, offset)),
+    numbers,
+    digests,
+    numbers,
 )
 outcomes = (
     st.builds(Outcome, st.just(OutcomeKind.VERIFIED), digests, numbers, words)
@@ -372,6 +375,7 @@ def test_payload_above_the_limit() -> None:
         ManifestPage(True, 0, (Entry(EntryKind.FOLDER, "a", mtime_ns=2**61 * 10**9),)),
         AnswerPage(True, 0, (Verdict(VerdictKind.ALL, 5),)),
         AnswerPage(True, 0, (Verdict(VerdictKind.HAVE, 5),)),
+        AnswerPage(True, 0, (Verdict(VerdictKind.HAVE, 5, DIGEST, 6),)),
         AnswerPage(True, 0, (Verdict(VerdictKind.ALL),) * 70_000),
         ItemDigest(0, 0, b"short"),
         ItemFailed(0, 0, 0, "", ""),
@@ -427,7 +431,7 @@ def rejoin(pages: list[Any], field: str) -> tuple[Any, ...]:
 
 
 PAGE_OF_REQUESTS = 2_620
-PAGE_OF_VERDICTS = 1_597
+PAGE_OF_VERDICTS = 1_336
 
 
 @pytest.mark.parametrize(("count", "pages"), [(0, 1), (1, 1), (PAGE_OF_REQUESTS, 1), (PAGE_OF_REQUESTS + 1, 2)])

@@ -66,7 +66,7 @@ def carried(offer: Prepared, slot_size: int = SLOT_SIZE) -> tuple[bytes, bytes]:
     feed = Feed([0], offer.sources, offer.requests.block_size)
     slot = memoryview(bytearray(slot_size))
     stream = b""
-    sent: list[tuple[int, int, bytes]] = []
+    sent: list[tuple[int, int, bytes | None]] = []
     filled = Filled()
     try:
         while not filled.done:
@@ -80,6 +80,7 @@ def carried(offer: Prepared, slot_size: int = SLOT_SIZE) -> tuple[bytes, bytes]:
         feed.close()
         offer.release()
     ((item, size, digest),) = sent
+    assert digest is not None
     *pieces, end = read_stream(stream)
     assert end == ItemEnd(item, size)
     start = offer.requests.items[0].start

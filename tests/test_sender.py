@@ -225,7 +225,7 @@ def test_an_answer_must_be_whole() -> None:
 
 def test_resuming_was_not_announced() -> None:
     have = Verdict(VerdictKind.HAVE, 1, DIGEST)
-    with pytest.raises(RemoteProtocolError, match="did not announce"):
+    with pytest.raises(RemoteProtocolError, match="not agreed on"):
         offering(1).receive_message(AnswerPage(True, 0, (have,)))
 
 

@@ -37,7 +37,8 @@ def test_each_side_greets_with_its_version_and_the_limits_of_its_names() -> None
     hello = local_hello("spaceblock/test")
     rules = local_rules()
     assert hello.version == VERSION
-    assert hello.features == Feature.RENAME | Feature.COMPARE
+    features = Feature.RENAME | Feature.COMPARE | Feature.RESUME | Feature.REPAIR | Feature.QUERY
+    assert hello.features == features
     assert hello.software == "spaceblock/test"
     assert peer_rules(hello) == rules
 

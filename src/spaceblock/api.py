@@ -14,6 +14,7 @@ from .events import Phase
 from .forks import Maker
 from .identity import Identity, peer_id_of, peer_id_text, public_key_of
 from .listener import Listener, load_identity, transport_options
+from .memory import Memory
 from .options import Options
 from .peer import Peer
 from .quic.endpoint import Endpoint
@@ -140,7 +141,9 @@ async def _dial(address: tuple[str, int], ticket: Ticket | Contact, identity: Id
     endpoint = await Endpoint.bind(await _any_address(address), 0, transport_options(options))
     try:
         connection = await endpoint.connect(address, handshake, timeout)
-        peer = Peer(connection, peer_id_text(ticket.peer_id), options, lambda peer: None, throttle_of(options))
+        memory = Memory(identity)
+        throttle = throttle_of(options)
+        peer = Peer(connection, peer_id_text(ticket.peer_id), options, lambda peer: None, memory, throttle)
         try:
             await asyncio.wait_for(peer.greet(), timeout)
         except asyncio.TimeoutError:

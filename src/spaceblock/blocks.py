@@ -120,6 +120,20 @@ class SpaceblockRequests:
     items: tuple[SpaceblockRequest, ...]
 
 
+@dataclass(frozen=True, slots=True)
+class Had:
+    """What a receiver has of an item from an earlier attempt: its range up to ``offset``.
+
+    ``digest`` is that of the range up to ``checked``, which is at most ``offset``. ``place`` is the name under which
+    the whole item is in its place already.
+    """
+
+    offset: int
+    checked: int
+    digest: bytes
+    place: str | None = None
+
+
 def _check_size(size: int) -> None:
     if not 0 <= size <= UINT_VAR_MAX:
         raise ValueError(f"{size} is no size; give one from 0 to 2^62-1 bytes")

@@ -91,7 +91,9 @@ class Receipt:
     """What both sides agree on at the end: every item, the bytes moved and how long it took in seconds.
 
     ``renamed`` leads from the name that a file or folder was offered under to the one that it has now, where the two
-    differ. Of names that the receiver's user chose for folders, the sender does not hear.
+    differ. Of names that the receiver's user chose for folders, the sender does not hear. ``resumed`` of the bytes were
+    with the receiver before, from an attempt that broke off, and ``repaired`` ones were sent once more because what had
+    arrived of them was not what was sent.
     """
 
     uuid: str
@@ -100,6 +102,8 @@ class Receipt:
     bytes: int
     seconds: float
     renamed: Mapping[str, str] = field(default_factory=dict)
+    resumed: int = 0
+    repaired: int = 0
 
 
 @dataclass(frozen=True, slots=True)

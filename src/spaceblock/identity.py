@@ -113,6 +113,11 @@ class Identity:
         """The private key, for TLS."""
         return self._private_key
 
+    def derived_key(self, purpose: str) -> bytes:
+        """A secret of 32 bytes that only this identity can find again, another one for each ``purpose``."""
+        raw = self._private_key.private_bytes(Encoding.Raw, PrivateFormat.Raw, NoEncryption())
+        return blake3(raw, derive_key_context=f"spaceblock 2026-11 {purpose}").digest()
+
     @property
     def home(self) -> Path | None:
         """The folder for what belongs to this identity, such as a listener's tickets; ``None`` for an ephemeral one."""

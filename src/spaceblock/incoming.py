@@ -3,14 +3,20 @@
 from __future__ import annotations
 
 import asyncio
+import logging
 import os
-from collections.abc import Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from functools import partial
+from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .asking import Rename, ask_for_names
+from .blocks import Had
 from .control import MessageStream
+from .display import printable
 from .errors import (
+    ConnectionLost,
     ErrorCode,
     InternalError,
     LocalProtocolError,
@@ -18,6 +24,7 @@ from .errors import (
     RemoteProtocolError,
     SpaceblockError,
     Stalled,
+    StorageError,
     TransferCancelled,
     TransferRefused,
     error_code,
@@ -26,7 +33,8 @@ from .events import OfferItem, Phase, Receipt, ReceiptItem
 from .following import ShowProgress, follower
 from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, Limits, Timeouts
 from .manifest import Manifest, renamed
-from .messages import Feature, Message, Outcome, OutcomeKind, ReceiverState, Waiting
+from .memory import Memory
+from .messages import Feature, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
 from .names import Problem, refusal
 from .options import Conflict, Durability, Reports
 from .protocol.receiver import (
@@ -34,7 +42,11 @@ from .protocol.receiver import (
     Failed,
     Finished,
     ItemAgreed,
+    ItemConfirmed,
+    ItemDiffers,
     ItemLost,
+    ItemRestarts,
+    ItemSpoilt,
     Offered,
     Receiver,
     ReceiverEvent,
@@ -44,15 +56,19 @@ from .protocol.receiver import (
 from .protocol.sender import first_error
 from .quic.interface import Stream
 from .storage.comparing import Comparison
+from .storage.debts import Debts
 from .storage.landing import Landing
+from .storage.rereading import BlockHashing, Pursuit, Reread
 from .storage.ring import Ring
-from .storage.sinks import IntoSink, Sink
-from .transfer import Current, Job, Transfer, either, spawn, typed_error
+from .storage.sinks import IntoSink, Mark, Sink
+from .transfer import Current, Job, Transfer, damaged, either, spawn, typed_error
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
 
 _T = TypeVar("_T")
+
+logger = logging.getLogger("spaceblock")
 
 _USER_HEARTBEAT = 1.0
 """Seconds between reports while this side's user thinks about an offer."""
@@ -129,7 +145,7 @@ class Offer:
             from .storage.folder import FolderSink
 
             assert folder is not None
-            return FolderSink(folder, on_conflict, durability)
+            return FolderSink(folder, on_conflict, durability, self._incoming.keeper)
 
         transfer = self._incoming.accept(make_sink, rename)
         if shown is not None:
@@ -157,8 +173,22 @@ class Incoming(Job):
         reports: Reports,
         on_offer: Callable[[Incoming, Offer], None],
         features: Feature = Feature.NONE,
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(timeouts.idle)
+        self._memory = memory
+        self.keeper = memory.keeper(peer_id) if memory is not None and features & Feature.RESUME else None
+        self._reread = 0
+        self._recording = False
+        self._is_lost = False
+        self._verified: list[Message] = []
+        self.debts: Debts | None = None
+        self.pursuits: dict[int, Pursuit] = {}
+        self._limits = limits
+        self._chases: dict[int, asyncio.Task[None]] = {}
+        self._marks: dict[int, Mark] = {}
+        self._flushing = False
+        self._confirmed: list[int] = []
         self.peer_id = peer_id
         self.uuid: bytes = b""
         self.receiver: Receiver = Receiver(limits, features)
@@ -183,7 +213,7 @@ class Incoming(Job):
         self._landings: dict[Stream, Landing] = {}
         self._streams_seen = 0
         self._resets: list[asyncio.TimerHandle] = []
-        self._agreed: list[int] = []
+        self._agreed: dict[int, bytes] = {}
         self._placing = False
         self.offer: Offer | None = None
         self._offered_event: Offered | None = None
@@ -210,7 +240,9 @@ class Incoming(Job):
             self.enter(Phase.PREPARING)
             skip, compare = await self._prepare()
             self.enter(Phase.MOVING)
-            self.act(self.receiver.accept(skip, compare))
+            had = self.sink.had
+            self.act(self.receiver.accept(skip, compare, had, repairable=self.sink.repairable))
+            self._pursue(had)
             if compare:
                 self._start(self._compare(compare))
             settled = await self._settled
@@ -224,6 +256,7 @@ class Incoming(Job):
         except Exception as cause:
             error = typed_error(cause)
             error.phase = error.phase or str(self.phase)
+            self._is_lost = isinstance(error, ConnectionLost)
             self.act(self.receiver.fail(error))
             if error.receipt is None:
                 error.receipt = self._receipt_so_far()
@@ -254,7 +287,7 @@ class Incoming(Job):
 
     def connection_lost(self, error: SpaceblockError) -> None:
         """The connection is over; what was verified stays verified."""
-        if self._settled.done():
+        if self._settled.done() or self.receiver.state is State.VERIFIED:
             if not self._said.done():
                 self._said.set_result(None)
         else:
@@ -308,9 +341,10 @@ class Incoming(Job):
             self._moved = moved
             self.phase = phase
             self.changed()
-        if self._comparison is not None and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
+        compared = 0 if self._comparison is None else self._comparison.hashed
+        if compared + self._reread and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
             self._told_hashed = monotonic()
-            self.receiver.hashed(self._comparison.hashed)
+            self.receiver.hashed(compared + self._reread)
             self.act([])
         interval = self._reports.interval
         if interval is None:
@@ -357,22 +391,60 @@ class Incoming(Job):
                 if self._amended is not None and not self._amended.done():
                     self._amended.set_result(event)
             elif isinstance(event, ItemAgreed):
-                self._agreed.append(event.item)
+                self._agreed[event.item] = event.digest
+            elif isinstance(event, ItemConfirmed):
+                self._items_done += 1
+                self._confirmed.append(event.item)
+            elif isinstance(event, ItemRestarts):
+                if event.item in self._chases:
+                    self._chases[event.item].cancel()
+            elif isinstance(event, ItemDiffers):
+                self._start(self._find_difference(event.item))
+            elif isinstance(event, ItemSpoilt):
+                self._set_aside(event.item)
             elif isinstance(event, ItemLost):
                 self._items_done += 1
+                if self.debts is not None:
+                    self.debts.settled(event.item)
             elif isinstance(event, Settled):
-                if not self._settled.done():
-                    self._settled.set_result(event)
+                self._record(event)
             elif isinstance(event, Finished):
                 if not self._said.done():
                     self._said.set_result(None)
             elif isinstance(event, Failed):
                 self._break(event.error)
-        if self._agreed:
+        if self._agreed or self._confirmed:
             self._place()
-        messages, ends = self.receiver.messages_to_send(), self.receiver.ends_stream
-        if messages or ends:
-            self._control.send(messages, ends)
+        if not self._recording:
+            messages, ends = self.receiver.messages_to_send(), self.receiver.ends_stream
+            if messages or ends:
+                self._control.send(messages, ends)
+
+    def _record(self, event: Settled) -> None:
+        """Keep the outcome before the sender hears of it."""
+        if self._memory is None:
+            self._is_settled(event, None)
+            return
+        memory, folder = self._memory, self.sink.place_of_all
+        messages = self.receiver.messages_to_send()
+        self._verified = [message for message in messages if isinstance(message, VerifiedPage)]
+        self._control.send(message for message in messages if not isinstance(message, VerifiedPage))
+        self._recording = True
+
+        def record() -> None:
+            memory.finish(self.uuid, self.peer_id, event.outcomes, folder, durable=self.sink.durable)
+
+        self.beside(record).add_done_callback(lambda future: self._is_settled(event, future.exception()))
+
+    def _is_settled(self, event: Settled, error: BaseException | None) -> None:
+        self._recording = False
+        if error is not None:
+            # Everything is in its place; only a sender that loses the connection now may send it once more.
+            logger.warning("the end of a transfer could not be recorded: %s", error)
+        self._control.send(self._verified)
+        if not self._settled.done():
+            self._settled.set_result(event)
+        self.act([])
 
     def fail(self, error: SpaceblockError) -> None:
         """End the transfer with ``error``; too late once everything is verified."""
@@ -383,6 +455,136 @@ class Incoming(Job):
             done(future.exception())
 
         self.in_worker(job).add_done_callback(finished)
+
+    def mark_all(self) -> None:
+        if self.debts is not None:
+            self.debts.marked()
+        for landing in self._landings.values():
+            landing.mark()
+
+    def marked(self, marks: list[Mark]) -> None:
+        self._marks.update({mark.item: mark for mark in marks})
+        self._flush()
+
+    def written(self, item: int, size: int) -> None:
+        if self.receiver.is_repairing(item):
+            self._start(self._hash_again(item, size))
+
+    # What was had, and what differs.
+
+    def _pursue(self, had: Mapping[int, Had]) -> None:
+        """Hash what earlier attempts left while the rest arrives."""
+        assert self._offered_event is not None
+        for item, found in had.items():
+            if found.place is None and self.receiver.wants(item):
+                request = self._offered_event.requests.items[item]
+                pursuit = Pursuit(request.start, found.offset, (found.checked, found.digest))
+                self.pursuits[item] = pursuit
+                if found.offset == request.stop:
+                    pursuit.end()
+                self._chases[item] = self._start(self._chase(item, pursuit))
+
+    async def _chase(self, item: int, pursuit: Pursuit) -> None:
+        digest = None
+        async for is_last, found in self._read_again(item, pursuit, pursuit.chase):
+            digest = found
+            if is_last:
+                break
+        if digest is not None:
+            self.act(self.receiver.item_stored(item, self._length(item), digest))
+
+    async def _hash_again(self, item: int, size: int) -> None:
+        """An item was repaired: what is it now?"""
+        hashing = self._hashing(item)
+        async for is_last in self._read_again(item, hashing, hashing.work):
+            if is_last:
+                self.act(self.receiver.item_stored(item, self._length(item), hashing.digest()))
+                break
+
+    async def _find_difference(self, item: int) -> None:
+        """Find the digests of an item's blocks, as it is here."""
+        hashing = self._hashing(item)
+        async for is_last in self._read_again(item, hashing, hashing.work):
+            if is_last:
+                self.act(self.receiver.blocks_hashed(item, hashing.blocks))
+                break
+        if item in self.receiver.repaired:
+            self._tell_repair(item)
+
+    def _hashing(self, item: int) -> BlockHashing:
+        assert self._offered_event is not None
+        requests = self._offered_event.requests
+        request = requests.items[item]
+        assert request.stop is not None
+        return BlockHashing(request.start, request.stop, requests.block_size)
+
+    def _length(self, item: int) -> int:
+        assert self._offered_event is not None
+        return self._offered_event.requests.items[item].length or 0
+
+    def _tell_repair(self, item: int) -> None:
+        assert self.offer is not None
+        logger.warning("%s", damaged(self.offer.items[item].name, item, self.receiver.repaired[item]))
+
+    async def _read_again(
+        self, item: int, hashing: Pursuit | BlockHashing, work: Callable[[Reread], _T]
+    ) -> AsyncIterator[_T]:
+        """What ``work`` returns, turn by turn, with what there is of ``item`` before it; a failure is the item's."""
+        turn: asyncio.Future[_T] | None = None
+        source: Reread | None = None
+        try:
+            opening = self.beside(lambda: self.sink.reread(item))
+            source = await asyncio.shield(opening)
+            while True:
+                before = hashing.hashed
+                turn = self.beside(partial(work, source))
+                result = await asyncio.shield(turn)
+                self._reread += hashing.hashed - before
+                self.changed()
+                yield result
+        except (SpaceblockError, OSError, EOFError) as error:
+            text = f"what arrived of item {item} cannot be read again: send it once more"
+            found = error if isinstance(error, SpaceblockError) else StorageError(text, item=item)
+            self.act(self.receiver.item_failed(item, found))
+        finally:
+            if source is not None:
+                _close_after(turn, source)
+
+    def _set_aside(self, item: int) -> None:
+        def told(future: asyncio.Future[str]) -> None:
+            if not future.cancelled() and future.exception() is None and future.result():
+                logger.warning("what arrived of item %d stays in %s", item, printable(future.result()))
+
+        self.beside(lambda: self.sink.set_aside(item)).add_done_callback(told)
+
+    def _flush(self) -> None:
+        """Make what is marked durable, one batch at a time, beside what arrives."""
+        if self._flushing or not self._marks:
+            return
+        marks, self._marks = list(self._marks.values()), {}
+        self._flushing = True
+
+        def flushed(future: asyncio.Future[dict[int, StorageError]]) -> None:
+            self._flushing = False
+            error = future.exception()
+            if error is not None:
+                self.fail(typed_error(error) if isinstance(error, Exception) else InternalError(repr(error)))
+                return
+            events: list[ReceiverEvent] = []
+            assert self._offered_event is not None
+            for mark in marks:
+                if mark.item in future.result():
+                    events += self.receiver.item_failed(mark.item, future.result()[mark.item])
+                    continue
+                start = self._offered_event.requests.items[mark.item].start
+                if self.sink.durable:
+                    self.receiver.item_durable(mark.item, mark.offset - start)
+                if self.debts is not None:
+                    self.debts.durable(mark.item, mark.offset)
+            self.act(events)
+            self._flush()
+
+        self.beside(lambda: self.sink.checkpoint(marks)).add_done_callback(flushed)
 
     # Helpers.
 
@@ -408,6 +610,11 @@ class Incoming(Job):
         if problems:
             await self._settle_names(offer.requests, problems)
         skip = await self._from_worker(lambda: self.sink.prepare(offer.requests, self._manifest))
+        if self.sink.keeps:
+            self.debts = Debts(self._limits.not_durable)
+            if self._memory is not None:
+                memory, place = self._memory, self.sink.place_of_all
+                await self._from_worker(lambda: memory.begin(self.uuid, self.peer_id, place))
         compare = self.sink.comparable if self.receiver.may(Feature.COMPARE) else frozenset()
         return skip - compare, compare
 
@@ -528,11 +735,18 @@ class Incoming(Job):
 
     def _place(self) -> None:
         """Put what both sides agree on into place, one batch at a time."""
-        if self._placing or not self._agreed or self.receiver.state is not State.MOVING:
+        if self._placing or not (self._agreed or self._confirmed) or self.receiver.state is State.FAILED:
             return
-        batch = self._agreed[:_PLACED_AT_ONCE]
-        del self._agreed[:_PLACED_AT_ONCE]
+        batch = dict(islice(self._agreed.items(), _PLACED_AT_ONCE))
+        for item in batch:
+            del self._agreed[item]
+        confirmed, self._confirmed = self._confirmed, []
         self._placing = True
+
+        def place() -> list[str | SpaceblockError]:
+            for item in confirmed:
+                self.sink.confirmed(item)
+            return self.sink.place(list(batch), batch) if batch else []
 
         def placed(future: asyncio.Future[list[str | SpaceblockError]]) -> None:
             self._placing = False
@@ -547,9 +761,11 @@ class Incoming(Job):
                     events += self.receiver.item_placed(item, result, self.sink.durable)
                 else:
                     events += self.receiver.item_failed(item, result)
+                if self.debts is not None:
+                    self.debts.settled(item)
             self.act(events)
 
-        self.in_worker(lambda: self.sink.place(batch)).add_done_callback(placed)
+        self.beside(place).add_done_callback(placed)
 
     def _break(self, error: SpaceblockError) -> None:
         """Stop taking data and let :meth:`run` end with ``error``."""
@@ -575,8 +791,14 @@ class Incoming(Job):
         self._control.stop_reading()
         self._control.send([], fin=True)
         self.sink.stop()
-        await self.when_workers_idle(lambda: self.sink.close(), self._timeouts.close)
+        await self.when_workers_idle(self._close_sink, self._timeouts.close)
         self.ring = Ring()
+
+    def _close_sink(self) -> None:
+        keeps = self.sink.keeps
+        is_left = self.sink.close(lost=self._is_lost)
+        if keeps and not is_left and not self._settled.done() and self._memory is not None:
+            self._memory.forget(self.uuid, self.peer_id)
 
     def _receipt_so_far(self) -> Receipt | None:
         """What is in its place although the transfer failed, or None if that is nothing."""
@@ -598,7 +820,11 @@ class Incoming(Job):
             if outcome.kind is not OutcomeKind.FAILED
         )
         moved = sum(item.size for item in items if not item.skipped)
-        return Receipt(self.offer.uuid, self.peer_id, items, moved, self.seconds, self._renamed(items))
+        repaired = sum(self.receiver.repaired.values())
+        names = self._renamed(items)
+        return Receipt(
+            self.offer.uuid, self.peer_id, items, moved, self.seconds, names, self.receiver.resumed, repaired
+        )
 
     def _renamed(self, items: Sequence[ReceiptItem]) -> dict[str, str]:
         offered = self._offered_event
@@ -614,6 +840,14 @@ class Incoming(Job):
             error.receipt = receipt
             raise error
         return receipt
+
+
+def _close_after(turn: asyncio.Future[Any] | None, source: Reread) -> None:
+    """Close what a thread may still be reading."""
+    if turn is None or turn.done():
+        source.close()
+    else:
+        turn.add_done_callback(lambda _: source.close())
 
 
 _REPORTED = {

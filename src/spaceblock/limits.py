@@ -49,6 +49,10 @@ class Limits:
     peers: int = 1024
     """Connections of one listener at once."""
 
+    not_durable: int = 32 * 1024 * 1024
+    """Received bytes of one transfer into a folder that a loss of power may cost; before there are more, nothing more
+    is read. They are what is sent again after an interruption."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -81,6 +85,21 @@ HEARTBEAT = 0.25
 
 RING_SLOTS = 16
 """Buffers of one ring; a transfer has one ring, so this times :data:`SLOT_SIZE` bounds what it holds."""
+
+CHECKPOINTS = 4
+"""Checkpoints begun within :attr:`Limits.not_durable`, so that the disk flushes one part while others arrive."""
+
+PARTIALS_KEPT = 7 * 86_400.0
+"""Seconds for which what is left of an interrupted transfer is kept for another attempt."""
+
+PARTIALS_MAX = 64
+"""Interrupted transfers kept in one folder; of more the oldest go."""
+
+REMEMBERED_MAX = 1_000
+"""Transfers that an identity remembers in each direction, so that the same command resumes them or hears their end."""
+
+REMEMBERED_SECONDS = 30 * 86_400.0
+"""Seconds after which one of them may be forgotten."""
 
 DATA_STREAMS = 2
 """Data streams that a sender keeps open at once for one transfer."""

@@ -17,6 +17,7 @@ from .identity import Identity
 from .incoming import Offer
 from .limits import ADDRESSES_MAX
 from .mailbox import Mailbox
+from .memory import Memory
 from .options import Options
 from .peer import Peer
 from .quic.endpoint import Endpoint
@@ -31,13 +32,14 @@ class Listener:
     Iterating over it gives the :class:`Offer` of every peer that :meth:`peers` did not hand out.
     """
 
-    def __init__(self, identity: Identity, options: Options, book: AdmissionBook) -> None:
+    def __init__(self, identity: Identity, options: Options, book: AdmissionBook, memory: Memory) -> None:
         self.peer_id: str = identity.peer_id
         """Who this listener is: the digest of its public key, in text form."""
         self.ticket: str = ""
         """One string, good for one peer: addresses, peer ID and a secret. Show it to nobody else."""
         self._maker = Maker()
         self._identity = identity
+        self._memory = memory
         self._options = options
         self._book = book
         self._endpoint: Endpoint | None = None
@@ -56,8 +58,8 @@ class Listener:
         """Bind the port and make the first ticket; raises :class:`ConnectionFailed` where the address cannot be used,
         :class:`ListenerBusy` and :class:`StorageError`."""
         options.chosen_engine()
-        identity, book = await asyncio.to_thread(_open_book, host, port, options)
-        listener = cls(identity, options, book)
+        identity, book, memory = await asyncio.to_thread(_open_book, host, port, options)
+        listener = cls(identity, options, book, memory)
         try:
             await listener._bind(host, port)
         except BaseException:
@@ -152,7 +154,7 @@ class Listener:
         if self._closing:
             connection.close(0, "the listener is closing")
             return
-        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, self._throttle)
+        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, self._memory, self._throttle)
         peer.deliver_offers_to(self._offers)
         self._peers.add(peer)
         self._unclaimed.put(peer)
@@ -196,11 +198,14 @@ def load_identity(options: Options) -> Identity:
     return options.identity if isinstance(options.identity, Identity) else Identity.load(options.identity)
 
 
-def _open_book(host: str, port: int | range, options: Options) -> tuple[Identity, AdmissionBook]:
+def _open_book(host: str, port: int | range, options: Options) -> tuple[Identity, AdmissionBook, Memory]:
     if isinstance(port, range) and not (port and port[0] > 0 and port[-1] < 65_536 and port.step == 1):
         raise LocalProtocolError(f"{port} is not a range of ports: choose one within 1 to 65535")
     identity = load_identity(options)
-    return identity, AdmissionBook.open(_state_folder(identity, host, port, options.name), identity, options.trust)
+    memory = Memory(identity)
+    folder = _state_folder(identity, host, port, options.name)
+    book = AdmissionBook.open(folder, identity, options.trust, has_unfinished=memory.has_unfinished)
+    return identity, book, memory
 
 
 def _state_folder(identity: Identity, host: str, port: int | range, name: str | None) -> Path | None:

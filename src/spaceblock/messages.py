@@ -95,6 +95,7 @@ __all__ = [
     "encode_stream_header",
     "pages_of_amend",
     "pages_of_answer",
+    "pages_of_block_digests",
     "pages_of_manifest",
     "pages_of_name_problems",
     "pages_of_requests",
@@ -422,6 +423,12 @@ class BlockDigests(Message):
         return cls(item, first, tuple(reader.take(DIGEST_SIZE) for _ in range(count)))
 
 
+def pages_of_block_digests(item: int, first: int, digests: Sequence[bytes]) -> Iterator[BlockDigests]:
+    """Split the digests of successive blocks, from block ``first`` on, into messages; none if there are none."""
+    for start in range(0, len(digests), _DIGESTS_OF_A_PAGE):
+        yield BlockDigests(item, first + start, tuple(digests[start : start + _DIGESTS_OF_A_PAGE]))
+
+
 @dataclass(frozen=True, slots=True)
 class Resend(Message):
     """Ranges of one item that the receiver wants again: at least one, none empty, ascending, apart [REPAIR]."""
@@ -645,6 +652,7 @@ def _check_hole(offset: int, length: int) -> None:
 # Bounds on encoded bytes beside the texts, with 8 for each integer.
 _PROBLEM_ROOM = 3 * 8
 _AMENDMENT_ROOM = 2 * 8
+_DIGESTS_OF_A_PAGE = (MESSAGE_PAYLOAD_MAX - 3 * 8) // DIGEST_SIZE
 
 _READERS: dict[int, Callable[[Reader], Message]] = {
     cls.TYPE: cls._read

@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Iterator, Sequence
+import logging
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
 from contextlib import suppress
 from dataclasses import replace
 from functools import partial
@@ -11,6 +12,7 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from .asking import Rename, ask_for_names
+from .blocks import Had
 from .control import MessageStream
 from .errors import (
     ErrorCode,
@@ -23,30 +25,60 @@ from .errors import (
 from .events import Phase, Receipt, ReceiptItem
 from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, FLIGHT_MAX, SMALL_ITEM, Timeouts
 from .manifest import Entry, renamed
-from .messages import Hashed, Hello, Message, OutcomeKind, Progress, ReceiverState, StreamType, encode_stream_header
+from .memory import Claim, Memory
+from .messages import (
+    Feature,
+    Hashed,
+    Hello,
+    Message,
+    Outcome,
+    OutcomeKind,
+    Progress,
+    ReceiverState,
+    StreamType,
+    encode_stream_header,
+)
 from .names import WIRE_RULES, find_problems
 from .options import Links
 from .protocol.sender import (
     Answered,
+    BlocksWanted,
     Completed,
     Failed,
     ItemRefused,
     NamesRefused,
     Reported,
+    ResendWanted,
     Sender,
     SenderEvent,
     abort_message,
     first_error,
 )
 from .protocol.session import FEATURES
+from .query import ask
 from .quic.interface import Connection, Stream, StreamStopped
 from .storage.feed import Feed, Filled
+from .storage.files import FileSource
+from .storage.rereading import BlockHashing, Pursuit, Reread
 from .storage.ring import Ring
-from .storage.sources import Held, Prepared, Source, prepare, release_buffers, source_length, stop_reading
+from .storage.sources import (
+    BufferSource,
+    Held,
+    Prepared,
+    Source,
+    description,
+    prepare,
+    release_buffers,
+    reread,
+    source_length,
+    stop_reading,
+)
 from .throttle import Throttle
-from .transfer import Current, Job, either, spawn, typed_error
+from .transfer import Current, Job, damaged, either, spawn, typed_error
 
 _T = TypeVar("_T")
+
+logger = logging.getLogger("spaceblock")
 
 _PHASES = {
     ReceiverState.MOVING: Phase.MOVING,
@@ -83,6 +115,7 @@ class Outgoing(Job):
         rename: Rename | None = None,
         links: Links = "skip",
         throttle: Throttle | None = None,
+        memory: Memory | None = None,
     ) -> None:
         super().__init__(timeouts.idle)
         self._hello = hello or Hello()
@@ -92,6 +125,8 @@ class Outgoing(Job):
         self._held = held
         self._links = links
         self._throttle = throttle
+        self._memory = memory
+        self._claim: Claim | None = None
         self._timeouts = timeouts
         self._prepared: Prepared | None = None
         self._sender: Sender | None = None
@@ -101,7 +136,7 @@ class Outgoing(Job):
         self._feeds: set[Feed] = set()
         self._refused: dict[int, SpaceblockError] = {}
         self._streams: set[Stream] = set()
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._tasks: set[asyncio.Task[Any]] = set()
         self._answer: asyncio.Future[Answered] = self.loop.create_future()
         self._end: asyncio.Future[Completed] = self.loop.create_future()
         self._end.add_done_callback(lambda end: end.exception())
@@ -116,6 +151,11 @@ class Outgoing(Job):
         self._items_sent = 0
         self._compared: frozenset[int] = frozenset()
         self._carrying: dict[Feed, Stream] = {}
+        self._pursuits: dict[int, tuple[int, Pursuit]] = {}
+        self._ended: set[int] = set()
+        self._hashed_again: dict[int, bytes] = {}
+        self._resumed = 0
+        self._reread = 0
 
     @property
     def control_stream(self) -> Stream | None:
@@ -126,18 +166,27 @@ class Outgoing(Job):
         try:
             self._prepared = await self._prepare()
             features = self._hello.features & FEATURES
+            told = await self._ask_for_the_end(features)
+            if told is not None:
+                self._forget()
+                return told
             self._sender = Sender(self._prepared.requests, self._prepared.manifest, features, self._hello.system)
             await self._offer(self._sender)
             answered = await self._wait_for_answer()
             wanted = answered.wanted
-            lengths = [source_length(self._prepared.sources[item]) for item in wanted]
+            lengths = [source_length(self._prepared.sources[item]) for item in (*wanted, *answered.had)]
             self._total = None if None in lengths else sum(length or 0 for length in lengths)
             self.enter(Phase.MOVING)
             self._compared = frozenset(answered.compared)
             if answered.compared:
-                self._start(self._compare(answered.compared))
-            await self._move(wanted)
+                self._start(self._compare(answered.compared, {}))
+            parts, restarted = self._resume(answered.had)
+            await self._move(sorted((*wanted, *parts)))
+            await self._unless_over(restarted)
+            if restarted.done():
+                await self._move(restarted.result())
             completed = await self._end
+            self._forget()
             await self._say_done()
             return self._receipt(completed)
         except Exception as cause:
@@ -147,6 +196,7 @@ class Outgoing(Job):
                 self._act(self._sender.fail(error))
             completed_after_all = await self._retreat(error)
             if completed_after_all is not None:
+                self._forget()
                 return self._receipt(completed_after_all)
             if error is cause:
                 raise
@@ -197,7 +247,7 @@ class Outgoing(Job):
         self._look_at_source()
         if self._sender is not None and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
             self._told_hashed = monotonic()
-            self._sender.hashed(self._hashed)
+            self._sender.hashed(self._hashed + self._reread)
             self._act([])
 
     def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
@@ -243,7 +293,78 @@ class Outgoing(Job):
                 asking = ask_for_names(self._rename, entries, prepared.requests.items, WIRE_RULES, problems)
                 entries = (await self._unless_ended(asking)).entries
                 self.enter(Phase.PREPARING)
-        return await self._from_worker(lambda: prepared.named(entries))
+        return await self._claim_uuid(await self._from_worker(lambda: prepared.named(entries)))
+
+    async def _claim_uuid(self, prepared: Prepared) -> Prepared:
+        """Send under the UUID of an earlier attempt to send the same to the same peer, if there was one."""
+        if self._memory is None:
+            return prepared
+        memory, what = self._memory, description(self._held, self._links)
+        self._claim = await self._from_worker(lambda: memory.claim(self._peer_id, what))
+        return replace(prepared, requests=replace(prepared.requests, uuid=self._claim.uuid))
+
+    async def _ask_for_the_end(self, features: Feature) -> Receipt | None:
+        """The receipt, if an earlier attempt completed without this side hearing of it, and what was sent then is what
+        would be sent now; otherwise None, with another UUID where that one has come to its end."""
+        prepared, claim = self._prepared, self._claim
+        assert prepared is not None
+        if claim is None or not claim.is_known or not features & Feature.QUERY:
+            return None
+        outcomes = await self._unless_ended(ask(self._connection, claim.uuid))
+        if outcomes is None:
+            return None
+        if len(outcomes) == len(prepared.sources) and await self._unless_ended(self._are_ours(outcomes)):
+            self._resumed = sum(outcome.size for outcome in outcomes)
+            return self._receipt(Completed(outcomes, {}))
+        await self._from_worker(partial(claim.release, forget=True))
+        self._prepared = await self._claim_uuid(prepared)
+        return None
+
+    async def _are_ours(self, outcomes: Sequence[Outcome]) -> bool:
+        """Whether everything arrived, and is what this side has now."""
+        assert self._prepared is not None
+        items = [item for item, outcome in enumerate(outcomes) if outcome.kind is not OutcomeKind.SKIPPED]
+        if any(outcomes[item].kind is not OutcomeKind.VERIFIED for item in items):
+            return False
+        async for filled in self._read_and_hash(items):
+            for item, size, digest in filled.sent:
+                if (size, digest) != (outcomes[item].size, outcomes[item].digest):
+                    return False
+            if filled.aborted:
+                return False
+        return True
+
+    async def _read_and_hash(self, items: Sequence[int]) -> AsyncIterator[Filled]:
+        """Hash ``items``, of which nothing is to be sent."""
+        assert self._prepared is not None
+        feed = Feed(items, self._prepared.sources, self._prepared.requests.block_size)
+        self._feeds.add(feed)
+        filling: asyncio.Future[Filled] | None = None
+        whole = 0
+        done = False
+        try:
+            while not done:
+                slot = await self._free_slot()
+                filling = self.in_worker(partial(feed.fill, slot))
+                filled = await asyncio.shield(filling)
+                done = filled.done
+                filled.release()
+                self._ring.give(slot)
+                whole += sum(size for _, size, _ in filled.sent)
+                self._hashed = whole + feed.position
+                self.changed()
+                yield filled
+        finally:
+            self._feeds.discard(feed)
+            if filling is not None and not filling.done():
+                filling.add_done_callback(partial(self._put_away, feed))
+            else:
+                self.in_worker(feed.close)
+
+    def _forget(self) -> None:
+        """The transfer has come to its end: sending the same again is another one."""
+        if self._claim is not None:
+            self.in_worker(partial(self._claim.release, forget=True))
 
     async def _from_worker(self, work: Callable[[], _T]) -> _T:
         job = self.in_worker(work)
@@ -267,55 +388,170 @@ class Outgoing(Job):
         sender.amend(names)
         self._act([])
 
-    async def _compare(self, items: Sequence[int]) -> None:
-        """Hash what the receiver has already, and send the digests alone; what cannot be read is said on a stream."""
+    async def _compare(self, items: Sequence[int], had: Mapping[int, Had]) -> list[int]:
+        """Hash what the receiver has already, and send the digests alone; what cannot be read is said on a stream.
+
+        Returns those of the items in ``had`` of which the receiver has something else.
+        """
+        restarted: list[int] = []
         prepared, sender = self._prepared, self._sender
         assert prepared is not None
         assert sender is not None
-        feed = Feed(items, prepared.sources, prepared.requests.block_size)
-        self._feeds.add(feed)
-        filling: asyncio.Future[Filled] | None = None
         aborted: list[Message] = []
-        compared = 0
-        done = False
-        try:
-            while not done:
-                slot = await self._free_slot()
-                filling = self.in_worker(partial(feed.fill, slot))
-                filled = await asyncio.shield(filling)
-                done = filled.done
-                filled.release()
-                self._ring.give(slot)
-                for item, size, digest in filled.sent:
+        async for filled in self._read_and_hash(items):
+            for item, size, digest in filled.sent:
+                assert digest is not None
+                found = had.get(item)
+                if found is None or self._is_confirmed(item, found, size, digest):
                     sender.item_sent(item, size, digest)
-                    compared += size
-                self._hashed = compared + feed.position
-                for item, error in filled.aborted:
-                    sender.item_aborted(item, error)
-                    aborted.append(abort_message(item, error))
-                self._items_sent += len(filled.sent) + len(filled.aborted)
-                self.changed()
-                self._act([])
-        finally:
-            self._feeds.discard(feed)
-            if filling is not None and not filling.done():
-                filling.add_done_callback(partial(self._put_away, feed))
-            else:
-                self.in_worker(feed.close)
+                else:
+                    restarted.append(item)
+            for item, error in filled.aborted:
+                sender.item_aborted(item, error)
+                aborted.append(abort_message(item, error))
+            self._items_sent += len(filled.sent) + len(filled.aborted)
+            self._act([])
         if aborted:
-            stream = self._connection.open_stream(unidirectional=True)
-            self._streams.add(stream)
-            stream.write(encode_stream_header(StreamType.DATA, prepared.requests.uuid))
-            stream.write(b"".join(message.encode() for message in aborted), fin=True)
+            self._abort_on_a_stream(aborted)
+        return restarted
 
-    def _start(self, work: Coroutine[Any, Any, None]) -> None:
+    def _is_confirmed(self, item: int, found: Had, size: int, digest: bytes) -> bool:
+        """Answer a receiver that has all of ``item``; where its digest covers less, repair would find a difference."""
+        assert self._sender is not None
+        confirmed = found.digest == digest if found.checked == found.offset else self._sender.may_repair
+        self._sender.have_checked(item, confirmed=confirmed)
+        self._resumed += size if confirmed else 0
+        return confirmed
+
+    def _resume(self, had: Mapping[int, Had]) -> tuple[list[int], asyncio.Future[list[int]]]:
+        """Go on with what the receiver has: the items of which something is missing, and later those that it has to
+        have anew.
+
+        Where differences can be repaired nothing is checked first: new bytes move while the old ones are hashed.
+        """
+        prepared, sender = self._prepared, self._sender
+        assert prepared is not None
+        assert sender is not None
+        whole: list[int] = []
+        parts: list[int] = []
+        for item, found in had.items():
+            request = prepared.requests.items[item]
+            if found.offset == request.stop:
+                whole.append(item)
+                continue
+            parts.append(item)
+            sender.have_checked(item, confirmed=sender.may_repair)
+            if sender.may_repair:
+                pursuit = Pursuit(request.start, found.offset)
+                self._pursuits[item] = found.offset, pursuit
+                self._resumed += found.offset - request.start
+                self._start(self._chase(item, pursuit))
+        self._act([])
+        return parts, self._start(self._compare(whole, had))
+
+    async def _chase(self, item: int, pursuit: Pursuit) -> None:
+        """Hash what the receiver has of ``item`` already, until that has caught up with what moves."""
+        assert self._prepared is not None
+        assert self._sender is not None
+        source = self._prepared.sources[item]
+        digest = None
+        try:
+            async for is_last, found in self._read_again(source, pursuit, pursuit.chase):
+                digest = found
+                if is_last:
+                    break
+        except SpaceblockError as error:
+            self._give_up(item, error)
+            return
+        if digest is not None:
+            self._sender.item_sent(item, source_length(source) or 0, digest)
+            self._act([])
+
+    async def _hash_blocks(self, item: int) -> None:
+        """The receiver has something else of ``item``: find its blocks' digests here, and its own once more."""
+        prepared, sender = self._prepared, self._sender
+        assert prepared is not None
+        assert sender is not None
+        request = prepared.requests.items[item]
+        assert request.stop is not None
+        hashing = BlockHashing(request.start, request.stop, prepared.requests.block_size)
+        try:
+            async for is_last in self._read_again(prepared.sources[item], hashing, hashing.work):
+                if is_last:
+                    break
+        except SpaceblockError as error:
+            self._give_up(item, error)
+            return
+        self._hashed_again[item] = hashing.digest()
+        sender.blocks_hashed(item, hashing.blocks)
+        self._act([])
+
+    async def _resend(self, wanted: ResendWanted) -> None:
+        """Send parts of an item once more."""
+        prepared, sender = self._prepared, self._sender
+        assert prepared is not None
+        assert sender is not None
+        source, item = prepared.sources[wanted.item], wanted.item
+        logger.warning("%s", damaged(source.name, item, sender.repaired[item]))
+        sender.item_sent(item, source_length(source) or 0, self._hashed_again.pop(item))
+        self._act([])
+        feed = Feed([item], prepared.sources, prepared.requests.block_size, again={item: wanted.ranges})
+        await self._send_lane(feed)
+
+    async def _read_again(
+        self, source: Source, hashing: Pursuit | BlockHashing, work: Callable[[Reread], _T]
+    ) -> AsyncIterator[_T]:
+        """What ``work`` returns, turn by turn, with the bytes of ``source`` before it."""
+        assert isinstance(source, (FileSource, BufferSource))
+        reading = self.beside(partial(reread, source))
+        source_bytes = await asyncio.shield(reading)
+        turn: asyncio.Future[_T] | None = None
+        try:
+            while True:
+                before = hashing.hashed
+                turn = self.beside(partial(work, source_bytes))
+                result = await asyncio.shield(turn)
+                self._reread += hashing.hashed - before
+                self.changed()
+                yield result
+        finally:
+            if turn is None or turn.done():
+                source_bytes.close()
+            else:
+                turn.add_done_callback(lambda _: source_bytes.close())
+
+    def _give_up(self, item: int, error: SpaceblockError) -> None:
+        """This side cannot send ``item`` after all, whatever has moved of it."""
+        assert self._sender is not None
+        error.item = item
+        error.phase = error.phase or str(Phase.MOVING)
+        self._refused[item] = error
+        self._sender.item_aborted(item, error)
+        if item in self._ended:
+            self._abort_on_a_stream([abort_message(item, error)])
+        for feed in self._feeds:
+            feed.refuse(item, error)
+        self._act([])
+
+    def _abort_on_a_stream(self, aborted: Sequence[Message]) -> None:
+        assert self._prepared is not None
+        stream = self._connection.open_stream(unidirectional=True)
+        self._streams.add(stream)
+        stream.write(encode_stream_header(StreamType.DATA, self._prepared.requests.uuid))
+        stream.write(b"".join(message.encode() for message in aborted), fin=True)
+
+    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Run ``work`` beside everything else; where it fails the transfer does."""
 
-        def ended(task: asyncio.Task[None]) -> None:
+        def ended(task: asyncio.Task[_T]) -> None:
             if not task.cancelled() and isinstance(error := task.exception(), Exception):
                 self.fail(typed_error(error))
 
-        spawn(self._tasks, work).add_done_callback(ended)
+        task = self.loop.create_task(work)
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+        task.add_done_callback(ended)
+        return task
 
     async def _offer(self, sender: Sender) -> None:
         self.enter(Phase.OFFERING)
@@ -343,41 +579,44 @@ class Outgoing(Job):
         assert self._prepared is not None
         lanes = iter(list(lanes_of(wanted, self._prepared.sources)))
         pumps = [spawn(self._tasks, self._pump(lanes)) for _ in range(DATA_STREAMS)]
-        for pump in pumps:
-            pump.add_done_callback(lambda end: end.cancelled() or end.exception())
-        await asyncio.wait({*pumps, self._end}, return_when=asyncio.FIRST_EXCEPTION)
-        for pump in pumps:
-            if pump.done() and not self._end.done():
-                pump.result()
+        all_sent = asyncio.gather(*pumps)
+        all_sent.add_done_callback(lambda end: end.cancelled() or end.exception())
+        await either(all_sent, self._end)
+        if not self._end.done():
+            all_sent.result()
 
     async def _pump(self, lanes: Iterator[list[int]]) -> None:
         """Carry one lane after another, each on a data stream of its own."""
         prepared = self._prepared
         assert prepared is not None
         for lane in lanes:
-            feed = Feed(lane, prepared.sources, prepared.requests.block_size)
+            feed = Feed(lane, prepared.sources, prepared.requests.block_size, self._pursuits)
             for item in self._refused.keys() & set(lane):
                 feed.refuse(item, self._refused[item])
-            stream = self._connection.open_stream(unidirectional=True)
-            stream.write(encode_stream_header(StreamType.DATA, prepared.requests.uuid))
-            self._feeds.add(feed)
-            self._streams.add(stream)
-            stopped = False
-            self._carrying[feed] = stream
-            try:
-                await self._carry(feed, stream)
-            except StreamStopped as error:
-                # The receiver's Error on the control stream says why; it may come later than the stop.
-                stopped = True
-                await either(self._end, timeout=self._timeouts.close)
-                if not self._end.done():
-                    raise RemoteProtocolError("the receiver stopped a data stream without saying why") from error
-                self._end.result()
-            finally:
-                self._feeds.discard(feed)
-                self._carrying.pop(feed, None)
-                if stopped or self._end.done():
-                    self._streams.discard(stream)
+            await self._send_lane(feed)
+
+    async def _send_lane(self, feed: Feed) -> None:
+        assert self._prepared is not None
+        stream = self._connection.open_stream(unidirectional=True)
+        stream.write(encode_stream_header(StreamType.DATA, self._prepared.requests.uuid))
+        self._feeds.add(feed)
+        self._streams.add(stream)
+        stopped = False
+        self._carrying[feed] = stream
+        try:
+            await self._carry(feed, stream)
+        except StreamStopped as error:
+            # The receiver's Error on the control stream says why; it may come later than the stop.
+            stopped = True
+            await either(self._end, timeout=self._timeouts.close)
+            if not self._end.done():
+                raise RemoteProtocolError("the receiver stopped a data stream without saying why") from error
+            self._end.result()
+        finally:
+            self._feeds.discard(feed)
+            self._carrying.pop(feed, None)
+            if stopped or self._end.done():
+                self._streams.discard(stream)
 
     async def _carry(self, feed: Feed, stream: Stream) -> None:
         filling: asyncio.Future[Filled] | None = None
@@ -443,7 +682,9 @@ class Outgoing(Job):
                 raise
         assert self._sender is not None
         for item, size, digest in filled.sent:
-            self._sender.item_sent(item, size, digest)
+            self._ended.add(item)
+            if digest is not None:
+                self._sender.item_sent(item, size, digest)
             self._items_sent += 1
         for item, error in filled.aborted:
             self._sender.item_aborted(item, error)
@@ -482,6 +723,10 @@ class Outgoing(Job):
                 self._refused[event.item] = event.error
                 for feed in self._feeds:
                     feed.refuse(event.item, event.error)
+            elif isinstance(event, BlocksWanted):
+                self._start(self._hash_blocks(event.item))
+            elif isinstance(event, ResendWanted):
+                self._start(self._resend(event))
             elif isinstance(event, Completed):
                 self._told = replace(self._told, received=self._moved_bytes(event))
                 verdict: asyncio.Future[Any] = self._verdict if self._end.done() else self._end
@@ -511,6 +756,12 @@ class Outgoing(Job):
             stream.reset(error_code(error))
         if not self._end.done():
             self._end.set_exception(error)
+
+    async def _unless_over(self, work: asyncio.Future[Any]) -> None:
+        """Wait for ``work``, unless the transfer ends before."""
+        await either(work, self._end)
+        if not work.done():
+            self._end.result()
 
     async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
         task = spawn(self._tasks, work)
@@ -545,8 +796,13 @@ class Outgoing(Job):
         if self._control is not None:
             self._control.stop_reading()
             self._control.send([], fin=True)
-        await self.when_workers_idle(lambda: release_buffers(self._held), self._timeouts.close)
+        await self.when_workers_idle(self._release, self._timeouts.close)
         self._ring = Ring()
+
+    def _release(self) -> None:
+        if self._claim is not None:
+            self._claim.release(forget=False)
+        release_buffers(self._held)
 
     def _receipt(self, completed: Completed) -> Receipt:
         assert self._prepared is not None
@@ -564,7 +820,9 @@ class Outgoing(Job):
         )
         moved = sum(item.size for item in items if not item.skipped)
         uuid = self._prepared.requests.uuid.hex()
-        receipt = Receipt(uuid, self._peer_id, items, moved, self.seconds, self._renamed(items))
+        repaired = 0 if self._sender is None else sum(self._sender.repaired.values())
+        names = self._renamed(items)
+        receipt = Receipt(uuid, self._peer_id, items, moved, self.seconds, names, self._resumed, repaired)
         error = first_error(completed.errors, completed.outcomes)
         if error is not None:
             error.receipt = receipt
@@ -576,11 +834,11 @@ class Outgoing(Job):
 
     def _renamed(self, items: Sequence[ReceiptItem]) -> dict[str, str]:
         assert self._prepared is not None
-        assert self._sender is not None
-        if self._sender.manifest is None:
+        manifest = self._prepared.manifest if self._sender is None else self._sender.manifest
+        if manifest is None:
             return {}
         places = {item.index: item.path for item in items if item.path is not None}
-        return renamed(self._prepared.entries, self._sender.manifest.entries, places)
+        return renamed(self._prepared.entries, manifest.entries, places)
 
 
 def lanes_of(wanted: Sequence[int], sources: Sequence[Source]) -> Iterator[list[int]]:

@@ -118,11 +118,12 @@ class ManifestPage(Message):
 @dataclass(frozen=True, slots=True)
 class Verdict:
     """What the receiver wants of one item: for ``COMPARE`` the sender's digest alone; for ``HAVE``, it has the bytes up
-    to ``offset`` and they have ``digest``."""
+    to ``offset``, and all but the last ``ahead`` of them have ``digest``."""
 
     kind: VerdictKind
     offset: int = 0
     digest: bytes = b""
+    ahead: int = 0
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,8 +142,9 @@ class AnswerPage(Message):
             out.uint(verdict.kind)
             if verdict.kind is VerdictKind.HAVE:
                 out.uint(verdict.offset)
+                out.uint(_check_ahead(verdict.ahead, verdict.offset))
                 out.fixed(verdict.digest, DIGEST_SIZE)
-            elif verdict.offset or verdict.digest:
+            elif verdict.offset or verdict.digest or verdict.ahead:
                 raise ValueError("only a verdict HAVE has an offset and a digest")
 
     @classmethod
@@ -271,7 +273,7 @@ _BILLION = 1_000_000_000
 # flags, an exponent, an index and a count.
 _PAGE_ROOM = MESSAGE_PAYLOAD_MAX - (UUID_SIZE + 1 + 1 + 8 + 8)
 _REQUEST_ROOM = 1 + 3 * 8
-_VERDICT_ROOM = 1 + 8 + DIGEST_SIZE
+_VERDICT_ROOM = 1 + 2 * 8 + DIGEST_SIZE
 _ENTRY_ROOM = 1 + 1 + 8 + 4 + 2 + 8 + 8 + 4
 _OUTCOME_ROOM = 1 + DIGEST_SIZE + 8 + 4
 
@@ -422,11 +424,18 @@ def _read_verdicts(reader: Reader, count: int) -> tuple[Verdict, ...]:
         if verdict is None:
             kind = VerdictKind(number)
             offset, pos = decode_uint_var(data, pos)
+            ahead, pos = decode_uint_var(data, pos)
             digest, pos = take(data, pos, DIGEST_SIZE)
-            verdict = Verdict(kind, offset, digest)
+            verdict = Verdict(kind, offset, digest, _check_ahead(ahead, offset))
         verdicts.append(verdict)
     reader.pos = pos
     return tuple(verdicts)
+
+
+def _check_ahead(ahead: int, offset: int) -> int:
+    if ahead > offset:
+        raise ValueError(f"its digest ends {ahead} bytes before the offset {offset}")
+    return ahead
 
 
 def _write_outcome(out: Writer, outcome: Outcome) -> None:

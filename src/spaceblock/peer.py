@@ -26,11 +26,13 @@ from .following import ShowProgress, follower
 from .forks import Maker
 from .incoming import Incoming, Offer
 from .mailbox import Mailbox
+from .memory import Memory
 from .messages import Feature, Hello, Message, StreamType, encode_stream_header
 from .options import Links, Options
 from .outgoing import Outgoing
 from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
+from .query import Answering
 from .quic.interface import CloseReason, Connection, Stream
 from .storage.sources import hold_buffers
 from .throttle import Throttle
@@ -55,6 +57,7 @@ class Peer:
         peer_id: str,
         options: Options,
         on_gone: Callable[[Peer], None],
+        memory: Memory,
         throttle: Throttle | None = None,
     ) -> None:
         self.peer_id = peer_id
@@ -64,6 +67,7 @@ class Peer:
         self._maker = Maker()
         self._connection = connection
         self._options = options
+        self._memory = memory
         self._on_gone = on_gone
         self._throttle = throttle
         self._loop = asyncio.get_running_loop()
@@ -74,6 +78,7 @@ class Peer:
         self._outgoing: set[Outgoing] = set()
         self._incoming: set[Incoming] = set()
         self._by_uuid: dict[bytes, Incoming] = {}
+        self._queries: set[Answering] = set()
         self.unseen: Unseen = Unseen()
         """Transfers of this peer that failed and that nobody has awaited."""
         self._own_offers: Mailbox[Offer] = Mailbox()
@@ -121,7 +126,8 @@ class Peer:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
         shown = None if progress is None else follower(progress)
         held, timeouts = hold_buffers(sources), self._options.timeouts
-        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links, self._throttle)
+        shared = (self._throttle, self._memory)
+        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links, *shared)
         outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
         outgoing.start()
@@ -270,9 +276,27 @@ class Peer:
                 stream.stop(ErrorCode.CANCELLED)
             else:
                 incoming.open_data_stream(stream, opening.rest, fin)
+        elif kind is StreamType.QUERY and self.hello.features & FEATURES & Feature.QUERY:
+            self._open_query(stream, opening, fin)
         else:
             stream.stop(ErrorCode.PROTOCOL)
             stream.reset(ErrorCode.PROTOCOL)
+
+    def _open_query(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
+        """Somebody asks how a transfer ended."""
+        if len(self._queries) >= self._options.limits.transfers:
+            stream.stop(ErrorCode.LIMIT)
+            stream.reset(ErrorCode.LIMIT)
+            return
+        self._consume_rest(stream, opening)
+        answering = Answering(stream, self.peer_id, self._memory, self._fail_connection)
+        self._queries.add(answering)
+        answering.on_finished = lambda: self._forget_query(answering)
+        answering.start(opening.rest, fin)
+
+    def _forget_query(self, answering: Answering) -> None:
+        self._queries.discard(answering)
+        self._let_arrive(answering.stream)
 
     def _open_incoming(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
         limits = self._options.limits
@@ -289,7 +313,14 @@ class Peer:
             return
         features = FEATURES & self.hello.features if self.hello is not None else Feature.NONE
         incoming = Incoming(
-            stream, self.peer_id, limits, self._options.timeouts, self._options.reports, self._offer_read, features
+            stream,
+            self.peer_id,
+            limits,
+            self._options.timeouts,
+            self._options.reports,
+            self._offer_read,
+            features,
+            self._memory,
         )
         incoming.on_finished = lambda: self._forget_incoming(incoming)
         self._incoming.add(incoming)

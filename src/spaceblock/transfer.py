@@ -10,7 +10,7 @@ from dataclasses import dataclass
 from time import monotonic
 from typing import Any, TypeVar
 
-from .display import printable
+from .display import printable, shown
 from .errors import (
     ConnectionLost,
     ErrorCode,
@@ -31,6 +31,9 @@ _T = TypeVar("_T")
 
 _RATE_SPAN = 3.0
 """Seconds over which the rate is averaged."""
+
+_BESIDE = 3
+"""Threads for what goes on beside the data: flushing, placing, and reading again."""
 
 _UNSEEN_MAX = 16
 """Failed transfers remembered for who leaves without having awaited them, who is told of one."""
@@ -111,6 +114,7 @@ class Job:
         self.transfer: Transfer = Transfer(self)
         self.idle = idle
         self._workers = ThreadPoolExecutor(DATA_STREAMS, thread_name_prefix="spaceblock-disk")
+        self._beside: ThreadPoolExecutor | None = None
         self._running: set[asyncio.Future[Any]] = set()
         self.outcome: Receipt | SpaceblockError | None = None
         self._news: asyncio.Future[None] | None = None
@@ -251,6 +255,15 @@ class Job:
         future.add_done_callback(self._running.discard)
         return future
 
+    def beside(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Run ``function`` in a thread that moves no bytes, so that flushing and reading again hold none of them up."""
+        if self._beside is None:
+            self._beside = ThreadPoolExecutor(_BESIDE, thread_name_prefix="spaceblock-beside")
+        future = self.loop.run_in_executor(self._beside, function)
+        self._running.add(future)
+        future.add_done_callback(self._running.discard)
+        return future
+
     async def when_workers_idle(self, clean_up: Callable[[], None], timeout: float) -> None:
         """Run ``clean_up`` in a thread when nothing runs in the others any more, and wait for it.
 
@@ -278,6 +291,8 @@ class Job:
             if self._ticker is not None:
                 self._ticker.cancel()
             self._workers.shutdown(wait=False)
+            if self._beside is not None:
+                self._beside.shutdown(wait=False)
             self.phase = Phase.DONE
             self.outcome = outcome
             self.finished.set()
@@ -367,6 +382,12 @@ def typed_error(error: Exception) -> SpaceblockError:
     internal = InternalError(f"the transfer failed unexpectedly: {error!r}; report this with what led to it")
     internal.__cause__ = error
     return internal
+
+
+def damaged(name: str | None, item: int, size: int) -> str:
+    """What is said of an item that was repaired."""
+    what = f"the unnamed item {item}" if name is None else shown(name)
+    return f"{what} was not the same on both sides: {size} bytes of it were sent once more"
 
 
 def error_of_close(reason: CloseReason) -> SpaceblockError:

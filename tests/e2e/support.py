@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import os
+import shutil
 import socket
 import threading
 from collections.abc import AsyncIterator, Awaitable, Callable
@@ -17,6 +18,7 @@ import pytest
 from blake3 import blake3
 
 import spaceblock
+from spaceblock.names import STAGING_PREFIX
 
 T = TypeVar("T")
 
@@ -129,6 +131,19 @@ def digest_of(data: bytes | bytearray | memoryview) -> str:
 def tree(folder: Path) -> dict[str, bytes | None]:
     """Everything below ``folder``, hidden things too: files with their bytes, folders with None."""
     return {str(path.relative_to(folder)): path.read_bytes() if path.is_file() else None for path in folder.rglob("*")}
+
+
+def visible(folder: Path) -> dict[str, bytes | None]:
+    """As :func:`tree`, without what is kept of unfinished transfers."""
+    return {name: content for name, content in tree(folder).items() if not name.startswith(STAGING_PREFIX)}
+
+
+def remove_unfinished(folder: Path) -> None:
+    """Remove what is kept of unfinished transfers; there has to be something."""
+    found = [path for path in folder.iterdir() if path.name.startswith(STAGING_PREFIX)]
+    assert found
+    for path in found:
+        shutil.rmtree(path)
 
 
 def names_below(folder: Path) -> list[str]:

@@ -8,7 +8,7 @@ from spaceblock import Options, Phase, Reports, Transfer
 
 from .support import BLOCK, Pair, pair, within
 
-ITEMS = 4
+ITEMS = 6
 SIZE = 16 * BLOCK
 """Large enough for a data stream of its own."""
 
@@ -33,7 +33,7 @@ async def test_reports_by_blocks_come_from_the_first_stream_to_the_last(blocks: 
     async with pair(Options(reports=Reports(interval=None, blocks=blocks))) as peers:
         figures = await told(peers)
     assert min(figures) < SIZE
-    assert max(figures) > (ITEMS - 1) * SIZE
+    assert max(figures) > (ITEMS - 2) * SIZE, "all but the last two streams at least, of which much may come at once"
 
 
 async def test_without_reports_the_sender_knows_nothing_until_the_end() -> None:

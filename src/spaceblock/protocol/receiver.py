@@ -5,8 +5,9 @@ state     the peer may send                       this side may do              
 ========= ======================================= ============================================== =================
 READING   Requests pages, Manifest pages, Error   fail                                           OFFERED, FAILED
 OFFERED   Error; Amend pages where it was asked   ask_for_names, accept, fail                    MOVING, FAILED
-MOVING    ItemDigest, Waiting, Hashed, Error; on  report, hashed, item_stored, item_placed,      VERIFIED, FAILED
-          data: blocks, ItemEnd, ItemAbort        item_failed, fail
+MOVING    HaveReply, ItemDigest, BlockDigests,    report, hashed, item_stored, item_placed,      VERIFIED, FAILED
+          Waiting, Hashed, Error; on data:        item_failed, blocks_hashed, fail
+          blocks, ItemEnd, ItemAbort
 VERIFIED  Done, Error; of items that failed here  (Verified is queued)                           DONE
           also what MOVING allows
 DONE, FAILED: nothing more is done
@@ -15,8 +16,12 @@ DONE, FAILED: nothing more is done
 An item that is only compared is ENDED from the start: it is PLACED where both digests are equal, else SKIPPED.
 
 Each item goes its own way: WAITING, MOVING (its blocks ride one stream, in ascending offsets), ENDED (all bytes came),
-STORED (all bytes are written and hashed), AGREED (both digests are equal), and at last PLACED, SKIPPED or FAILED. When
-every item has come to its end, Verified is queued.
+STORED (all bytes are written and hashed), AGREED (both digests are equal), and at last PLACED, SKIPPED or FAILED. Where
+the digests differ it is REPAIRING instead, once: both sides' block digests tell which ranges are to come again, after
+which it is MOVING, ENDED and STORED once more. When every item has come to its end, Verified is queued.
+
+Of an item that was had, moving begins where that ends, or at the start where the sender says restart: on its data
+stream by the first offset, on the control stream by HaveReply, and the two may arrive in any order.
 
 Each data stream carries one item at a time, so what is open at once is bounded by the number of streams.
 
@@ -26,11 +31,11 @@ only the sender's finding that the digests differ still changes it.
 
 from __future__ import annotations
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
-from ..blocks import SpaceblockRequest, SpaceblockRequests
+from ..blocks import Had, Partial, SpaceblockRequest, SpaceblockRequests
 from ..core import UINT_VAR_MAX
 from ..errors import (
     ErrorCode,
@@ -47,10 +52,12 @@ from ..limits import NAME_ROUNDS, PHASE_MAX, TEXT_MAX, Limits
 from ..manifest import Entry, Manifest
 from ..messages import (
     Amend,
+    BlockDigests,
     Done,
     Error,
     Feature,
     Hashed,
+    HaveReply,
     ItemAbort,
     ItemDigest,
     ItemEnd,
@@ -62,10 +69,12 @@ from ..messages import (
     OutcomeKind,
     Progress,
     RequestsPage,
+    Resend,
     Verdict,
     VerdictKind,
     Waiting,
     pages_of_answer,
+    pages_of_block_digests,
     pages_of_name_problems,
     pages_of_verified,
 )
@@ -74,6 +83,7 @@ from ..messages import (
 )
 from ..names import NameRules, Problem
 from .hashed import HashedFigures
+from .repair import BlockList, differing_ranges
 from .sender import cut, error_message, remote_error
 
 
@@ -93,10 +103,11 @@ class Status(IntEnum):
     MOVING = 1
     ENDED = 2
     STORED = 3
-    AGREED = 4
-    PLACED = 5
-    SKIPPED = 6
-    FAILED = 7
+    REPAIRING = 4
+    AGREED = 5
+    PLACED = 6
+    SKIPPED = 7
+    FAILED = 8
 
 
 @dataclass(frozen=True, slots=True)
@@ -118,6 +129,35 @@ class Amended:
 @dataclass(frozen=True, slots=True)
 class ItemAgreed:
     """Both digests of this item are equal: put it into place."""
+
+    item: int
+    digest: bytes = field(default=b"", compare=False)
+
+
+@dataclass(frozen=True, slots=True)
+class ItemConfirmed:
+    """This item is what was to be sent, and in its place since an earlier attempt."""
+
+    item: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemRestarts:
+    """What there was of this item is not the beginning of what is sent."""
+
+    item: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDiffers:
+    """The digests of this item differ: hash its blocks and call :meth:`Receiver.blocks_hashed`."""
+
+    item: int
+
+
+@dataclass(frozen=True, slots=True)
+class ItemSpoilt:
+    """The digests of this item differ for good: set it aside."""
 
     item: int
 
@@ -154,7 +194,19 @@ class Failed:
     error: SpaceblockError
 
 
-ReceiverEvent = Offered | Amended | ItemAgreed | ItemLost | Settled | Finished | Failed
+ReceiverEvent = (
+    Offered
+    | Amended
+    | ItemAgreed
+    | ItemConfirmed
+    | ItemRestarts
+    | ItemDiffers
+    | ItemSpoilt
+    | ItemLost
+    | Settled
+    | Finished
+    | Failed
+)
 
 
 @dataclass(slots=True)
@@ -165,6 +217,17 @@ class _Moving:
     start: int
     next_offset: int
     stop: int | None
+    ranges: list[Partial] = field(default_factory=list)  # what comes after ``stop``, when it comes once more
+    passed: int = 0  # bytes of earlier ranges
+
+
+@dataclass(slots=True)
+class _Repair:
+    """An item whose digests differed: the block digests of both sides, and then what is to come once more."""
+
+    mine: BlockList
+    theirs: BlockList
+    ranges: list[Partial] = field(default_factory=list)
 
 
 @dataclass(slots=True)
@@ -215,6 +278,15 @@ class Receiver:
         self._mine: dict[int, tuple[int, bytes]] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._errors: dict[int, SpaceblockError] = {}
+        self._had: Mapping[int, Had] = {}
+        self._replies: dict[int, bool] = {}  # by item that was had: whether that was confirmed
+        self._durable_of: dict[int, int] = {}
+        self._repairable = False
+        self._repairs: dict[int, _Repair] = {}
+        self.resumed = 0
+        """Bytes that need not come, as they were had and confirmed."""
+        self.repaired: dict[int, int] = {}
+        """By item, the bytes that had to come once more."""
 
     # What comes on the control stream.
 
@@ -230,6 +302,10 @@ class Receiver:
             return self._receive_amend(message, payload_size)
         if isinstance(message, ItemDigest) and self.state in (State.MOVING, State.VERIFIED):
             return self._receive_digest(message)
+        if isinstance(message, HaveReply) and self.state in (State.MOVING, State.VERIFIED):
+            return self._receive_reply(message)
+        if isinstance(message, BlockDigests) and self.state in (State.MOVING, State.VERIFIED):
+            return self._receive_blocks(message)
         if isinstance(message, Waiting) and self.state in (State.MOVING, State.VERIFIED):
             return []
         if isinstance(message, Hashed) and self.state in (State.MOVING, State.VERIFIED):
@@ -272,16 +348,28 @@ class Receiver:
         of_target = (limits.name_limit, limits.name_unit, limits.path_limit, limits.suffix_limit)
         self._queue.extend(pages_of_name_problems(of_target, told))
 
-    def accept(self, skip: Iterable[int] = (), compare: Iterable[int] = ()) -> list[ReceiverEvent]:
-        """Take the offer, but for the items in ``skip``; of those in ``compare`` the sender's digest alone."""
+    def accept(
+        self,
+        skip: Iterable[int] = (),
+        compare: Iterable[int] = (),
+        had: Mapping[int, Had] | None = None,
+        *,
+        repairable: bool = False,
+    ) -> list[ReceiverEvent]:
+        """Take the offer, but for the items in ``skip``; of those in ``compare`` the sender's digest alone; of those in
+        ``had`` what is missing. ``repairable`` items can be read and written again when all of them has come."""
         self._expect(State.OFFERED)
         self.state = State.MOVING
+        self._repairable = repairable and self.may(Feature.REPAIR)
         verdicts = [Verdict(VerdictKind.ALL)] * len(self._requests.items)
         for item in compare:
             verdicts[item] = Verdict(VerdictKind.COMPARE)
             self._status[item] = Status.ENDED
             self._to_come -= 1
             self._compared.add(item)
+        self._had = had or {}
+        for item, found in self._had.items():
+            verdicts[item] = Verdict(VerdictKind.HAVE, found.offset, found.digest, found.offset - found.checked)
         for item in skip:
             verdicts[item] = Verdict(VerdictKind.SKIP)
             self._settle(item, Status.SKIPPED, Outcome(OutcomeKind.SKIPPED))
@@ -289,8 +377,14 @@ class Receiver:
         return self._check_settled()
 
     def item_stored(self, item: int, size: int, digest: bytes) -> list[ReceiverEvent]:
-        """All ``size`` bytes of an ENDED item are written and hashed."""
-        if self._status[item] != Status.ENDED or self.state is not State.MOVING:
+        """All ``size`` bytes of an ENDED item are written and hashed; those of one that is had whole may be hashed
+        before the sender has said that it has no more."""
+        if self.state is not State.MOVING:
+            return []
+        if self._status[item] == Status.WAITING and item in self._had:
+            self._mine[item] = (size, digest)
+            return []
+        if self._status[item] != Status.ENDED:
             return []
         self._status[item] = Status.STORED
         self._mine[item] = (size, digest)
@@ -311,9 +405,25 @@ class Receiver:
             return []
         size, digest = self._mine.pop(item)
         if durable:
-            self.durable += size
+            self.item_durable(item, size)
         self._settle(item, Status.PLACED, Outcome(OutcomeKind.VERIFIED, digest, size, name))
         return self._check_settled()
+
+    def item_durable(self, item: int, size: int) -> None:
+        """The first ``size`` bytes of an item's range are on the disk."""
+        before = self._durable_of.get(item, 0)
+        if size > before and self._status[item] < Status.PLACED:
+            self._durable_of[item] = size
+            self.durable += size - before
+
+    def blocks_hashed(self, item: int, digests: Sequence[bytes]) -> list[ReceiverEvent]:
+        """The digests of the blocks of an item that differs, as it is here."""
+        repair = self._repairs.get(item)
+        if repair is None or self._status[item] != Status.REPAIRING or self.state is not State.MOVING:
+            return []
+        repair.mine.extend(repair.mine.next, digests)
+        self._queue.extend(pages_of_block_digests(item, repair.mine.first, digests))
+        return self._ask_again(item)
 
     def item_failed(self, item: int, error: SpaceblockError) -> list[ReceiverEvent]:
         """This side cannot take ``item``; the others go on."""
@@ -358,8 +468,8 @@ class Receiver:
         status = self._asked_for(item)
         if status is Status.FAILED:
             return False
-        if status == Status.WAITING:
-            moving = self._begin(stream, item)
+        if status == Status.WAITING or self._comes_again(item):
+            moving = self._begin(stream, item, offset)
         elif status == Status.MOVING:
             moving = self._moving[item]
         else:
@@ -373,10 +483,18 @@ class Receiver:
         block_size = self._requests.block_size
         if length > block_size - offset % block_size:
             raise RemoteProtocolError(f"the sender sent a block of item {item} that crosses the block grid")
-        if length > self._limits.total_size - self.received:
-            raise LimitExceeded("the sender sent more bytes than this side takes: raise limits.total_size to allow it")
+        if not moving.ranges and item not in self._repairs:
+            if length > self._limits.total_size - self.received:
+                raise LimitExceeded(
+                    "the sender sent more bytes than this side takes: raise limits.total_size to allow it"
+                )
+            self.received += length
         moving.next_offset = offset + length
-        self.received += length
+        if moving.ranges and moving.next_offset == moving.stop:
+            moving.passed += moving.next_offset - moving.start
+            following = moving.ranges.pop(0)
+            moving.start = moving.next_offset = following.start
+            moving.stop = following.stop
         return True
 
     def due(self, stream: int, item: int, offset: int) -> int:
@@ -384,8 +502,14 @@ class Receiver:
         if self.state is not State.MOVING or item >= len(self._status):
             return 0
         request = self._requests.items[item]
-        if self._status[item] == Status.WAITING:
-            start, stop = request.start, request.stop
+        start, stop = request.start, request.stop
+        if self._comes_again(item):
+            part = self._repairs[item].ranges[0]
+            start, stop = part.start, part.stop
+        elif self._status[item] == Status.WAITING:
+            had = self._had.get(item)
+            if had is not None and offset == had.offset:
+                start = offset
         elif self._status[item] == Status.MOVING and self._moving[item].stream == stream:
             start, stop = self._moving[item].next_offset, self._moving[item].stop
         else:
@@ -399,11 +523,12 @@ class Receiver:
         if status is Status.FAILED:
             return False
         if status == Status.WAITING:
-            self._begin(stream, item)
+            self._begin(stream, item, self._requests.items[item].start)
         elif status != Status.MOVING or self._moving[item].stream != stream:
             raise RemoteProtocolError(f"the sender ended item {item}, which is not moving on that stream")
         moving = self._moving[item]
-        if message.size != moving.next_offset - moving.start or moving.stop not in (None, moving.next_offset):
+        moved = moving.passed + moving.next_offset - moving.start
+        if message.size != moved or moving.stop not in (None, moving.next_offset) or moving.ranges:
             raise RemoteProtocolError(f"the sender ended item {item} at a size that is not what it announced and sent")
         self._leave(item)
         self._status[item] = Status.ENDED
@@ -416,7 +541,7 @@ class Receiver:
         status = self._asked_for(item)
         if status is Status.FAILED:
             return []
-        if status not in (Status.WAITING, Status.MOVING) and not self._awaits_digest(item):
+        if status not in (Status.WAITING, Status.MOVING, Status.REPAIRING) and not self._awaits_digest(item):
             raise RemoteProtocolError(f"the sender gave up item {item} after its end")
         if status is Status.MOVING and self._moving[item].stream != stream:
             raise RemoteProtocolError(f"the sender gave up item {item}, which is not moving on that stream")
@@ -451,6 +576,14 @@ class Receiver:
     def compared(self, item: int) -> bool:
         """Whether ``item`` was not to travel, but to be compared with what is here."""
         return item in self._compared
+
+    def is_resumed(self, item: int) -> bool:
+        """Whether an item that has begun to move goes on from what was had."""
+        return self._replies.get(item, False)
+
+    def is_repairing(self, item: int) -> bool:
+        """Whether parts of an item come once more, or are to."""
+        return item in self._repairs
 
     def wants(self, item: int) -> bool:
         """Whether ``item`` is still on its way to its place."""
@@ -569,12 +702,94 @@ class Receiver:
         if item in self._compared:
             return self._settle_compared(item, equal=(theirs.size, theirs.digest) == (size, digest))
         if (theirs.size, theirs.digest) != (size, digest):
-            text = f"the digests of item {item} differ: what arrived is not what was sent; send it again"
-            return self.item_failed(item, IntegrityError(text, item=item))
+            return self._differs(item, can_be_repaired=theirs.size == size)
         del self._theirs[item]
-        self._status[item] = Status.AGREED
         self.verified += size
-        return [ItemAgreed(item)]
+        had = self._had.get(item)
+        if had is not None and had.place is not None and self._replies.get(item):
+            self._mine.pop(item)
+            self.item_durable(item, size)
+            self._settle(item, Status.PLACED, Outcome(OutcomeKind.VERIFIED, digest, size, had.place))
+            return [ItemConfirmed(item), *self._check_settled()]
+        self._status[item] = Status.AGREED
+        return [ItemAgreed(item, digest)]
+
+    def _differs(self, item: int, *, can_be_repaired: bool) -> list[ReceiverEvent]:
+        """The digests of an item are not the same: find out where, unless that was done before."""
+        request = self._requests.items[item]
+        had = self._had.get(item)
+        in_place = had is not None and had.place is not None and self._replies.get(item)
+        if not (can_be_repaired and self._repairable and request.rereadable) or item in self._repairs or in_place:
+            text = f"the digests of item {item} differ: what arrived is not what was sent; send it again"
+            spoilt = [ItemSpoilt(item)] if item in self._repairs else []
+            return [*spoilt, *self.item_failed(item, IntegrityError(text, item=item))]
+        assert request.stop is not None
+        block_size = self._requests.block_size
+        self._repairs[item] = _Repair(
+            BlockList(request.start, request.stop, block_size), BlockList(request.start, request.stop, block_size)
+        )
+        del self._theirs[item], self._mine[item]
+        self._status[item] = Status.REPAIRING
+        return [ItemDiffers(item)]
+
+    def _receive_blocks(self, message: BlockDigests) -> list[ReceiverEvent]:
+        status = self._asked_for(message.item)
+        if status is Status.FAILED:
+            return []
+        repair = self._repairs.get(message.item)
+        if repair is None or status != Status.REPAIRING or repair.ranges:
+            raise RemoteProtocolError(f"the sender sent block digests of item {message.item} that nobody asked for")
+        repair.theirs.extend(message.first, message.digests)
+        return self._ask_again(message.item)
+
+    def _ask_again(self, item: int) -> list[ReceiverEvent]:
+        """Once both lists are whole, ask for what differs."""
+        repair = self._repairs[item]
+        if not (repair.mine.whole and repair.theirs.whole):
+            return []
+        repair.ranges = differing_ranges(repair.mine, repair.theirs)
+        if not repair.ranges:
+            text = f"the digests of item {item} differ and those of its blocks do not: send it again"
+            return [ItemSpoilt(item), *self.item_failed(item, IntegrityError(text, item=item))]
+        self._theirs.pop(item, None)
+        self.repaired[item] = sum(part.stop - part.start for part in repair.ranges)
+        self._queue.append(Resend(item, tuple(repair.ranges)))
+        self._to_come += 1
+        return []
+
+    def _comes_again(self, item: int) -> bool:
+        repair = self._repairs.get(item)
+        return repair is not None and bool(repair.ranges) and self._status[item] == Status.REPAIRING
+
+    def _receive_reply(self, message: HaveReply) -> list[ReceiverEvent]:
+        item = message.item
+        if self._asked_for(item) is Status.FAILED:
+            return []
+        had = self._had.get(item)
+        if had is None or self._replies.get(item, message.confirmed) != message.confirmed:
+            raise RemoteProtocolError(f"the sender sent HaveReply for item {item}, which contradicts what it sends")
+        return self._reply(item, had, confirmed=message.confirmed)
+
+    def _reply(self, item: int, had: Had, *, confirmed: bool) -> list[ReceiverEvent]:
+        """The sender goes on from what was had, or begins anew; told twice it is the same."""
+        if item in self._replies:
+            return []
+        self._replies[item] = confirmed
+        if not confirmed:
+            self._mine.pop(item, None)
+            return [ItemRestarts(item)]
+        request = self._requests.items[item]
+        self.received += had.offset - request.start
+        self.resumed += had.offset - request.start
+        if had.offset != request.stop:
+            return []
+        self._status[item] = Status.ENDED
+        self._to_come -= 1
+        if had.place is not None:
+            return self.item_stored(item, had.offset - request.start, had.digest)
+        if item in self._mine:
+            return self.item_stored(item, *self._mine.pop(item))
+        return []
 
     def _settle_compared(self, item: int, *, equal: bool) -> list[ReceiverEvent]:
         size, digest = self._mine.pop(item)
@@ -588,14 +803,26 @@ class Receiver:
 
     def _awaits_digest(self, item: int) -> bool:
         settled = self._status[item] >= Status.PLACED
-        return item in self._compared and not settled and item not in self._theirs
+        late = item in self._compared or item in self._had or item in self._repairs
+        return late and not settled and item not in self._theirs
 
-    def _begin(self, stream: int, item: int) -> _Moving:
+    def _begin(self, stream: int, item: int, offset: int) -> _Moving:
         other = self._carried.setdefault(stream, item)
         if other != item:
             raise RemoteProtocolError(f"the sender began item {item} on a stream before the end of item {other}")
-        request = self._requests.items[item]
-        moving = self._moving[item] = _Moving(stream, request.start, request.start, request.stop)
+        if self._comes_again(item):
+            first, *following = self._repairs[item].ranges
+            moving = _Moving(stream, first.start, first.start, first.stop, following)
+        else:
+            request = self._requests.items[item]
+            moving = _Moving(stream, request.start, request.start, request.stop)
+            had = self._had.get(item)
+            if had is not None:
+                confirmed = self._replies.get(item, offset == had.offset)
+                self._reply(item, had, confirmed=confirmed)
+                if confirmed:
+                    moving.next_offset = had.offset
+        self._moving[item] = moving
         self._status[item] = Status.MOVING
         return moving
 
@@ -614,7 +841,7 @@ class Receiver:
             del self._carried[moving.stream]
 
     def _settle(self, item: int, status: Status, outcome: Outcome) -> None:
-        if self._status[item] < Status.ENDED:
+        if self._status[item] < Status.ENDED or self._comes_again(item):
             self._to_come -= 1
         self._status[item] = status
         self._outcomes[item] = outcome

@@ -5,8 +5,9 @@ state       the peer may send              this side may do                     
 =========== ============================== ============================================= ===========
 OFFERED     Answer pages, Progress, Error, amend, once for each list of NameProblems;    MOVING, FAILED
             Hashed, NameProblems pages     fail
-MOVING      Progress, Hashed, ItemFailed,  item_sent, item_aborted, waiting, hashed,     VERIFIED, FAILED
-            Verified pages, Error          fail
+MOVING      Progress, Hashed, ItemFailed,  have_checked, item_sent, item_aborted,        VERIFIED, FAILED
+            BlockDigests pages, Resend,    blocks_hashed, waiting, hashed, fail
+            Verified pages, Error
 VERIFIED    nothing                        (Done is queued)
 FAILED      Verified pages, Error          (Error is queued, unless the peer's came first)
 =========== ============================== ============================================= ===========
@@ -18,10 +19,10 @@ No outcome is believed that this side's own digest does not bear out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 
-from ..blocks import SpaceblockRequests
+from ..blocks import Had, Partial, SpaceblockRequest, SpaceblockRequests
 from ..display import printable, shortened
 from ..errors import (
     IntegrityError,
@@ -36,10 +37,12 @@ from ..manifest import Manifest
 from ..messages import (
     Amendment,
     AnswerPage,
+    BlockDigests,
     Done,
     Error,
     Feature,
     Hashed,
+    HaveReply,
     ItemAbort,
     ItemDigest,
     ItemFailed,
@@ -48,17 +51,20 @@ from ..messages import (
     Outcome,
     OutcomeKind,
     Progress,
+    Resend,
     System,
     Verdict,
     VerdictKind,
     VerifiedPage,
     Waiting,
     pages_of_amend,
+    pages_of_block_digests,
     pages_of_manifest,
     pages_of_requests,
 )
 from ..names import NameRules, Problem
 from .hashed import HashedFigures
+from .repair import BlockList
 
 _REASON_MAX = 500
 """Characters of why a name cannot be used."""
@@ -74,10 +80,11 @@ class SenderState(Enum):
 @dataclass(frozen=True, slots=True)
 class Answered:
     """The receiver's answer is whole: ``wanted`` are the items to send, in order; of those in ``compared`` it wants the
-    digest alone."""
+    digest alone, and of those in ``had`` it has something already."""
 
     wanted: tuple[int, ...]
     compared: tuple[int, ...] = ()
+    had: Mapping[int, Had] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,6 +111,21 @@ class ItemRefused:
 
 
 @dataclass(frozen=True, slots=True)
+class BlocksWanted:
+    """The receiver has something else of this item: hash its blocks and call :meth:`Sender.blocks_hashed`."""
+
+    item: int
+
+
+@dataclass(frozen=True, slots=True)
+class ResendWanted:
+    """The receiver wants these ranges of the item once more, on a new data stream."""
+
+    item: int
+    ranges: tuple[Partial, ...]
+
+
+@dataclass(frozen=True, slots=True)
 class Completed:
     """Both sides agree; ``outcomes`` is indexed by item, ``errors`` are those of the items that failed."""
 
@@ -118,7 +140,7 @@ class Failed:
     error: SpaceblockError
 
 
-SenderEvent = Answered | NamesRefused | Reported | ItemRefused | Completed | Failed
+SenderEvent = Answered | NamesRefused | Reported | ItemRefused | BlocksWanted | ResendWanted | Completed | Failed
 
 
 class Sender:
@@ -152,6 +174,10 @@ class Sender:
         self._hashed = HashedFigures(requests.items)
         self._answered = False
         self._cancelled = False
+        self._unchecked: set[int] = set()  # items that are had, and of which the receiver was not told what follows
+        self._blocks: dict[int, BlockList] = {}  # of items that differ: how many digests the receiver sent
+        self.repaired: dict[int, int] = {}
+        """By item, the bytes that the receiver wanted once more."""
 
     def offer(self) -> Iterator[Message]:
         """The opening messages, page by page, to be made as the stream takes them."""
@@ -197,6 +223,10 @@ class Sender:
                 return self._receive_problems(message)
         if isinstance(message, ItemFailed) and self.state is SenderState.MOVING:
             return self._receive_item_failed(message)
+        if isinstance(message, BlockDigests) and self.state is SenderState.MOVING:
+            return self._receive_blocks(message)
+        if isinstance(message, Resend) and self.state is SenderState.MOVING:
+            return self._receive_resend(message)
         raise RemoteProtocolError(f"the receiver sent {type(message).__name__} while the transfer was {self._word()}")
 
     def receive_end(self) -> list[SenderEvent]:
@@ -206,6 +236,22 @@ class Sender:
         return self.fail(
             RemoteProtocolError("the receiver ended the transfer's control stream without saying how it went"),
         )
+
+    @property
+    def may_repair(self) -> bool:
+        """Whether the receiver can ask for parts of an item once more."""
+        return bool(self._features & Feature.REPAIR)
+
+    def have_checked(self, item: int, *, confirmed: bool) -> None:
+        """Say whether what the receiver has of ``item`` is its beginning: its data begins behind that, or anew."""
+        if self.state is SenderState.MOVING and item in self._unchecked:
+            self._unchecked.discard(item)
+            self._queue.append(HaveReply(item, confirmed))
+
+    def blocks_hashed(self, item: int, digests: Sequence[bytes]) -> None:
+        """The digests of the blocks of an item that differs, as it is here."""
+        if self.state is SenderState.MOVING:
+            self._queue.extend(pages_of_block_digests(item, self._blocks[item].first, digests))
 
     def item_sent(self, item: int, size: int, digest: bytes) -> None:
         """All bytes of ``item`` are on their stream; ``digest`` is BLAKE3 over them."""
@@ -250,7 +296,7 @@ class Sender:
             raise RemoteProtocolError("the receiver's answer does not fit the items that were offered")
         kinds = {verdict.kind for verdict in page.verdicts}
         if VerdictKind.HAVE in kinds:
-            raise RemoteProtocolError("the receiver wants to resume, which this side did not announce")
+            self._check_had(page)
         if VerdictKind.COMPARE in kinds and not self._features & Feature.COMPARE:
             raise RemoteProtocolError("the receiver wants to compare, which was not agreed on")
         self._verdicts.extend(page.verdicts)
@@ -260,7 +306,49 @@ class Sender:
             raise RemoteProtocolError("the receiver's answer leaves items without a verdict")
         self.state = SenderState.MOVING
         self._answered = True
-        return [Answered(self._items(VerdictKind.ALL), self._items(VerdictKind.COMPARE))]
+        had = {}
+        for item in self._items(VerdictKind.HAVE):
+            verdict = self._verdicts[item]
+            had[item] = Had(verdict.offset, verdict.offset - verdict.ahead, verdict.digest)
+        self._unchecked.update(had)
+        return [Answered(self._items(VerdictKind.ALL), self._items(VerdictKind.COMPARE), had)]
+
+    def _check_had(self, page: AnswerPage) -> None:
+        if not self._features & Feature.RESUME:
+            raise RemoteProtocolError("the receiver wants to resume, which was not agreed on")
+        for index, verdict in enumerate(page.verdicts, page.first):
+            if verdict.kind is not VerdictKind.HAVE:
+                continue
+            request = self.requests.items[index]
+            inside = request.stop is not None and request.start <= verdict.offset - verdict.ahead
+            if not inside or verdict.offset > (request.stop or 0) or not request.rereadable:
+                raise RemoteProtocolError(f"the receiver has something of item {index} that it cannot have")
+
+    def _receive_blocks(self, message: BlockDigests) -> list[SenderEvent]:
+        item = message.item
+        request = self._repairable(item)
+        assert request.stop is not None
+        blocks = self._blocks.setdefault(item, BlockList(request.start, request.stop, self.requests.block_size))
+        blocks.extend(message.first, message.digests)
+        return [BlocksWanted(item)] if blocks.whole else []
+
+    def _receive_resend(self, message: Resend) -> list[SenderEvent]:
+        item = message.item
+        request = self._repairable(item)
+        blocks = self._blocks.get(item)
+        assert request.stop is not None
+        if blocks is None or not blocks.whole or item in self.repaired:
+            raise RemoteProtocolError(f"the receiver wants parts of item {item} again before it is known which differ")
+        if message.ranges[0].start < request.start or message.ranges[-1].stop > request.stop:
+            raise RemoteProtocolError(f"the receiver wants parts of item {item} that were not offered")
+        self.repaired[item] = sum(part.stop - part.start for part in message.ranges)
+        return [ResendWanted(item, message.ranges)]
+
+    def _repairable(self, item: int) -> SpaceblockRequest:
+        """The request of an item that may be repaired; raises :class:`RemoteProtocolError`."""
+        if not self.may_repair or item not in self._digests or not self.requests.items[item].rereadable:
+            raise RemoteProtocolError(f"the receiver wants to repair item {item}, which was not agreed on or not sent")
+        return self.requests.items[item]
 
     def _items(self, kind: VerdictKind) -> tuple[int, ...]:
         return tuple(item for item, verdict in enumerate(self._verdicts) if verdict.kind is kind)

@@ -12,8 +12,8 @@ from ..messages import VERSION, Feature, Hello, Message, StreamType
 from ..names import NameRules, local_rules
 from ..wire import UUID_SIZE
 
-FEATURES = Feature.RENAME | Feature.COMPARE
-"""The optional features that are announced; resume, repair, status query and fetching are reserved."""
+FEATURES = Feature.RENAME | Feature.COMPARE | Feature.RESUME | Feature.REPAIR | Feature.QUERY
+"""The optional features that are announced; fetching is reserved."""
 
 
 def local_hello(software: str) -> Hello:

@@ -12,13 +12,14 @@ import errno
 import os
 from array import array
 from collections import deque
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TypeVar
 
 from blake3 import blake3
 
+from ..blocks import Partial
 from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks, read_files
 from ..display import printable
 from ..errors import SourceChanged, SpaceblockError, source_error
@@ -28,6 +29,7 @@ from ..protocol.sender import abort_message
 from ..wire import MessageType
 from .files import FileSource
 from .readers import read_error
+from .rereading import Pursuit
 from .resident import is_resident
 from .sources import BufferSource, Source, StreamSource
 
@@ -54,7 +56,9 @@ class Filled:
     """One buffer's worth of a data stream: ``pieces`` in order, what ended with them, and whether the lane is done."""
 
     pieces: list[memoryview] = field(default_factory=list)
-    sent: list[tuple[int, int, bytes]] = field(default_factory=list)
+    sent: list[tuple[int, int, bytes | None]] = field(default_factory=list)
+    """Item, size and digest; None where that is still to be found by reading what moved before, or is known."""
+
     aborted: list[tuple[int, SpaceblockError]] = field(default_factory=list)
     done: bool = False
 
@@ -71,7 +75,20 @@ class Feed:
     ``refuse``, ``current`` and ``question`` are for any thread; all else is for one at a time.
     """
 
-    def __init__(self, lane: Iterable[int], sources: Sequence[Source], block_size: int) -> None:
+    def __init__(
+        self,
+        lane: Iterable[int],
+        sources: Sequence[Source],
+        block_size: int,
+        pursuits: Mapping[int, tuple[int, Pursuit]] | None = None,
+        again: Mapping[int, Sequence[Partial]] | None = None,
+    ) -> None:
+        """``pursuits`` has the items that are resumed, each with where it goes on and what hashes it; of those in
+        ``again`` only these ranges are sent, for another time."""
+        self._pursuits = pursuits or {}
+        self._again = again or {}
+        self._ranges: deque[Partial] = deque()
+        self._passed = 0
         self._lane = deque(lane)
         self._sources = sources
         self._block_size = block_size
@@ -84,7 +101,7 @@ class Feed:
         self._is_over = False
         self._data_stop = 0
         self._holes = 0
-        self._hasher = blake3()
+        self._hasher: blake3 | Pursuit | None = blake3()
         self._head = bytearray(HEADER_ROOM)
         self._asked = 0
         self.never_waits: bool = all(_is_in_memory(sources[item]) for item in self._lane)
@@ -168,13 +185,22 @@ class Feed:
         source = self._sources[item]
         self._item = item
         self._hasher = blake3()
+        self._passed = 0
         self._start = self._offset = source.request.start
         self._stop = source.request.stop
+        self._ranges = deque(self._again.get(item, ()))
+        if self._ranges:
+            self._hasher = None
+            self._start, self._stop = self._offset, self._offset
+            self._take_next_range()
+        elif item in self._pursuits:
+            self._offset, self._hasher = self._pursuits[item]
         self._is_over = self._offset == self._stop
         self._check_refused()
         if isinstance(source, FileSource):
             self._fd = source.open()
-            self._data_stop = self._offset if source.is_sparse else source.identity.size
+            holes = source.is_sparse and self._hasher is not None
+            self._data_stop = self._offset if holes else source.identity.size
         elif isinstance(source, StreamSource):
             self._ask(source, lambda: source.reader.begin(self._start))
 
@@ -187,7 +213,20 @@ class Feed:
             self._pour(source, wire)
         elif self._offset < self._data_stop or not self._skip_hole(source, wire):
             self._read(source, wire)
+        while self._offset == self._stop and self._ranges:
+            self._take_next_range()
         self._is_over = self._is_over or self._offset == self._stop
+
+    def _take_next_range(self) -> None:
+        assert self._stop is not None
+        self._passed += self._stop - self._start
+        part = self._ranges.popleft()
+        self._start, self._stop = part.start, part.stop
+        self._offset = self._start
+
+    def _hash(self, data: bytes | memoryview) -> None:
+        if self._hasher is not None:
+            self._hasher.update(data)
 
     @property
     def _must_wait(self) -> bool:
@@ -214,7 +253,7 @@ class Feed:
             raise source.error(error, "read") from error
         for row in range(rows):
             start, stop = self._table[_ROW * row], self._table[_ROW * row + 1]
-            self._hasher.update(wire.slot[start:stop])
+            self._hash(wire.slot[start:stop])
         wire.used = used
         self._offset = offset
         if short:
@@ -235,7 +274,7 @@ class Feed:
         while self._offset < data and wire.room >= _ROOM_MIN and self._holes < _HOLES_MAX:
             length = min(data - self._offset, self._block_size - self._offset % self._block_size)
             for start in range(0, length, len(_ZEROS)):
-                self._hasher.update(_ZEROS[: length - start])
+                self._hash(_ZEROS[: length - start])
             wire.append(Hole(self._item, self._offset, length).encode())
             self._offset += length
             self._holes += length
@@ -256,7 +295,7 @@ class Feed:
             got += count
         if got:
             with wire.slot[start : start + got] as data:
-                self._hasher.update(data)
+                self._hash(data)
             header = self._header(got)
             if wire.used + len(header) < start:  # few bytes came, whose header is shorter than was planned for
                 few = bytes(wire.slot[start : start + got])
@@ -299,10 +338,10 @@ class Feed:
             wire.used = base + end
             wire.cut()
             piece = source.view[offset : offset + length]
-            self._hasher.update(piece)
+            self._hash(piece)
             wire.borrow(piece)
 
-    def _finish(self, wire: _Wire) -> tuple[int, int, bytes]:
+    def _finish(self, wire: _Wire) -> tuple[int, int, bytes | None]:
         source = self._sources[self._item]
         if isinstance(source, FileSource):
             source.check(self._fd)
@@ -312,10 +351,12 @@ class Feed:
             with memoryview(bytearray(1)) as room:
                 if self._ask(source, lambda: source.reader.read_into(room)):
                     raise _changed(source, "goes on behind")
-        item, size = self._item, self._offset - self._start
+        item, size = self._item, self._passed + self._offset - self._start
         wire.append(ItemEnd(item, size).encode())
         self._leave()
-        return item, size, self._hasher.digest()
+        if isinstance(self._hasher, Pursuit):
+            return item, size, self._hasher.end()
+        return item, size, None if self._hasher is None else self._hasher.digest()
 
     def _give_up(self, error: SpaceblockError, wire: _Wire, filled: Filled) -> None:
         error.item = self._item

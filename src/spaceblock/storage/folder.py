@@ -2,7 +2,8 @@
 
 Rules: every path is resolved from the descriptor of the target folder, part by part, and no part may be a symbolic
 link; a name appears only by linking or renaming a finished file; without ``overwrite`` nothing that exists is ever
-replaced. Unfinished files live in a hidden folder inside the target, so on its file system, and go with the transfer.
+replaced. Unfinished files live in a hidden folder inside the target (see :mod:`.staging`), so on its file system; with
+a keeper they stay there when a transfer breaks off, for another attempt.
 Symbolic links, and the modes and times of new folders, come when all files are in place.
 """
 
@@ -13,27 +14,39 @@ import logging
 import os
 import stat
 import threading
-from collections.abc import Container, Iterator, Sequence
+from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from itertools import groupby, islice
 from typing import Any
 
 from blake3 import blake3
 
-from ..blocks import SpaceblockRequests
+from ..blocks import Had, SpaceblockRequest, SpaceblockRequests
 from ..core import place_files, store_files, write_all
 from ..display import printable, shown
-from ..errors import NameRejected, NoSpace, SpaceblockError, TargetExists, TargetMissing, storage_error
+from ..errors import (
+    NameRejected,
+    NoSpace,
+    SpaceblockError,
+    StorageError,
+    TargetExists,
+    TargetMissing,
+    storage_error,
+)
 from ..events import Phase
 from ..limits import NAME_PROBLEMS_MAX
 from ..manifest import Entry, EntryKind, Manifest
 from ..messages import NameRule
-from ..names import STAGING_PREFIX, NameRules, Problem, alternative, find_problems, local_rules, refusal
+from ..names import NameRules, Problem, alternative, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
+from .barrier import BATCH, flush_all
+from .journal import Keeper, Part, Placing, item_key
 from .metadata import Metadata, steps_of, umask_of
 from .mounts import mounts_below
 from .probe import rules_of
-from .sinks import Sink
+from .rereading import FileBytes, Reread
+from .sinks import Mark, Sink
+from .staging import Staging, inode_of, partial_name, sweep
 
 logger: logging.Logger = logging.getLogger("spaceblock")
 
@@ -43,24 +56,36 @@ _ALTERNATIVES_MAX = 10_000
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _OLD_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-_NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0)
+_NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0)
 
 
 class FolderSink(Sink):
     """Files below one folder. Safe for several threads as long as each item has one at a time."""
 
+    repairable = True
+
     def __init__(
-        self, path: str | os.PathLike[str], on_conflict: Conflict = "rename", durability: Durability = "fsync"
+        self,
+        path: str | os.PathLike[str],
+        on_conflict: Conflict = "rename",
+        durability: Durability = "fsync",
+        keeper: Keeper | None = None,
     ):
+        super().__init__()
         self.path: str = os.path.abspath(os.fspath(path))
+        self.place_of_all: str = self.path
         self.durable: bool = durability == "fsync"
         self._on_conflict = on_conflict
         self.limits: NameRules = local_rules()
         self._sound: Manifest | None = None  # the names that were found to be usable
         self._lock = threading.Lock()
         self._root = -1
-        self._staging = -1
-        self._staging_name = ""
+        self._keeper = keeper
+        self._staged_in: Staging | None = None
+        self._keys: list[bytes] = []
+        self._unnamed: set[int] = set()
+        self._set_aside: set[int] = set()
+        self._rewritten: set[int] = set()  # whose bytes are put between others, so that holes have to be written
         self._open: dict[int, int] = {}
         self._staged: set[int] = set()
         self._names: list[str] = []
@@ -78,8 +103,15 @@ class FolderSink(Sink):
             if problems:
                 raise refusal(manifest.entries if manifest is not None else (), problems)
         self._learn(requests, manifest)
+        self._find_had(requests)
         skip = self._taken_names()
-        self._check_space(sum(request.space for i, request in enumerate(requests.items) if i not in skip))
+        self._check_space(
+            sum(
+                request.space - (self.had[item].offset - request.start if item in self.had else 0)
+                for item, request in enumerate(requests.items)
+                if item not in skip
+            )
+        )
         for name in self._folders:
             os.close(self._folder(name))
             self.on_work()
@@ -90,7 +122,7 @@ class FolderSink(Sink):
     def name_problems(self, requests: SpaceblockRequests, manifest: Manifest | None) -> list[Problem]:
         if self._root < 0:
             self._open_target(requests)
-            self.limits = rules_of(self._root, self._staging, self.path)
+            self.limits = rules_of(self._root, self._staging.fd, self.path)
         entries = manifest.entries if manifest is not None else ()
         problems = find_problems(self.limits, entries)
         known = {problem.entry for problem in problems}
@@ -133,14 +165,49 @@ class FolderSink(Sink):
 
     def begin(self, item: int) -> None:
         with self._errors("create a file in", self.path, item, Phase.MOVING):
-            fd = os.open(str(item), _NEW_FILE, 0o666, dir_fd=self._staging)
-        with self._lock:
-            self._open[item] = fd
-            self._staged.add(item)
+            if item in self.had:
+                self._forget(item)
+            fd = os.open(self._partial(item), _NEW_FILE, 0o666, dir_fd=self._staging.fd)
+        self._opened(item, fd)
+
+    def resume(self, item: int) -> None:
+        length = self.had[item].offset - self._starts[item]
+        with self._errors("open the unfinished file of", self._names[item], item, Phase.MOVING):
+            fd = self._staging.open_part(self._keys[item], length)
+        self._opened(item, fd)
+
+    def reopen(self, item: int) -> None:
+        with self._errors("open the unfinished file of", self._names[item], item, Phase.VERIFYING):
+            fd = self._staging.open_part(self._keys[item])
+        self._rewritten.add(item)
+        self._opened(item, fd)
+
+    def reread(self, item: int) -> Reread:
+        with self._errors("read", self._names[item], item, Phase.VERIFYING):
+            return FileBytes(self._staging.open_part(self._keys[item]), self._starts[item])
+
+    def checkpoint(self, marks: Sequence[Mark]) -> dict[int, StorageError]:
+        journal = self._staging.journal
+        assert journal is not None
+        durable: list[tuple[bytes, Part]] = []
+        failed: dict[int, StorageError] = {}
+        for mark in marks:
+            key = self._keys[mark.item]
+            try:
+                with self._errors("flush", self._names[mark.item], mark.item, Phase.MOVING):
+                    inode = self._staging.flush(key, durable=self.durable)
+            except StorageError as error:
+                failed[mark.item] = error
+            else:
+                if inode is not None:
+                    durable.append((key, Part(inode, mark.offset, mark.checked, mark.digest)))
+        with self._errors("write the journal in", self.path, phase=Phase.MOVING):
+            journal.durable_up_to(durable)
+        return failed
 
     def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
-        files = [(str(item).encode(), *self._metadata.of_file(item), data) for item, data in items]
-        stored = store_files(self._staging, self.durable, files)
+        files = [(self._partial(item).encode(), *self._metadata.of_file(item), data) for item, data in items]
+        stored = store_files(self._staging.fd, False, files)
         with self._lock:
             self._staged.update(item for item, _ in items[:stored])
         return stored
@@ -151,62 +218,203 @@ class FolderSink(Sink):
 
     def hole(self, item: int, offset: int, length: int) -> None:
         with self._errors("write", self._names[item], item, Phase.MOVING):
-            os.ftruncate(self._open[item], offset - self._starts[item] + length)
+            if item not in self._rewritten:
+                os.ftruncate(self._open[item], offset - self._starts[item] + length)
+                return
+            for start in range(0, length, len(_ZEROS)):
+                piece = _ZEROS[: length - start]
+                write_all(self._open[item], piece, offset - self._starts[item] + start)
 
     def finish(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item)
-        with self._errors("flush", self._names[item], item, Phase.VERIFYING):
+        with self._errors("finish", self._names[item], item, Phase.VERIFYING):
             try:
                 self._metadata.apply_to_file(item, fd)
-                if self.durable:
-                    os.fsync(fd)
             finally:
                 os.close(fd)
 
-    def place(self, items: Sequence[int]) -> list[str | SpaceblockError]:
-        results: dict[int, str | SpaceblockError] = {}
-        by_folder = sorted(items, key=self._parent)
-        for parent, group in groupby(by_folder, key=self._parent):
-            results.update(self._place_into(parent, list(group)))
+    def place(self, items: Sequence[int], digests: Mapping[int, bytes] | None = None) -> list[str | SpaceblockError]:
+        results: dict[int, str | SpaceblockError] = dict(self._flush(items))
+        ready = [item for item in items if item not in results]
+        try:
+            self._announce({item: self._names[item] for item in ready}, digests or {})
+        except SpaceblockError as error:
+            results.update(dict.fromkeys(ready, error))
+            ready = []
+        by_folder = [(parent, list(group)) for parent, group in groupby(sorted(ready, key=self._parent), self._parent)]
+        for parent, group in by_folder:
+            results.update(self._place_into(parent, group, digests or {}, at_once=len(by_folder) >= BATCH))
+        if self.durable and len(by_folder) >= BATCH:
+            self._flush_names(results)
         self._settle(*items)
         return [results[item] for item in items]
+
+    def confirmed(self, item: int) -> None:
+        self._settle(item)
 
     def discard(self, item: int) -> None:
         self._drop(item)
         self._settle(item)
+
+    def set_aside(self, item: int) -> str:
+        with self._lock:
+            self._set_aside.add(item)
+        self._settle(item)
+        return os.path.join(self.path, self._staging.name, self._partial(item))
 
     def _drop(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item, -1)
             staged = item in self._staged
             self._staged.discard(item)
+            aside = item in self._set_aside
         with suppress(OSError):
             if fd >= 0:
                 os.close(fd)
-        if staged:
+        if not aside and (staged or item in self.had):
             with suppress(OSError):
-                os.unlink(str(item), dir_fd=self._staging)
+                self._forget(item)
 
     def conclude(self) -> None:
         self._settle(*self._to_come)
 
-    def close(self) -> None:
-        for item in [*self._staged, *self._open]:
-            self._drop(item)
-        if self._staging >= 0:
-            os.close(self._staging)
-            self._staging = -1
-        if self._staging_name:
-            with suppress(OSError):
-                os.rmdir(self._staging_name, dir_fd=self._root)
-            self._staging_name = ""
+    def close(self, *, lost: bool = False) -> bool:
+        keep = False
+        staging, self._staged_in = self._staged_in, None
+        if staging is not None:
+            contents = staging.journal.contents if staging.journal is not None else None
+            kept = {*contents.parts, *contents.placings} if contents and self._to_come else set()
+            kept -= set() if lost else {self._keys[item] for item in self._unnamed}
+            keep = bool(kept)
+            for fd in self._open.values():
+                with suppress(OSError):
+                    os.close(fd)
+            self._open.clear()
+            for item in {*self._staged, *self.had} - self._set_aside:
+                if self._keys[item] not in kept:
+                    with suppress(OSError):
+                        os.unlink(self._partial(item), dir_fd=staging.fd)
+            self._staged.clear()
+            staging.close(keep=keep or bool(self._set_aside))
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
+        return keep
+
+    @property
+    def _staging(self) -> Staging:
+        assert self._staged_in is not None
+        return self._staged_in
+
+    def _partial(self, item: int) -> str:
+        return partial_name(self._keys[item])
+
+    def _opened(self, item: int, fd: int) -> None:
+        with self._lock:
+            self._open[item] = fd
+            self._staged.add(item)
+
+    def _forget(self, item: int) -> None:
+        """What there is of an item, if anything, is not the beginning of anything any more."""
+        journal = self._staging.journal
+        if journal is not None:
+            journal.dropped(self._keys[item])
+        with suppress(FileNotFoundError):
+            os.unlink(self._partial(item), dir_fd=self._staging.fd)
+
+    def _find_had(self, requests: SpaceblockRequests) -> None:
+        """Learn what earlier attempts left of the items."""
+        journal = self._staging.journal
+        if journal is None or not journal.contents:
+            return
+        self._staging.keep_only(frozenset(self._keys))
+        for item, request in enumerate(requests.items):
+            if request.rereadable and request.stop is not None:
+                found = self._find_placed(item, request) or self._staging.part(self._keys[item], request)
+                if found is not None:
+                    self.had[item] = found
+
+    def _find_placed(self, item: int, request: SpaceblockRequest) -> Had | None:
+        """An item that an earlier attempt had put into its place, where nobody has changed it since."""
+        placing = self._staging.placing(self._keys[item])
+        if placing is None or placing.size != request.length or request.stop is None:
+            return None
+        parent, _, last = placing.name.rpartition("/")
+        try:
+            folder = self._existing(parent)
+            if folder is None:
+                return None
+            try:
+                status = os.lstat(last, dir_fd=folder)
+            finally:
+                os.close(folder)
+        except (OSError, SpaceblockError):
+            return None
+        if (inode_of(status), status.st_size, status.st_mtime_ns) != (placing.inode, placing.size, placing.mtime_ns):
+            return None
+        with suppress(OSError):
+            os.unlink(self._partial(item), dir_fd=self._staging.fd)
+        return Had(request.stop, request.stop, placing.digest, placing.name)
+
+    def _flush(self, items: Sequence[int]) -> dict[int, SpaceblockError]:
+        """Make the bytes of finished items durable, if that is wanted; returns what could not be."""
+        if not self.durable:
+            return {}
+        failed: dict[int, SpaceblockError] = {}
+        try:
+            if len(items) >= BATCH and flush_all(self._staging.fd):
+                return {}
+        except OSError:
+            pass  # which of the files it was is found below
+        for item in items:
+            try:
+                with self._errors("flush", self._names[item], item, Phase.VERIFYING):
+                    fd = os.open(self._partial(item), _OLD_FILE, dir_fd=self._staging.fd)
+                    try:
+                        os.fsync(fd)
+                    finally:
+                        os.close(fd)
+            except SpaceblockError as error:
+                failed[item] = error
+        return failed
+
+    def _flush_names(self, results: dict[int, str | SpaceblockError]) -> None:
+        """Make the names of what was just placed durable, in all folders at once."""
+        placed = [item for item, result in results.items() if isinstance(result, str)]
+        try:
+            with self._errors("flush", self.path):
+                if not flush_all(self._root):
+                    for parent in {self._parent(item) for item in placed}:
+                        self._flush_folder(parent)
+        except SpaceblockError as error:
+            error.phase = error.phase or str(Phase.VERIFYING)
+            results.update(dict.fromkeys(placed, error))
+
+    def _flush_folder(self, name: str) -> None:
+        folder = self._folder(name)
+        try:
+            os.fsync(folder)
+        finally:
+            os.close(folder)
+
+    def _announce(self, names: Mapping[int, str], digests: Mapping[int, bytes]) -> None:
+        """Note in the journal which names are about to be taken."""
+        journal = self._staging.journal
+        if journal is None:
+            return
+        with self._errors("write the journal in", self.path, phase=Phase.VERIFYING):
+            placings = []
+            for item, name in names.items():
+                status = self._staging.status(self._keys[item])
+                if status is not None and item in digests:
+                    file = Placing(inode_of(status), status.st_size, status.st_mtime_ns, digests[item], name)
+                    placings.append((self._keys[item], file))
+            if placings:
+                journal.placing(placings)
 
     def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
-        self._metadata = Metadata(manifest, umask_of(self._staging))
+        self._metadata = Metadata(manifest, umask_of(self._staging.fd))
         self._links_left = list(self._metadata.links)
         given: list[str | None] = [None] * len(requests.items)
         for entry in manifest.entries if manifest is not None else ():
@@ -216,6 +424,8 @@ class FolderSink(Sink):
                 given[entry.item] = entry.name
         names = _all_named(given, [*self._folders, *(link.name for link in self._links_left)], self.limits)
         self._names = names
+        self._unnamed = {item for item, name in enumerate(given) if name is None}
+        self._keys = [item_key(item, given[item], request) for item, request in enumerate(requests.items)]
         self._lengths = [request.length for request in requests.items]
         self._starts = [request.start for request in requests.items]
 
@@ -241,11 +451,12 @@ class FolderSink(Sink):
         except ValueError:
             text = f"{printable(self.path)!r} is no path on this system: choose another"
             raise TargetMissing(text, path=self.path) from None
-        staging_name = STAGING_PREFIX + requests.uuid.hex()
         with self._errors("create files in", self.path):
-            os.mkdir(staging_name, 0o700, dir_fd=self._root)
-            self._staging_name = staging_name
-            self._staging = os.open(staging_name, _FOLDER | _NO_FOLLOW, dir_fd=self._root)
+            self._staged_in = Staging.make(self._root, requests.uuid, self._keeper, self.durable)
+            if self._keeper is not None:
+                sweep(self._root)
+        journal = self._staging.journal
+        self.keeps = journal is not None
 
     def _obstructed(self, entries: Sequence[Entry], known: Container[int]) -> Iterator[Problem]:
         """Entries whose folders are here something else than folders of this disk; where an entry names the folder,
@@ -287,11 +498,12 @@ class FolderSink(Sink):
         """The items to skip because their names are taken; raises :class:`TargetExists` where that is an error."""
         if self._on_conflict not in ("skip", "error"):
             return set()
+        had = {item for item, had in self.had.items() if had.place is not None}
         for link in self._links_left if self._on_conflict == "error" else ():
             if self._is_there(link.name):
                 raise self._taken(link.name)
         taken = {}
-        for parent, group in groupby(sorted(range(len(self._names)), key=self._parent), key=self._parent):
+        for parent, group in groupby(sorted(set(range(len(self._names))) - had, key=self._parent), key=self._parent):
             folder = self._existing(parent)
             if folder is not None:
                 try:
@@ -317,8 +529,10 @@ class FolderSink(Sink):
         except TargetMissing:
             return None
 
-    def _place_into(self, parent: str, items: Sequence[int]) -> dict[int, str | SpaceblockError]:
-        """Place items of one folder, which is flushed once for them all."""
+    def _place_into(
+        self, parent: str, items: Sequence[int], digests: Mapping[int, bytes], *, at_once: bool
+    ) -> dict[int, str | SpaceblockError]:
+        """Place items of one folder, which is flushed once for them all, unless all folders are flushed ``at_once``."""
         results: dict[int, str | SpaceblockError] = {}
         try:
             folder = self._folder(parent)
@@ -327,10 +541,10 @@ class FolderSink(Sink):
                 for item in items[len(results) :]:
                     self.on_work()
                     try:
-                        results[item] = self._place(item, folder)
+                        results[item] = self._place(item, folder, digests)
                     except SpaceblockError as error:
                         results[item] = error
-                if self.durable:
+                if self.durable and not at_once:
                     with self._errors("flush", parent or self.path):
                         os.fsync(folder)
             finally:
@@ -344,17 +558,21 @@ class FolderSink(Sink):
         """Give items of one folder their names as long as these are free, all at once."""
         if self._on_conflict == "overwrite":
             return
-        files = [(str(item).encode(), os.fsencode(self._names[item].rpartition("/")[2])) for item in items]
-        placed = items[: place_files(self._staging, folder, files)]
+        files = [(self._partial(item).encode(), os.fsencode(self._names[item].rpartition("/")[2])) for item in items]
+        placed = items[: place_files(self._staging.fd, folder, files)]
         self.on_work()
         with self._lock:
             self._staged.difference_update(placed)
         results.update({item: self._names[item] for item in placed})
 
-    def _place(self, item: int, folder: int) -> str:
+    def _place(self, item: int, folder: int, digests: Mapping[int, bytes]) -> str:
         wanted = self._names[item]
         for number in range(_ALTERNATIVES_MAX):
             name = wanted if number == 0 else alternative(wanted, number, self.limits)
+            if number:
+                if self._is_there(name):
+                    continue
+                self._announce({item: name}, digests)
             if self._try_place(item, folder, name.rpartition("/")[2]):
                 with self._lock:
                     self._staged.discard(item)
@@ -420,11 +638,11 @@ class FolderSink(Sink):
             except FileExistsError:
                 return False
             return True
-        os.symlink(target, "link", dir_fd=self._staging)
+        os.symlink(target, "link", dir_fd=self._staging.fd)
         try:
-            os.replace("link", last, src_dir_fd=self._staging, dst_dir_fd=folder)
+            os.replace("link", last, src_dir_fd=self._staging.fd, dst_dir_fd=folder)
         except BaseException:
-            os.unlink("link", dir_fd=self._staging)
+            os.unlink("link", dir_fd=self._staging.fd)
             raise
         return True
 
@@ -476,20 +694,20 @@ class FolderSink(Sink):
         )
 
     def _try_place(self, item: int, folder: int, last: str) -> bool:
-        source = str(item)
+        source, staging = self._partial(item), self._staging.fd
         with self._errors("create", last, item, Phase.VERIFYING):
             if self._on_conflict == "overwrite":
-                os.replace(source, last, src_dir_fd=self._staging, dst_dir_fd=folder)
+                os.replace(source, last, src_dir_fd=staging, dst_dir_fd=folder)
                 return True
             try:
-                os.link(source, last, src_dir_fd=self._staging, dst_dir_fd=folder, follow_symlinks=False)
+                os.link(source, last, src_dir_fd=staging, dst_dir_fd=folder, follow_symlinks=False)
             except FileExistsError:
                 return False
             except OSError as error:
                 if error.errno not in _NO_HARD_LINKS:
                     raise
                 return self._place_by_rename(source, folder, last)
-            os.unlink(source, dir_fd=self._staging)
+            os.unlink(source, dir_fd=staging)
         return True
 
     def _place_by_rename(self, source: str, folder: int, last: str) -> bool:
@@ -499,7 +717,7 @@ class FolderSink(Sink):
         except FileExistsError:
             return False
         try:
-            os.replace(source, last, src_dir_fd=self._staging, dst_dir_fd=folder)
+            os.replace(source, last, src_dir_fd=self._staging.fd, dst_dir_fd=folder)
         except BaseException:
             os.unlink(last, dir_fd=folder)
             raise
@@ -607,4 +825,5 @@ def _all_named(given: Sequence[str | None], folders: Sequence[str], limits: Name
 
 _NAME_ERRORS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
 _PORTION = 1_048_576
+_ZEROS = memoryview(bytes(_PORTION))
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})

@@ -12,18 +12,20 @@ from collections.abc import Callable
 from contextlib import suppress
 from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Protocol
+from typing import Any, Protocol
 
 from blake3 import blake3
 
 from ..core import MESSAGE_DATA_MAX, Deframer
 from ..errors import InternalError, NoSpace, RemoteProtocolError, SpaceblockError
-from ..limits import MESSAGE_PAYLOAD_MAX
+from ..limits import MESSAGE_PAYLOAD_MAX, SMALL_ITEM
 from ..messages import Hole, ItemAbort, ItemEnd, decode_message
 from ..protocol.receiver import ItemLost, Receiver, ReceiverEvent
 from ..wire import MessageType
+from .debts import Debts
+from .rereading import Pursuit
 from .ring import Ring
-from .sinks import Sink
+from .sinks import Mark, Sink
 
 _STEPS_MAX = 1_024
 """Steps that wait for a busy worker before the stream is read no further."""
@@ -38,6 +40,11 @@ class Host(Protocol):
     receiver: Receiver
     ring: Ring
     sink: Sink
+    debts: Debts | None
+    """What is received and not durable yet, where that is bounded."""
+
+    pursuits: dict[int, Pursuit]
+    """The hashers of items that are resumed."""
 
     def act(self, events: list[ReceiverEvent]) -> None:
         """Carry out what the state machine decided."""
@@ -48,13 +55,25 @@ class Host(Protocol):
     def work(self, job: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
         """Run ``job`` in a worker thread and ``done`` on the event loop afterwards."""
 
+    def mark_all(self) -> None:
+        """Call :meth:`Landing.mark` of all landings."""
+
+    def written(self, item: int, size: int) -> None:
+        """All bytes of ``item`` are written, and its digest is still to be found by reading them again."""
+
+    def marked(self, marks: list[Mark]) -> None:
+        """What is before these marks is written."""
+
 
 class _Kind(Enum):
     BEGIN = auto()
+    RESUME = auto()
+    REOPEN = auto()
     STORE = auto()
     HASH = auto()
     DATA = auto()  # to be stored and hashed
     HOLE = auto()
+    MARK = auto()
     END = auto()
     DROP = auto()
 
@@ -78,8 +97,11 @@ class _Step:
 _WHOLE = (_Kind.BEGIN, _Kind.STORE, _Kind.END)
 """The steps of an item whose bytes landed together."""
 
-_Result = tuple[int, int, "bytes | SpaceblockError"]
-"""An item, its size, and its digest or why there is none."""
+_Result = tuple[int, int, "bytes | SpaceblockError | None"]
+"""An item, its size, and its digest or why there is none; None where the digest is still to be found by reading."""
+
+_Hasher = Any
+"""A hasher, a pursuit or, for what is hashed again in any case, :class:`_NoHasher`."""
 
 
 class Landing:
@@ -104,7 +126,8 @@ class Landing:
         self._retired: list[memoryview] = []
         self.working: bool = False
         self._begun: dict[int, bool] = {}  # with whether they are in place
-        self._hashers: dict[int, blake3] = {}
+        self._hashers: dict[int, _Hasher] = {}
+        self._unmarked: dict[int, int] = {}  # items with bytes behind their last mark, and how far those go
         self._hashed_late: set[int] = set()  # items with holes: long ones take time, so the worker hashes
 
     @property
@@ -183,7 +206,8 @@ class Landing:
             self.blocks += 1
             if wanted:
                 in_place = room in self._in_place
-                self._begin(item, in_place)
+                self._begin(item, in_place, offset)
+                self._owe(item, offset, length)
                 data = self._rooms[room][start : start + length]
                 if item in self._hashed_late:
                     self._steps.append(_Step(_Kind.HASH if in_place else _Kind.DATA, item, offset, length, data))
@@ -196,16 +220,47 @@ class Landing:
                 else:
                     self._steps.append(_Step(_Kind.STORE, item, offset, length, data))
         self._retire()
+        debts = self._host.debts
+        if debts is not None and debts.wants_marks:
+            self._host.mark_all()
 
-    def _begin(self, item: int, in_place: bool = False) -> None:
-        if item not in self._begun:
-            self._begun[item] = in_place
-            self._hashers[item] = blake3()
-            self._steps.append(_Step(_Kind.BEGIN, item, at_once=in_place))
+    def _begin(self, item: int, in_place: bool, offset: int) -> None:
+        if item in self._begun:
+            return
+        self._begun[item] = in_place
+        receiver, kind = self._host.receiver, _Kind.BEGIN
+        self._hashers[item] = blake3()
+        if receiver.is_repairing(item):
+            kind, self._hashers[item] = _Kind.REOPEN, _NoHasher()
+        elif receiver.is_resumed(item):
+            kind, self._hashers[item] = _Kind.RESUME, self._host.pursuits[item]
+        if kind is not _Kind.BEGIN:
+            self._hashed_late.add(item)
+        self._steps.append(_Step(kind, item, offset, at_once=in_place and kind is _Kind.BEGIN))
+
+    def _owe(self, item: int, offset: int, length: int) -> None:
+        debts = self._host.debts
+        if debts is not None and not self._host.receiver.is_repairing(item):
+            debts.received(item, offset + length, length)
+            self._unmarked[item] = offset + length
+
+    def mark(self) -> None:
+        """Let everything that has landed be made durable."""
+        for item, offset in self._unmarked.items():
+            hasher = self._hashers.get(item)
+            if hasher is not None:
+                data = memoryview(b"" if item in self._hashed_late else hasher.digest())
+                self._steps.append(_Step(_Kind.MARK, item, offset, data=data))
+        self._unmarked.clear()
 
     def _make_room(self) -> bool:
         """Find memory for the block that is about to land; False if there is none now."""
         self._retire()
+        debts = self._host.debts
+        if debts is not None and debts.too_high:
+            debts.wait(self._advance)
+            self._submit()
+            return False
         item, offset = self.intake.item, self.intake.offset
         due = self._host.receiver.due(self._key, item, offset)
         memory = self._host.sink.memory(item, offset, due) if due >= self.intake.length else None
@@ -224,11 +279,13 @@ class Landing:
 
     def _prepare_room(self) -> None:
         """Keep memory ready for blocks to come, but not what other streams may be waiting for."""
-        ring = self._host.ring
+        ring, debts = self._host.ring, self._host.debts
         if ring.free < _SPARE:
             self.intake.withdraw()
             self._retire()
             self._submit()
+        elif debts is not None and debts.too_high:
+            debts.wait(self._advance)
         elif self._needs_ring and self.intake.free < MESSAGE_DATA_MAX and ring.free > _SPARE:
             memory = ring.take(self._advance)
             assert memory is not None
@@ -251,7 +308,8 @@ class Landing:
             self._act(self._host.receiver.item_abort(self._key, message))
         elif isinstance(message, Hole):
             if self._host.receiver.block(self._key, message.item, message.offset, message.length):
-                self._begin(message.item)
+                self._begin(message.item, False, message.offset)
+                self._owe(message.item, message.offset, message.length)
                 self._hashed_late.add(message.item)
                 self._steps.append(_Step(_Kind.HOLE, message.item, message.offset, message.length))
         elif message is not None:
@@ -259,7 +317,10 @@ class Landing:
 
     def _end_item(self, message: ItemEnd) -> None:
         if self._host.receiver.item_end(self._key, message):
-            self._begin(message.item)
+            self._begin(message.item, False, 0)
+            if self._unmarked.get(message.item, 0) and message.size > SMALL_ITEM:
+                self.mark()
+            self._unmarked.pop(message.item, None)
             at_once = self._begun.pop(message.item) and message.item not in self._hashed_late
             self._hashed_late.discard(message.item)
             self._steps.append(_Step(_Kind.END, message.item, length=message.size, at_once=at_once))
@@ -267,6 +328,8 @@ class Landing:
     def _let_go(self) -> None:
         self.intake.release()
         self._host.ring.forget(self._advance)
+        if self._host.debts is not None:
+            self._host.debts.forget(self._advance)
         self._retire()
 
     def _end(self) -> None:
@@ -294,9 +357,10 @@ class Landing:
             self._give_back(slots)
             return
         results: list[_Result] = []
+        marks: list[Mark] = []
         if all(step.at_once for step in steps):
             # Cheaper than waking a thread, and the bytes are still in the cache.
-            self._work(steps, results)
+            self._work(steps, results, marks)
             self._take_results(results, slots)
             return
         self.working = True
@@ -306,16 +370,20 @@ class Landing:
             steps.clear()
             if error is not None:
                 self._host.fail(InternalError(f"storing received bytes failed unexpectedly: {error!r}; report this"))
+            if marks:
+                self._host.marked(marks)
             self._take_results(results, slots)
             self._submit()
             self._advance()
 
-        self._host.work(lambda: self._work(steps, results), done)
+        self._host.work(lambda: self._work(steps, results, marks), done)
 
     def _take_results(self, results: list[_Result], slots: list[memoryview]) -> None:
         self._give_back(slots)
         for item, size, result in results:
-            if isinstance(result, bytes):
+            if result is None:
+                self._host.written(item, size)
+            elif isinstance(result, bytes):
                 self._host.act(self._host.receiver.item_stored(item, size, result))
             elif isinstance(result, NoSpace):
                 self._host.fail(result)
@@ -326,7 +394,7 @@ class Landing:
         for slot in slots:
             self._host.ring.give(slot)
 
-    def _work(self, steps: list[_Step], results: list[_Result]) -> None:
+    def _work(self, steps: list[_Step], results: list[_Result], marks: list[Mark]) -> None:
         """Runs in a worker thread unless all is at once; an item without a hasher has failed or was dropped."""
         sink = self._host.sink
         index = 0
@@ -343,19 +411,26 @@ class Landing:
                     continue
                 if step.kind is _Kind.BEGIN:
                     sink.begin(step.item)
+                elif step.kind is _Kind.RESUME:
+                    sink.resume(step.item)
+                elif step.kind is _Kind.REOPEN:
+                    sink.reopen(step.item)
+                elif step.kind is _Kind.MARK:
+                    marks.append(_mark(step, hasher))
                 elif step.kind is _Kind.STORE:
                     _store(sink, step)
                 elif step.kind is _Kind.HASH:
                     with step.data:
                         hasher.update(step.data)
                 elif step.kind is _Kind.DATA:
-                    hasher.update(step.data)
                     _store(sink, step)
+                    hasher.update(step.data)
                 elif step.kind is _Kind.HOLE:
                     _fill_hole(sink, hasher, step)
                 elif step.kind is _Kind.END:
                     sink.finish(step.item)
-                    results.append((step.item, step.length, hasher.digest()))
+                    digest = hasher.digest() if isinstance(hasher, blake3) else hasher.end()
+                    results.append((step.item, step.length, digest))
                     del self._hashers[step.item]
                 else:
                     del self._hashers[step.item]
@@ -392,10 +467,26 @@ def _store(sink: Sink, step: _Step) -> None:
             memory[:] = step.data
 
 
-def _fill_hole(sink: Sink, hasher: blake3, step: _Step) -> None:
+def _fill_hole(sink: Sink, hasher: _Hasher, step: _Step) -> None:
+    sink.hole(step.item, step.offset, step.length)
     for start in range(0, step.length, len(_ZEROS)):
         hasher.update(_ZEROS[: step.length - start])
-    sink.hole(step.item, step.offset, step.length)
+
+
+def _mark(step: _Step, hasher: _Hasher) -> Mark:
+    if isinstance(hasher, Pursuit):
+        return Mark(step.item, step.offset, *hasher.mark())
+    return Mark(step.item, step.offset, step.offset, bytes(step.data) or hasher.digest())
+
+
+class _NoHasher:
+    """For bytes that are put between others: the item is hashed anew when all of them are there."""
+
+    def update(self, data: object) -> None:
+        return
+
+    def end(self) -> None:
+        return
 
 
 _ZEROS = memoryview(bytes(65_536))

@@ -7,13 +7,25 @@ byte 0 of a sink's item is the start of the requested range.
 from __future__ import annotations
 
 import abc
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
 
-from ..blocks import SpaceblockRequests
-from ..errors import BufferUnfit, SpaceblockError
+from ..blocks import Had, SpaceblockRequests
+from ..errors import BufferUnfit, SpaceblockError, StorageError
 from ..manifest import Manifest
 from ..names import NameRules, Problem, local_rules
-from .targets import Target, target_of
+from .rereading import MemoryBytes, Reread
+from .targets import BufferTarget, Target, target_of
+
+
+@dataclass(frozen=True, slots=True)
+class Mark:
+    """The bytes of an item up to ``offset`` are written; up to ``checked`` they have ``digest``."""
+
+    item: int
+    offset: int
+    checked: int
+    digest: bytes
 
 
 class Sink(abc.ABC):
@@ -22,8 +34,14 @@ class Sink(abc.ABC):
     durable = False
     """Whether what is placed survives a loss of power."""
 
-    resumable = False
-    """Whether what is left of an item that broke off can be the beginning of another attempt."""
+    keeps = False
+    """Whether what is left of an item that breaks off can be another attempt's beginning: then marks are wanted."""
+
+    place_of_all = ""
+    """The folder that everything goes into, if it is one."""
+
+    repairable = False
+    """Whether what was received can be read again, and be written to once more."""
 
     is_program = False
     """Whether somebody else's program decides how fast bytes are taken, and not a disk."""
@@ -36,6 +54,10 @@ class Sink(abc.ABC):
 
     comparable: frozenset[int] = frozenset()
     """Of the items that :meth:`prepare` says to skip, those that may be here already, byte for byte."""
+
+    def __init__(self) -> None:
+        self.had: dict[int, Had] = {}
+        """What :meth:`prepare` found of the items from earlier attempts."""
 
     def name_problems(self, requests: SpaceblockRequests, manifest: Manifest | None) -> list[Problem]:
         """The entries that cannot have their names here, by index; may be called again with other names.
@@ -77,6 +99,28 @@ class Sink(abc.ABC):
         """
         return 0
 
+    def resume(self, item: int) -> None:
+        """As :meth:`begin`, for an item of which something is ``had``: the bytes behind that are about to come."""
+        raise AssertionError("nothing is had")
+
+    def reopen(self, item: int) -> None:
+        """Some bytes of a finished item are about to come once more."""
+        raise AssertionError("only what is repairable is sent again")
+
+    def reread(self, item: int) -> Reread:
+        """Read what there is of an unfinished item, or of one that is not in its place; raises :class:`StorageError`.
+
+        Unlike everything else this may be called while the item is being written to.
+        """
+        raise AssertionError("only what is had or repairable is read again")
+
+    def checkpoint(self, marks: Sequence[Mark]) -> dict[int, StorageError]:
+        """Make the bytes before each mark durable, and then note that; returns the items for which that failed.
+
+        May be called while the items are being written to. Raises :class:`StorageError` where nothing can be noted.
+        """
+        raise AssertionError("only a sink that keeps things wants marks")
+
     @abc.abstractmethod
     def write(self, item: int, offset: int, data: memoryview) -> None:
         """Store bytes; raises :class:`StorageError`."""
@@ -87,12 +131,20 @@ class Sink(abc.ABC):
 
     @abc.abstractmethod
     def finish(self, item: int) -> None:
-        """All bytes of the item came: make them durable if that was asked for; raises :class:`StorageError`."""
+        """All bytes of the item came; raises :class:`StorageError`."""
 
     @abc.abstractmethod
-    def place(self, items: Sequence[int]) -> list[str | SpaceblockError]:
+    def place(self, items: Sequence[int], digests: Mapping[int, bytes] | None = None) -> list[str | SpaceblockError]:
         """Put finished and verified items where they belong; returns for each its final name (empty for a buffer), or
-        why it could not be done."""
+        why it could not be done. ``digests`` are what they hold."""
+
+    def confirmed(self, item: int) -> None:
+        """What is in its place since an earlier attempt is what was to be sent."""
+        return
+
+    def set_aside(self, item: int) -> str:
+        """Leave what there is of a finished item to the user; returns where it is, or nothing."""
+        return ""
 
     @abc.abstractmethod
     def discard(self, item: int) -> None:
@@ -107,14 +159,17 @@ class Sink(abc.ABC):
         return
 
     @abc.abstractmethod
-    def close(self) -> None:
-        """Release everything and remove what is unfinished; safe to call twice."""
+    def close(self, *, lost: bool = False) -> bool:
+        """Release everything, and remove what is unfinished unless it is of use for another attempt: then this is true.
+
+        Unless the connection was ``lost``, nobody comes back for items without a name. Safe to call twice."""
 
 
 class IntoSink(Sink):
     """One target for each item: a writable buffer, filled in place, a binary file object, or ``DISCARD``."""
 
     def __init__(self, things: Sequence[object]) -> None:
+        super().__init__()
         self._targets: list[Target] = []
         self._starts: list[int] = []
         try:
@@ -124,6 +179,7 @@ class IntoSink(Sink):
             self.close()
             raise
         self.is_program: bool = any(target.is_program for target in self._targets)
+        self.repairable: bool = all(isinstance(target, BufferTarget) for target in self._targets)
 
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
         count, items = len(self._targets), len(requests.items)
@@ -140,6 +196,14 @@ class IntoSink(Sink):
     def begin(self, item: int) -> None:
         return
 
+    def reopen(self, item: int) -> None:
+        return
+
+    def reread(self, item: int) -> Reread:
+        target = self._targets[item]
+        assert isinstance(target, BufferTarget)
+        return MemoryBytes(target.whole(), self._starts[item])
+
     def write(self, item: int, offset: int, data: memoryview) -> None:
         self._targets[item].write(data)
 
@@ -149,7 +213,7 @@ class IntoSink(Sink):
     def finish(self, item: int) -> None:
         self._targets[item].finish()
 
-    def place(self, items: Sequence[int]) -> list[str | SpaceblockError]:
+    def place(self, items: Sequence[int], digests: Mapping[int, bytes] | None = None) -> list[str | SpaceblockError]:
         return [""] * len(items)
 
     def discard(self, item: int) -> None:
@@ -159,6 +223,7 @@ class IntoSink(Sink):
         for target in self._targets:
             target.stop()
 
-    def close(self) -> None:
+    def close(self, *, lost: bool = False) -> bool:
         for target in self._targets:
             target.close()
+        return False

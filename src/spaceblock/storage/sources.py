@@ -22,6 +22,7 @@ from ..names import WIRE_RULES
 from ..options import Links
 from .files import PREPARING, FileSource, expand, open_file, request_of
 from .readers import Reader, has_descriptor, is_open_for_reading, read_error, reader_of
+from .rereading import FileBytes, MemoryBytes, Reread
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,6 +74,32 @@ def source_length(source: Source) -> int | None:
     return source.request.length
 
 
+def reread(source: FileSource | BufferSource) -> Reread:
+    """Read a source by position, beside what else reads it; raises :class:`SourceError`."""
+    if isinstance(source, BufferSource):
+        return MemoryBytes(source.view[:])
+    return _CheckedBytes(source)
+
+
+class _CheckedBytes(FileBytes):
+    """A file that is to be sent, which must stay what was offered."""
+
+    def __init__(self, source: FileSource) -> None:
+        self._source = source
+        self._checked_fd = source.open()
+        super().__init__(self._checked_fd)
+
+    def read(self, offset: int, room: memoryview) -> int:
+        self._source.check(self._checked_fd)
+        try:
+            count = super().read(offset, room)
+        except OSError as error:
+            raise self._source.error(error, "read") from error
+        if not count:
+            raise self._source.changed("became shorter")
+        return count
+
+
 @dataclass(frozen=True, slots=True)
 class Prepared:
     """Everything that an offer says, and where each item's bytes are."""
@@ -108,6 +135,17 @@ def hold_buffers(things: Sequence[object]) -> list[Held]:
         release_buffers(held)
         raise
     return held
+
+
+def description(held: Sequence[Held], links: Links) -> list[str] | None:
+    """What was given to send, in words that say the same when the same is given again; None where it is not only
+    paths."""
+    words: list[str] = [links]
+    for thing in held:
+        if not isinstance(thing, Item):
+            return None
+        words.append(f"{os.path.abspath(os.fspath(thing.source))!r} {thing.name!r} {thing.range!r}")
+    return words
 
 
 def stop_reading(held: Sequence[Held]) -> None:

@@ -89,6 +89,10 @@ class BufferTarget(Target):
                 item=item,
             )
 
+    def whole(self) -> memoryview:
+        """All of the buffer."""
+        return self._view[:]
+
     def memory(self, offset: int, length: int) -> memoryview:
         return self._view[offset : offset + length]
 

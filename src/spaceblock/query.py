@@ -1,0 +1,116 @@
+"""How a transfer ended, asked by its sender over a stream of its own, and answered by its receiver."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from .control import MessageStream
+from .errors import RemoteProtocolError, SpaceblockError
+from .memory import Memory, Received
+from .messages import (
+    Message,
+    Outcome,
+    Query,
+    StreamType,
+    Unknown,
+    VerifiedPage,
+    encode_stream_header,
+    pages_of_verified,
+)
+from .quic.interface import Connection, Stream
+from .storage.staging import remove_left
+
+REPLY_MAX = 256 * 1_048_576
+"""Bytes of a reply that are read."""
+
+
+class Answering:
+    """One Query stream that the peer opened; ``on_finished`` is called once."""
+
+    def __init__(
+        self, stream: Stream, peer_id: str, memory: Memory, on_violation: Callable[[SpaceblockError], None]
+    ) -> None:
+        self.stream = stream
+        self.on_finished: Callable[[], None] = lambda: None
+        self._peer_id = peer_id
+        self._memory = memory
+        self._on_violation = on_violation
+        self._messages = MessageStream(stream, self._receive, self._receive_end, on_violation)
+        self._query: Query | None = None
+        self._looking: asyncio.Task[None] | None = None
+
+    def start(self, first: bytes, fin: bool) -> None:
+        """Begin with what came behind the stream's type."""
+        self._messages.start(first, fin)
+
+    def _receive(self, message: Message, payload_size: int) -> None:
+        if not isinstance(message, Query) or self._query is not None:
+            raise RemoteProtocolError(f"the peer sent {type(message).__name__} where one Query was expected")
+        self._query = message
+
+    def _receive_end(self) -> None:
+        if self._query is None:
+            self._messages.send([], fin=True)
+            self.on_finished()
+            return
+        self._looking = asyncio.get_running_loop().create_task(self._answer(self._query.uuid))
+
+    async def _answer(self, uuid: bytes) -> None:
+        try:
+            found = await asyncio.to_thread(self._look_up, uuid)
+            if found is None:
+                self._messages.send([Unknown()], fin=True)
+            else:
+                self._messages.send(pages_of_verified(found.outcomes), fin=True)
+        finally:
+            self.on_finished()
+
+    def _look_up(self, uuid: bytes) -> Received | None:
+        found = self._memory.outcome(uuid, self._peer_id)
+        if found is not None and found.folder:
+            # A program that was killed between the record and its last steps left its folder for unfinished files.
+            remove_left(found.folder, uuid, self._memory.keeper(self._peer_id))
+        return found
+
+
+async def ask(connection: Connection, uuid: bytes) -> tuple[Outcome, ...] | None:
+    """The outcomes of the transfer ``uuid`` as its receiver recorded them; None if it knows of no end.
+
+    Raises :class:`RemoteProtocolError`, and waits until the connection ends if the peer does not answer.
+    """
+    stream = connection.open_stream(unidirectional=False)
+    answer: asyncio.Future[tuple[Outcome, ...] | None] = asyncio.get_running_loop().create_future()
+    outcomes: list[Outcome] = []
+    size = 0
+    known, is_whole = True, False
+
+    def receive(message: Message, payload_size: int) -> None:
+        nonlocal size, known, is_whole
+        size += payload_size
+        if isinstance(message, Unknown) and not outcomes:
+            known = False
+        elif isinstance(message, VerifiedPage) and known and message.first == len(outcomes) and size <= REPLY_MAX:
+            outcomes.extend(message.outcomes)
+            is_whole = message.last
+        else:
+            raise RemoteProtocolError(
+                f"the peer sent {type(message).__name__} where the end of a transfer was expected"
+            )
+
+    def end() -> None:
+        if not answer.done():
+            answer.set_result(tuple(outcomes) if is_whole else None)
+
+    def fail(error: SpaceblockError) -> None:
+        if not answer.done():
+            answer.set_exception(error)
+
+    messages = MessageStream(stream, receive, end, fail)
+    stream.write(encode_stream_header(StreamType.QUERY))
+    messages.send([Query(uuid)], fin=True)
+    messages.start()
+    try:
+        return await answer
+    finally:
+        messages.stop_reading()

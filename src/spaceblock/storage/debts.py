@@ -1,0 +1,73 @@
+"""How much of what was received could still be lost, so that it stays bounded; on the event loop only.
+
+Bytes are owed from their arrival until they are durable or dropped. A mark is a point up to which they can be made so
+while others arrive.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable
+
+from ..limits import CHECKPOINTS, RING_SLOTS, SLOT_SIZE
+
+
+class Debts:
+    """The debts of one transfer, which never pass ``limit`` bytes, what waits in the transfer's ring counted."""
+
+    def __init__(self, limit: int) -> None:
+        self._high = max(limit - RING_SLOTS * SLOT_SIZE, limit // 2, 1)
+        self._step = max(limit // CHECKPOINTS, 1)
+        self._owed: dict[int, int] = {}
+        self._reach: dict[int, int] = {}
+        self._total = 0
+        self._unmarked = 0
+        self._waiting: deque[Callable[[], None]] = deque()
+
+    @property
+    def too_high(self) -> bool:
+        """Whether nothing more is to be read until something is paid."""
+        return self._total >= self._high
+
+    @property
+    def wants_marks(self) -> bool:
+        """Whether it is time for marks on all items that move."""
+        return self._unmarked >= self._step
+
+    def received(self, item: int, stop: int, count: int) -> None:
+        """``count`` bytes of ``item`` came, those before the offset ``stop``."""
+        self._owed[item] = self._owed.get(item, 0) + count
+        self._reach[item] = stop
+        self._total += count
+        self._unmarked += count
+
+    def marked(self) -> None:
+        """Marks were made."""
+        self._unmarked = 0
+
+    def durable(self, item: int, offset: int) -> None:
+        """What came of ``item`` before ``offset`` is durable."""
+        self._pay(item, max(self._owed.get(item, 0) - (self._reach.get(item, offset) - offset), 0))
+
+    def settled(self, item: int) -> None:
+        """Nothing is owed of ``item``: all of it is durable, or not wanted any more."""
+        self._pay(item, self._owed.get(item, 0))
+        self._reach.pop(item, None)
+
+    def wait(self, when_paid: Callable[[], None]) -> None:
+        """Call ``when_paid`` once, as soon as reading on makes sense."""
+        if when_paid not in self._waiting:
+            self._waiting.append(when_paid)
+
+    def forget(self, when_paid: Callable[[], None]) -> None:
+        """Whoever waited does not any more."""
+        if when_paid in self._waiting:
+            self._waiting.remove(when_paid)
+
+    def _pay(self, item: int, count: int) -> None:
+        owed = self._owed.pop(item, 0)
+        if owed > count:
+            self._owed[item] = owed - count
+        self._total -= count
+        while self._waiting and not self.too_high:
+            self._waiting.popleft()()

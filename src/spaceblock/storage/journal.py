@@ -1,0 +1,266 @@
+"""The journal of one transfer into one folder: what another attempt may go on from.
+
+1. An entry about bytes is appended only when they are durable, and is itself durable before anybody hears of it. Where
+   nothing is flushed (durability "none") the journal is good until the machine restarts, and says so.
+2. What it says of a file is believed only if the file is still the same (inode, and size or more), and even then only
+   as a claim: the digests of both sides decide in the end.
+3. The names of finished files are in the journal before they are on the disk, so that a file is never placed twice.
+"""
+
+from __future__ import annotations
+
+import os
+import threading
+from collections.abc import Iterable
+from contextlib import suppress
+from dataclasses import dataclass, field
+from enum import IntEnum
+
+from blake3 import blake3
+
+from ..blocks import SpaceblockRequest
+from ..wire import DIGEST_SIZE, NAME_MAX, UUID_SIZE, Reader, Writer, unzigzag, zigzag
+from .records import MAGIC, Record, RecordWriter, read_file, read_records
+
+JOURNAL = "journal"
+"""The name of the journal beside the partial files."""
+
+KEY_SIZE = 16
+"""Bytes by which an item is known from one attempt to the next."""
+
+_NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_TEXT_MAX = 256
+
+
+@dataclass(frozen=True, slots=True)
+class Keeper:
+    """Whose transfers are kept for another attempt: the peer, and a key of this side's own that nobody else has."""
+
+    peer_id: str
+    key: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Part:
+    """Up to ``offset`` the bytes of an item are durable in the file ``inode``; ``digest`` covers them up to
+    ``checked``."""
+
+    inode: int
+    offset: int
+    checked: int
+    digest: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Placing:
+    """A finished item was about to get ``name``: the file ``inode``, of ``size`` bytes and a time, with ``digest``."""
+
+    inode: int
+    size: int
+    mtime_ns: int
+    digest: bytes
+    name: str
+
+
+class _Kind(IntEnum):
+    HEAD = 1
+    PART = 2
+    PLACING = 3
+    DROPPED = 4
+
+
+@dataclass(slots=True)
+class Contents:
+    """What a journal says, by item."""
+
+    parts: dict[bytes, Part] = field(default_factory=dict)
+    placings: dict[bytes, Placing] = field(default_factory=dict)
+
+    def __bool__(self) -> bool:
+        return bool(self.parts or self.placings)
+
+
+class Journal:
+    """Made by :meth:`create` or :meth:`open`; safe to call from any thread."""
+
+    def __init__(self, fd: int, writer: RecordWriter, end: int, contents: Contents, durable: bool) -> None:
+        self.contents = contents
+        self._fd = fd
+        self._writer = writer
+        self._end = end
+        self._durable = durable
+        self._unnamed_in = -1  # the folder in which the journal's own name is not durable yet
+        self._lock = threading.Lock()
+
+    @classmethod
+    def create(cls, folder: int, uuid: bytes, keeper: Keeper, durable: bool) -> Journal:
+        """A new journal in ``folder``, which stays open as long as this; raises :class:`OSError`.
+
+        With its first entry it becomes durable itself."""
+        fd = os.open(JOURNAL, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600, dir_fd=folder)
+        journal = cls(fd, RecordWriter(keeper.key), 0, Contents(), durable)
+        try:
+            journal._append(MAGIC + journal._writer.encode(_head(folder, uuid, keeper, durable)))
+            journal._unnamed_in = folder
+        except BaseException:
+            journal.close()
+            raise
+        return journal
+
+    @classmethod
+    def open(cls, folder: int, uuid: bytes, keeper: Keeper, durable: bool) -> Journal | None:
+        """The journal that an earlier attempt left in ``folder``, or None where there is none to be believed.
+
+        What follows the last record that is whole is cut off. Raises :class:`OSError`.
+        """
+        try:
+            fd = os.open(JOURNAL, os.O_RDWR | _NO_FOLLOW, dir_fd=folder)
+        except OSError:
+            return None
+        try:
+            records = read_records(read_file(fd), keeper.key)
+            contents = _contents(records.records, [_head(folder, uuid, keeper, way) for way in (True, False)])
+            if contents is not None:
+                os.ftruncate(fd, records.end)
+                return cls(fd, RecordWriter(keeper.key, records.tag), records.end, contents, durable)
+        except ValueError:
+            pass
+        except BaseException:
+            os.close(fd)
+            raise
+        os.close(fd)
+        return None
+
+    def durable_up_to(self, parts: Iterable[tuple[bytes, Part]]) -> None:
+        """Note bytes that are durable; raises :class:`OSError`."""
+        found = list(parts)
+        with self._lock:
+            self._write(*(Record(_Kind.PART, key + _encode_part(part)) for key, part in found))
+            self.contents.parts.update(found)
+
+    def placing(self, placings: Iterable[tuple[bytes, Placing]]) -> None:
+        """Note the names that finished files are about to get; raises :class:`OSError`."""
+        found = list(placings)
+        with self._lock:
+            self._write(*(Record(_Kind.PLACING, key + _encode_placing(placing)) for key, placing in found))
+            self.contents.placings.update(found)
+
+    def dropped(self, key: bytes) -> None:
+        """Forget an item; raises :class:`OSError`."""
+        with self._lock:
+            if key in self.contents.parts or key in self.contents.placings:
+                self._write(Record(_Kind.DROPPED, key))
+                self.contents.parts.pop(key, None)
+                self.contents.placings.pop(key, None)
+
+    def close(self) -> None:
+        """Close the file; harmless when done twice."""
+        if self._fd >= 0:
+            os.close(self._fd)
+            self._fd = -1
+
+    def _write(self, *records: Record) -> None:
+        tag = self._writer.tag
+        try:
+            self._append(self._writer.encode(*records))
+        except BaseException:
+            # What was half written would make all that follows worthless.
+            self._writer.tag = tag
+            with suppress(OSError):
+                os.ftruncate(self._fd, self._end)
+            raise
+        if self._durable:
+            os.fdatasync(self._fd)
+            if self._unnamed_in >= 0:
+                os.fsync(self._unnamed_in)
+                self._unnamed_in = -1
+
+    def _append(self, data: bytes) -> None:
+        view = memoryview(data)
+        written = 0
+        while written < len(data):
+            written += os.pwrite(self._fd, view[written:], self._end + written)
+        self._end += written
+
+
+def item_key(item: int, name: str | None, request: SpaceblockRequest) -> bytes:
+    """By what an item is known from one attempt to the next: its name, or else its number, and what is asked for."""
+    words = f"#{item}" if name is None else f"/{name}"
+    asked = f"{words}\0{request.size} {request.start} {request.stop}"
+    return blake3(asked.encode(errors="surrogateescape")).digest(length=KEY_SIZE)
+
+
+def _contents(records: Iterable[Record], heads: list[Record]) -> Contents | None:
+    """What the records say; None if they do not begin with one of ``heads``, and so belong to something else."""
+    contents = Contents()
+    expected = True
+    for record in records:
+        if expected:
+            if record not in heads:
+                return None
+            expected = False
+            continue
+        reader = Reader(record.payload)
+        key = reader.take(KEY_SIZE)
+        if record.kind == _Kind.PART:
+            contents.parts[key] = _read_part(reader)
+        elif record.kind == _Kind.PLACING:
+            contents.placings[key] = _read_placing(reader)
+        elif record.kind == _Kind.DROPPED:
+            contents.parts.pop(key, None)
+            contents.placings.pop(key, None)
+        else:
+            raise ValueError(f"a journal has no records of kind {record.kind}")
+        reader.finish()
+    return None if expected else contents
+
+
+def _head(folder: int, uuid: bytes, keeper: Keeper, durable: bool) -> Record:
+    """Which transfer, from whom, in which folder, and unless everything is flushed, since which start of the machine;
+    a journal that was copied elsewhere, or was overtaken by a loss of power, does not begin with it."""
+    out = Writer()
+    out.fixed(uuid, UUID_SIZE)
+    out.string(keeper.peer_id, _TEXT_MAX)
+    out.uint(os.fstat(folder).st_ino)
+    out.string("" if durable else boot_id(), _TEXT_MAX)
+    return Record(_Kind.HEAD, bytes(out.out))
+
+
+def boot_id() -> str:
+    """A word that changes when the machine starts anew; where the system has none, one that is never twice the same."""
+    try:
+        with open("/proc/sys/kernel/random/boot_id", encoding="ascii") as file:
+            return file.read(64).strip()
+    except OSError:
+        return os.urandom(16).hex()
+
+
+def _encode_part(part: Part) -> bytes:
+    out = Writer()
+    out.uint(part.inode)
+    out.uint(part.offset)
+    out.uint(part.checked)
+    out.fixed(part.digest, DIGEST_SIZE)
+    return bytes(out.out)
+
+
+def _read_part(reader: Reader) -> Part:
+    part = Part(reader.uint(), reader.uint(), reader.uint(), reader.take(DIGEST_SIZE))
+    if part.checked > part.offset:
+        raise ValueError("a digest covers more than there is")
+    return part
+
+
+def _encode_placing(placing: Placing) -> bytes:
+    out = Writer()
+    out.uint(placing.inode)
+    out.uint(placing.size)
+    out.uint(zigzag(placing.mtime_ns))
+    out.fixed(placing.digest, DIGEST_SIZE)
+    out.string(placing.name, NAME_MAX)
+    return bytes(out.out)
+
+
+def _read_placing(reader: Reader) -> Placing:
+    inode, size, mtime_ns = reader.uint(), reader.uint(), unzigzag(reader.uint())
+    return Placing(inode, size, mtime_ns, reader.take(DIGEST_SIZE), reader.string(NAME_MAX))

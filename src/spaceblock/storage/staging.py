@@ -1,0 +1,282 @@
+"""The hidden folder of one transfer inside its target: partial files, their journal, and what earlier attempts left.
+
+Rules: the folder is ours alone (owner and mode are checked) and locked while it is in use. What is in it is used only
+as far as its journal says so; the rest is removed when it is taken over. What nobody comes back for is removed by a
+later transfer into the same target.
+"""
+
+from __future__ import annotations
+
+import errno
+import os
+import stat
+import sys
+import time
+from collections.abc import Collection, Iterator
+from contextlib import suppress
+
+from blake3 import blake3
+
+from ..blocks import Had, SpaceblockRequest
+from ..errors import StorageError
+from ..limits import PARTIALS_KEPT, PARTIALS_MAX
+from ..names import STAGING_PREFIX
+from .journal import JOURNAL, Journal, Keeper, Part, Placing
+
+if sys.platform != "win32":
+    import fcntl
+
+_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
+_OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_INODE_MAX = 2**62 - 1
+
+_BEGINNING = 600.0
+"""Seconds in which a folder without a journal may still get one."""
+
+
+class Staging:
+    """Made by :meth:`make`; ``fd`` is the open folder."""
+
+    def __init__(self, root: int, name: str, fd: int, journal: Journal | None) -> None:
+        self.fd = fd
+        self.name = name
+        self.journal = journal
+        self._root = root
+
+    @classmethod
+    def make(cls, root: int, uuid: bytes, keeper: Keeper | None, durable: bool) -> Staging:
+        """The folder for this transfer inside the open target ``root``, taken over if an earlier attempt left it.
+
+        Without a ``keeper`` nothing is kept or taken over. Raises :class:`OSError`, and :class:`StorageError` while
+        somebody else uses it.
+        """
+        name = STAGING_PREFIX + _folder_name(uuid, keeper)
+        fd, is_new = _open_own(root, name, may_exist=keeper is not None)
+        staging = cls(root, name, fd, None)
+        try:
+            _lock(fd)
+            if keeper is not None:
+                if not is_new:
+                    staging.journal = Journal.open(fd, uuid, keeper, durable)
+                    staging._keep_only_known()
+                if staging.journal is None:
+                    staging.journal = Journal.create(fd, uuid, keeper, durable)
+        except BaseException:
+            staging.close(keep=not is_new)
+            raise
+        return staging
+
+    def keep_only(self, keys: Collection[bytes]) -> None:
+        """Forget what belongs to items that are not offered any more."""
+        if self.journal is not None:
+            for key in {*self.journal.contents.parts, *self.journal.contents.placings}.difference(keys):
+                self.journal.dropped(key)
+                _remove(partial_name(key), self.fd)
+
+    def part(self, key: bytes, request: SpaceblockRequest) -> Had | None:
+        """What the partial file of an item holds, if that can be believed."""
+        contents = self.journal.contents if self.journal is not None else None
+        if contents is None or request.stop is None:
+            return None
+        part, placing = contents.parts.get(key), contents.placings.get(key)
+        status = self.status(key)
+        if status is None:
+            return None
+        if placing is not None and (placing.inode, placing.size) == (inode_of(status), status.st_size):
+            part = Part(placing.inode, request.stop, request.stop, placing.digest)
+        if part is None or part.inode != inode_of(status) or status.st_size < part.offset - request.start:
+            return None
+        if not request.start < part.offset <= request.stop or part.checked < request.start:
+            return None
+        return Had(part.offset, part.checked, part.digest)
+
+    def placing(self, key: bytes) -> Placing | None:
+        """The name that the item's file was about to get, or has got."""
+        return None if self.journal is None else self.journal.contents.placings.get(key)
+
+    def status(self, key: bytes) -> os.stat_result | None:
+        """What the partial file of an item is; None if there is none that is ours and a plain file."""
+        try:
+            status = os.lstat(partial_name(key), dir_fd=self.fd)
+        except OSError:
+            return None
+        return status if stat.S_ISREG(status.st_mode) and _is_ours(status) else None
+
+    def open_part(self, key: bytes, length: int | None = None) -> int:
+        """A descriptor of the partial file, cut to ``length`` bytes if that is given."""
+        fd = os.open(partial_name(key), _OPEN, dir_fd=self.fd)
+        try:
+            if length is not None:
+                os.ftruncate(fd, length)
+        except BaseException:
+            os.close(fd)
+            raise
+        return fd
+
+    def flush(self, key: bytes, *, durable: bool) -> int | None:
+        """Make the bytes of a partial file durable, unless nobody wants that; returns its inode, or None if it is not
+        there any more."""
+        try:
+            fd = os.open(partial_name(key), _OPEN, dir_fd=self.fd)
+        except FileNotFoundError:
+            return None
+        try:
+            if durable:
+                os.fdatasync(fd)
+            return inode_of(os.fstat(fd))
+        finally:
+            os.close(fd)
+
+    def close(self, *, keep: bool) -> None:
+        """Give the folder up; unless ``keep``, the journal goes, and the folder if it is empty then. Safe to call
+        twice."""
+        if self.fd < 0:
+            return
+        if self.journal is not None:
+            self.journal.close()
+        if not keep:
+            with suppress(OSError):
+                os.unlink(JOURNAL, dir_fd=self.fd)
+            with suppress(OSError):
+                os.rmdir(self.name, dir_fd=self._root)
+        os.close(self.fd)
+        self.fd = -1
+
+    def _keep_only_known(self) -> None:
+        known = {JOURNAL} if self.journal is not None else set()
+        if self.journal is not None:
+            contents = self.journal.contents
+            known |= {partial_name(key) for key in (*contents.parts, *contents.placings)}
+        for name in os.listdir(self.fd):
+            if name not in known:
+                _remove(name, self.fd)
+
+
+def sweep(root: int, now: float | None = None) -> None:
+    """Remove what transfers into the open folder ``root`` left and nobody came back for: what is older than
+    :data:`PARTIALS_KEPT`, holds nothing of use, or is one too many. What is in use is locked, and stays."""
+    now = time.time() if now is None else now
+    left: list[tuple[float, str]] = []
+    for name in _left_behind(root):
+        age = _age(root, name, now)
+        if age is not None:
+            left.append((age, name))
+    left.sort()
+    for number, (age, name) in enumerate(left):
+        if age > PARTIALS_KEPT or number >= PARTIALS_MAX:
+            with suppress(OSError, StorageError):
+                _remove_left(root, name)
+
+
+def remove_left(target: str, uuid: bytes, keeper: Keeper) -> None:
+    """Remove what a transfer that is over left in the folder ``target``, if anything; nothing is told of a failure."""
+    with suppress(OSError, StorageError, ValueError):
+        root = os.open(target, _FOLDER & ~getattr(os, "O_NOFOLLOW", 0))
+        try:
+            _remove_left(root, STAGING_PREFIX + _folder_name(uuid, keeper))
+        finally:
+            os.close(root)
+
+
+def partial_name(key: bytes) -> str:
+    """The name of an item's partial file, which tells nothing and fits everywhere."""
+    return key.hex()
+
+
+def inode_of(status: os.stat_result) -> int:
+    """The inode's number, as far as a journal can hold it."""
+    return status.st_ino & _INODE_MAX
+
+
+def _left_behind(root: int) -> Iterator[str]:
+    with os.scandir(root) as entries:
+        for entry in entries:
+            if entry.name.startswith(STAGING_PREFIX):
+                yield entry.name
+
+
+def _age(root: int, name: str, now: float) -> float | None:
+    """Seconds since something of use was written; infinite for what never held any, None for what is not to be touched:
+    what is not ours, or may just be coming into being."""
+    try:
+        fd, _ = _open_own(root, name, may_exist=True, make=False)
+    except (OSError, StorageError):
+        return None
+    try:
+        return now - os.lstat(JOURNAL, dir_fd=fd).st_mtime
+    except FileNotFoundError:
+        return float("inf") if now - os.fstat(fd).st_mtime > _BEGINNING else None
+    except OSError:
+        return None
+    finally:
+        os.close(fd)
+
+
+def _remove_left(root: int, name: str) -> None:
+    fd, _ = _open_own(root, name, may_exist=True, make=False)
+    try:
+        _lock(fd)
+        for inner in os.listdir(fd):
+            _remove(inner, fd)
+        os.rmdir(name, dir_fd=root)
+    finally:
+        os.close(fd)
+
+
+def _open_own(root: int, name: str, *, may_exist: bool, make: bool = True) -> tuple[int, bool]:
+    """A descriptor of the folder ``name`` in ``root``, and whether it was made now."""
+    is_new = False
+    if make:
+        try:
+            os.mkdir(name, 0o700, dir_fd=root)
+            is_new = True
+        except FileExistsError:
+            if not may_exist:
+                raise
+    try:
+        fd = os.open(name, _FOLDER, dir_fd=root)
+    except BaseException:
+        if is_new:
+            os.rmdir(name, dir_fd=root)
+        raise
+    try:
+        status = os.fstat(fd)
+        if not _is_ours(status) or stat.S_IMODE(status.st_mode) & 0o077:
+            raise FileExistsError(errno.EEXIST, "it is not this user's alone")
+    except BaseException:
+        os.close(fd)
+        raise
+    return fd, is_new
+
+
+def _is_ours(status: os.stat_result) -> bool:
+    return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+
+
+def _lock(fd: int) -> None:
+    if sys.platform == "win32":
+        return
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError as error:
+        text = "the same transfer is being received already: wait until that is over"
+        raise StorageError(text, errno=error.errno) from error
+    except OSError as error:
+        if error.errno not in _NO_LOCKS:
+            raise
+
+
+def _folder_name(uuid: bytes, keeper: Keeper | None) -> str:
+    """Transfers of two peers never share a folder, whatever UUID one of them claims."""
+    if keeper is None:
+        return uuid.hex()
+    return blake3(uuid + keeper.peer_id.encode(), key=keeper.key).digest(length=16).hex()
+
+
+def _remove(name: str, folder: int) -> None:
+    with suppress(OSError):
+        os.unlink(name, dir_fd=folder)
+
+
+_NO_LOCKS = frozenset({errno.ENOLCK, errno.ENOTSUP, errno.EOPNOTSUPP, errno.ENOSYS})
+"""How a file system says that it has no locks; then a second program is not kept away."""

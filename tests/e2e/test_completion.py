@@ -1,0 +1,128 @@
+"""A last message that gets lost makes neither a second copy nor a failure."""
+
+from __future__ import annotations
+
+import asyncio
+from pathlib import Path
+
+import pytest
+
+import spaceblock
+from spaceblock.control import MessageStream
+from spaceblock.errors import ConnectionLost
+from spaceblock.messages import Message, VerifiedPage
+
+from .support import Pair, deliver, digest_of, failure, file_of, pair, tree, within
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
+
+
+@pytest.fixture
+def sender(tmp_path: Path) -> spaceblock.Options:
+    return spaceblock.Options(identity=tmp_path / "sender")
+
+
+@pytest.fixture
+def receiver(tmp_path: Path) -> spaceblock.Options:
+    return spaceblock.Options(identity=tmp_path / "receiver")
+
+
+async def lose_verified(peers: Pair, monkeypatch: pytest.MonkeyPatch, inbox: Path, *sources: Path) -> None:
+    """Send, and let the sender lose the connection when everything is in place and Verified is under way."""
+    honest = MessageStream._receive
+    lost = asyncio.Event()
+
+    def deaf(stream: MessageStream, data: bytes, fin: bool) -> None:
+        if not any(isinstance(message, VerifiedPage) for message in said):
+            honest(stream, data, fin)
+
+    said: list[Message] = []
+    send = MessageStream.send
+
+    def listen(stream: MessageStream, messages: object, fin: bool = False) -> None:
+        found = list(messages)  # type: ignore[call-overload]
+        said.extend(found)
+        if any(isinstance(message, VerifiedPage) for message in found):
+            lost.set()
+        send(stream, found, fin)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(MessageStream, "_receive", deaf)
+        patch.setattr(MessageStream, "send", listen)
+        sending = peers.here.send(*sources)
+        receiving = (await peers.offer()).accept(inbox)
+        await within(lost.wait())
+        (outgoing,) = peers.here._outgoing
+        outgoing.connection_lost(ConnectionLost("the connection broke: connect again"))
+        assert isinstance(await failure(sending), ConnectionLost)
+        receiving._job.connection_lost(ConnectionLost("the connection broke: connect again"))
+        await within(receiving._wait())
+
+
+async def test_a_lost_last_message_makes_no_second_copy(
+    tmp_path: Path,
+    inbox: Path,
+    sender: spaceblock.Options,
+    receiver: spaceblock.Options,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = [file_of(tmp_path, "a", 100_000), file_of(tmp_path, "b", 0)]
+    async with pair(receiver, here=sender) as peers:
+        await lose_verified(peers, monkeypatch, inbox, *sources)
+    async with pair(receiver, here=sender) as peers:
+        receipt = await within(peers.here.send(*sources)._wait())
+    assert [item.digest for item in receipt.items] == [digest_of(path.read_bytes()) for path in sources]
+    assert receipt.resumed == receipt.bytes == 100_000
+    assert tree(inbox) == {path.name: path.read_bytes() for path in sources}
+
+
+async def test_what_was_told_once_is_sent_anew_the_next_time(
+    tmp_path: Path,
+    inbox: Path,
+    sender: spaceblock.Options,
+    receiver: spaceblock.Options,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = file_of(tmp_path, "a", 1000)
+    async with pair(receiver, here=sender) as peers:
+        await lose_verified(peers, monkeypatch, inbox, source)
+        await within(peers.here.send(source)._wait())
+        await deliver(peers, source, folder=inbox)
+    assert sorted(tree(inbox)) == ["a", "a (1)"]
+
+
+async def test_a_source_that_changed_since_is_not_taken_for_what_arrived(
+    tmp_path: Path,
+    inbox: Path,
+    sender: spaceblock.Options,
+    receiver: spaceblock.Options,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = file_of(tmp_path, "a", 1000)
+    before = source.read_bytes()
+    async with pair(receiver, here=sender) as peers:
+        await lose_verified(peers, monkeypatch, inbox, source)
+        file_of(tmp_path, "a", 1000)
+        await deliver(peers, source, folder=inbox)
+    assert tree(inbox) == {"a": before, "a (1)": source.read_bytes()}
+
+
+async def test_only_who_sent_it_hears_how_it_ended(
+    tmp_path: Path,
+    inbox: Path,
+    sender: spaceblock.Options,
+    receiver: spaceblock.Options,
+) -> None:
+    from spaceblock.query import ask
+
+    source = file_of(tmp_path, "a", 1000)
+    async with pair(receiver, here=sender) as peers:
+        receipt, _ = await deliver(peers, source, folder=inbox)
+        uuid = bytes.fromhex(receipt.uuid)
+        told = await within(ask(peers.here._connection, uuid))
+        assert told is not None
+        assert [outcome.name for outcome in told] == ["a"]
+        assert await within(ask(peers.here._connection, bytes(16))) is None
+    stranger = spaceblock.Options(identity=tmp_path / "stranger")
+    async with pair(receiver, here=stranger) as peers:
+        assert await within(ask(peers.here._connection, uuid)) is None

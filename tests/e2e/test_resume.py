@@ -1,0 +1,248 @@
+"""A transfer that breaks off goes on from where it was, when the same is sent again."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest
+
+import spaceblock
+from spaceblock.limits import Limits
+from spaceblock.names import STAGING_PREFIX
+from spaceblock.storage.journal import JOURNAL
+
+from .support import deliver, digest_of, failures, file_of, pair, tree, until
+
+MIB = 1024 * 1024
+SIZE = 24 * MIB
+BLOCK = 128 * 1024
+LIMITS = Limits(not_durable=4 * MIB)
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
+
+
+@dataclass(frozen=True)
+class Sides:
+    """Both sides' options, each with an identity that is kept, and the folder that is received into."""
+
+    sender: spaceblock.Options
+    receiver: spaceblock.Options
+    inbox: Path
+
+    def connected(self) -> object:
+        return pair(self.receiver, here=self.sender)
+
+    @property
+    def unfinished(self) -> Path:
+        """The hidden folder of the transfer that broke off."""
+        (found,) = [path for path in self.inbox.iterdir() if path.name.startswith(STAGING_PREFIX)]
+        return found
+
+    @property
+    def partial(self) -> Path:
+        """The partial file of the only item that has one."""
+        (found,) = [path for path in self.unfinished.iterdir() if path.name != JOURNAL]
+        return found
+
+
+@pytest.fixture
+def sides(tmp_path: Path, inbox: Path) -> Sides:
+    return Sides(
+        spaceblock.Options(identity=tmp_path / "sender", limits=LIMITS),
+        spaceblock.Options(identity=tmp_path / "receiver", limits=LIMITS),
+        inbox,
+    )
+
+
+async def break_off(sides: Sides, *sources: Path, enough: int = SIZE // 3, durability: str = "fsync") -> int:
+    """Begin to send, and cancel when so much is noted as received; returns how much of it was durable."""
+    async with pair(sides.receiver, here=sides.sender) as peers:
+        sending = peers.here.send(*sources)
+        receiving = (await peers.offer()).accept(sides.inbox, durability=durability)  # type: ignore[arg-type]
+        await until(lambda: receiving.progress.durable >= enough, "enough to be durable")
+        sending.cancel()
+        await failures(sending, receiving)
+        return receiving.progress.durable
+
+
+async def finish(
+    sides: Sides, *sources: Path, on_conflict: str = "rename"
+) -> tuple[spaceblock.Receipt, spaceblock.Receipt]:
+    """Send the same again; the receipts of both sides."""
+    async with pair(sides.receiver, here=sides.sender) as peers:
+        return await deliver(peers, *sources, folder=sides.inbox, on_conflict=on_conflict)
+
+
+async def test_sending_the_same_again_goes_on_from_where_it_broke_off(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    durable = await break_off(sides, source)
+    assert not (sides.inbox / "large").exists(), "nothing has the final name before it is verified"
+    assert sides.partial.stat().st_size >= durable
+    for receipt in await finish(sides, source):
+        assert receipt.items[0].digest == digest_of(source.read_bytes())
+        assert receipt.resumed >= durable
+        assert receipt.repaired == 0
+    assert tree(sides.inbox) == {"large": source.read_bytes()}, "nothing is left behind"
+
+
+async def test_what_was_resumed_can_break_off_and_be_resumed_again(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    first = await break_off(sides, source, enough=SIZE // 4)
+    second = await break_off(sides, source, enough=first + SIZE // 4)
+    receipt, _ = await finish(sides, source)
+    assert second > first
+    assert receipt.resumed >= second
+    assert tree(sides.inbox) == {"large": source.read_bytes()}
+
+
+async def test_after_the_end_the_same_is_another_transfer(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "file", 1000)
+    await finish(sides, source)
+    receipt, _ = await finish(sides, source)
+    assert receipt.resumed == 0
+    assert sorted(tree(sides.inbox)) == ["file", "file (1)"]
+
+
+async def test_a_byte_that_changed_in_the_partial_file_costs_one_block(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    await break_off(sides, source)
+    with sides.partial.open("r+b") as file:
+        file.seek(5 * BLOCK + 17)
+        old = file.read(1)
+        file.seek(-1, 1)
+        file.write(bytes([old[0] ^ 1]))
+    for receipt in await finish(sides, source):
+        assert receipt.repaired == BLOCK
+        assert receipt.resumed > 0
+    assert tree(sides.inbox) == {"large": source.read_bytes()}
+
+
+async def test_a_source_that_changed_meanwhile_arrives_as_it_is_now(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    await break_off(sides, source)
+    file_of(tmp_path, "large", SIZE)
+    receipt, _ = await finish(sides, source)
+    assert receipt.items[0].digest == digest_of(source.read_bytes())
+    assert tree(sides.inbox) == {"large": source.read_bytes()}
+
+
+@pytest.mark.parametrize("size", [SIZE - MIB, SIZE + MIB])
+async def test_a_source_of_another_size_begins_anew(tmp_path: Path, sides: Sides, size: int) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    await break_off(sides, source)
+    file_of(tmp_path, "large", size)
+    receipt, _ = await finish(sides, source)
+    assert receipt.resumed == 0
+    assert tree(sides.inbox) == {"large": source.read_bytes()}
+
+
+async def test_files_that_are_in_their_place_are_not_sent_again(tmp_path: Path, sides: Sides) -> None:
+    small = [file_of(tmp_path, f"small-{number}", 100_000) for number in range(20)]
+    large = file_of(tmp_path, "zz-large", SIZE)
+    await break_off(sides, *small, large, enough=20 * 100_000 + SIZE // 3)
+    receipt, _ = await finish(sides, *small, large)
+    assert receipt.resumed >= 20 * 100_000 + SIZE // 3
+    assert tree(sides.inbox) == {path.name: path.read_bytes() for path in (*small, large)}, "no copy has another name"
+
+
+@pytest.mark.parametrize("on_conflict", ["skip", "error", "overwrite"])
+async def test_what_an_earlier_attempt_placed_is_no_conflict(tmp_path: Path, sides: Sides, on_conflict: str) -> None:
+    small, large = file_of(tmp_path, "small", 1000), file_of(tmp_path, "large", SIZE)
+    await break_off(sides, small, large, enough=1000 + SIZE // 3)
+    receipt, _ = await finish(sides, small, large, on_conflict=on_conflict)
+    assert receipt.bytes == SIZE + 1000
+    assert tree(sides.inbox) == {"small": small.read_bytes(), "large": large.read_bytes()}
+
+
+async def test_a_placed_file_that_its_user_changed_since_is_left_alone(tmp_path: Path, sides: Sides) -> None:
+    small, large = file_of(tmp_path, "small", 1000), file_of(tmp_path, "large", SIZE)
+    await break_off(sides, small, large, enough=1000 + SIZE // 3)
+    (sides.inbox / "small").write_bytes(b"mine")
+    await finish(sides, small, large)
+    assert tree(sides.inbox) == {
+        "small": b"mine",
+        "small (1)": small.read_bytes(),
+        "large": large.read_bytes(),
+    }
+
+
+async def test_a_placed_file_whose_source_changed_since_arrives_beside_it(tmp_path: Path, sides: Sides) -> None:
+    small, large = file_of(tmp_path, "small", 1000), file_of(tmp_path, "large", SIZE)
+    before = small.read_bytes()
+    await break_off(sides, small, large, enough=1000 + SIZE // 3)
+    file_of(tmp_path, "small", 1000)
+    await finish(sides, small, large)
+    assert tree(sides.inbox) == {
+        "small": before,
+        "small (1)": small.read_bytes(),
+        "large": large.read_bytes(),
+    }
+
+
+async def test_a_sparse_file_is_resumed_with_its_holes(tmp_path: Path, sides: Sides) -> None:
+    source = tmp_path / "sparse"
+    with source.open("wb") as file:
+        for offset in range(0, SIZE, 2 * MIB):
+            file.seek(offset)
+            file.write(bytes(range(256)) * 4 * 1024)
+        file.truncate(SIZE + 8 * MIB)
+    durable = await break_off(sides, source)
+    receipt, _ = await finish(sides, source)
+    assert receipt.resumed >= durable
+    assert receipt.repaired == 0
+    assert (sides.inbox / "sparse").read_bytes() == source.read_bytes()
+
+
+@pytest.mark.parametrize("damage", ["torn", "cut", "flipped", "foreign", "gone", "a link", "empty"])
+async def test_a_journal_that_cannot_be_believed_is_not(tmp_path: Path, sides: Sides, damage: str) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    durable = await break_off(sides, source)
+    journal = sides.unfinished / JOURNAL
+    data = bytearray(journal.read_bytes())
+    if damage == "torn":
+        data = data[:-3]
+    elif damage == "cut":
+        data = data[:60]
+    elif damage == "flipped":
+        data[20] ^= 1
+    elif damage == "foreign":
+        data[7] += 1
+    elif damage == "empty":
+        data.clear()
+    journal.unlink()
+    if damage == "a link":
+        (tmp_path / "elsewhere").write_bytes(data)
+        journal.symlink_to(tmp_path / "elsewhere")
+    elif damage != "gone":
+        journal.write_bytes(data)
+    receipt, _ = await finish(sides, source)
+    assert receipt.items[0].digest == digest_of(source.read_bytes())
+    assert receipt.resumed < durable if damage == "torn" else receipt.resumed == 0
+    assert tree(sides.inbox) == {"large": source.read_bytes()}
+
+
+async def test_another_peer_does_not_get_at_what_is_unfinished(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    await break_off(sides, source)
+    other = Sides(spaceblock.Options(identity=tmp_path / "other", limits=LIMITS), sides.receiver, sides.inbox)
+    receipt, _ = await finish(other, source)
+    assert receipt.resumed == 0
+    assert sides.partial.exists(), "it waits for who began it"
+    receipt, _ = await finish(sides, source)
+    assert receipt.resumed > 0
+    assert sorted(tree(sides.inbox)) == ["large", "large (1)"]
+
+
+async def test_without_durability_what_arrived_is_kept_too(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    async with pair(sides.receiver, here=sides.sender) as peers:
+        sending = peers.here.send(source)
+        receiving = (await peers.offer()).accept(sides.inbox, durability="none")
+        await until(lambda: receiving.progress.bytes_done >= SIZE // 2, "half to have come")
+        sending.cancel()
+        await failures(sending, receiving)
+        assert receiving.progress.durable == 0
+    receipt, _ = await finish(sides, source)
+    assert receipt.resumed >= SIZE // 2 - LIMITS.not_durable
+    assert tree(sides.inbox) == {"large": source.read_bytes()}
