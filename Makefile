@@ -47,12 +47,10 @@ sanitize: .venv/built .venv/instrument
 
 leaks: .venv/built .venv/instrument
 	SPACEBLOCK_SANITIZE=1 $(BIN)/python setup.py -q build --build-base $(SANITIZED) --build-lib $(SANITIZED)/lib
-	for target in $$($(BIN)/python -m fuzz list); do \
-		ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=12 PYTHONMALLOC=malloc \
-			LSAN_OPTIONS=suppressions=fuzz/leaks.supp:print_suppressions=0 PYTHONPATH=$(SANITIZED)/lib \
-			LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
-			$(BIN)/python -m fuzz replay $$target >/dev/null || exit 1; \
-	done
+	$(BIN)/python -m fuzz list | ASAN_OPTIONS=detect_leaks=1:fast_unwind_on_malloc=0:malloc_context_size=12 \
+		LSAN_OPTIONS=suppressions=fuzz/leaks.supp:print_suppressions=0 PYTHONMALLOC=malloc \
+		PYTHONPATH=$(SANITIZED)/lib xargs -P $(WORKERS) -I TARGET sh -c \
+		"LD_PRELOAD=$$(cc -print-file-name=libasan.so) $(BIN)/python -m fuzz replay TARGET >/dev/null"
 
 # Inputs made up for every decoder (docs/fuzzing.md): FUZZ_SECONDS in all. With FUZZ_CHECKED=1 on modules that have the
 # sanitizers' checks compiled in, and count where they go, so that what reaches new places is found.

@@ -87,10 +87,11 @@ class Peer(base):  # type: ignore[misc]
         while self._waiting:
             _, kind, size, end = self._waiting[0]
             stream_id = self._quic.get_next_available_stream_id(is_unidirectional=kind == "uni")
-            try:
-                self._send(stream_id, int(size), end)
-            except ValueError:
+            quic = self._quic
+            allowed = quic.max_concurrent_uni_streams if kind == "uni" else quic.max_concurrent_bidi_streams
+            if stream_id // 4 >= allowed:
                 return
+            self._send(stream_id, int(size), end)
             self._waiting.popleft()
             self._known.add(stream_id)
             say("opened", stream_id)
