@@ -158,7 +158,8 @@ def host(
     than it needs. Stock aioquic takes the options' sizes, suites and idle time-out, and knows no others.
     """
     is_client = on_connection is None
-    socket = SimulatedSocket(network, address, forward=is_client, full=full, seed=seed)
+    # Stock aioquic leaves it to its event loop to wait for room.
+    socket = SimulatedSocket(network, address, forward=is_client, full=0 if kind is Kind.STOCK else full, seed=seed)
     if kind is not Kind.STOCK:
         options = replace(options, native=kind is Kind.NATIVE, retry_above=0 if retry else options.retry_above)
         return OurHost(

@@ -259,8 +259,7 @@ class _Transport(asyncio.DatagramTransport):
         loop.add_reader(socket, self._read)
 
     def sendto(self, data: Any, addr: Any = None) -> None:
-        with contextlib.suppress(BlockingIOError):  # lost
-            self._socket.sendto(data, addr)
+        self._socket.sendto(data, addr)
 
     def close(self) -> None:
         self._socket.close()
