@@ -116,6 +116,8 @@ cdef class Deframer:
     cdef Landed[_LANDED_MAX + 1] arrived
     cdef size_t landings
     cdef Intake intake
+    # Held for every access: what feeds it may be another thread than the one that gives it rooms.
+    cdef cython.pythread_type_lock lock
 
     def __init__(self, message_limit, block_limit, end_type=0):
         self.message_limit = bounded(message_limit, "message_limit", 0, VARINT_MAX)
@@ -129,7 +131,8 @@ cdef class Deframer:
 
     @property
     def at_boundary(self):
-        return self.state == HEAD and self.stashed == 0
+        with self.lock:
+            return self.state == HEAD and self.stashed == 0
 
     @property
     def in_block(self):
@@ -137,7 +140,8 @@ cdef class Deframer:
 
     @property
     def payload(self):
-        self.keep_payload()
+        with self.lock:
+            self.keep_payload()
         return self.complete
 
     @property
@@ -154,10 +158,11 @@ cdef class Deframer:
             start = bounded(pos, "pos", 0, <uint64_t>view.len)
             self.check()
             self.proceed()
-            if self.state == DATA and not self.find_place():
-                raise ValueError("a block's data has no room; call provide() before the next feed()")
-            self.event = 0
-            start += self.run(<const uint8_t *>view.buf + start, <size_t>(<uint64_t>view.len - start))
+            with self.lock:
+                if self.state == DATA and not self.find_place():
+                    raise ValueError("a block's data has no room; call provide() before the next feed()")
+                self.event = 0
+                start += self.run(<const uint8_t *>view.buf + start, <size_t>(<uint64_t>view.len - start))
         finally:
             PyBuffer_Release(&view)
         self.check()
@@ -168,16 +173,18 @@ cdef class Deframer:
             raise self.broken()
 
     def proceed(self):
-        self.keep_payload()
-        if self.event == 1:
-            self.event = 0
+        with self.lock:
+            self.keep_payload()
+            if self.event == 1:
+                self.event = 0
 
     def ready(self):
-        if self.event == 1 or self.state == BROKEN or (self.state == DATA and not self.find_place()):
-            return False
-        if self.event == 2:
-            self.event = 0
-        return True
+        with self.lock:
+            if self.event == 1 or self.state == BROKEN or (self.state == DATA and not self.find_place()):
+                return False
+            if self.event == 2:
+                self.event = 0
+            return True
 
     def provide(self, memory, start=0, item=None, offset=0):
         cdef Py_buffer view
@@ -190,48 +197,53 @@ cdef class Deframer:
         if at > <size_t>view.len or self.rooms_made - self.rooms_held == _ROOMS_MAX:
             PyBuffer_Release(&view)
             raise ValueError(f"room at {start} of a buffer, or more than {_ROOMS_MAX} rooms; provide fewer, within it")
-        room = &self.rooms[self.rooms_made % _ROOMS_MAX]
-        room.data = <uint8_t *>view.buf + at
-        room.size = <size_t>view.len - <size_t>at
-        room.used = 0
-        room.bound = item is not None
-        room.item = of_item
-        room.offset = from_offset
-        self.views[self.rooms_made % _ROOMS_MAX] = view
-        self.rooms_made += 1
+        with self.lock:
+            room = &self.rooms[self.rooms_made % _ROOMS_MAX]
+            room.data = <uint8_t *>view.buf + at
+            room.size = <size_t>view.len - <size_t>at
+            room.used = 0
+            room.bound = item is not None
+            room.item = of_item
+            room.offset = from_offset
+            self.views[self.rooms_made % _ROOMS_MAX] = view
+            self.rooms_made += 1
         return self.rooms_made - 1
 
     def landed(self):
         cdef size_t i
         cdef Landed *each
         cdef list found = []
-        for i in range(self.landings):
-            each = &self.arrived[i]
-            found.append((each.item, each.offset, each.length, each.room, each.start))
-        # The record of the block under way, if there is one, is the next.
-        self.arrived[0] = self.arrived[self.landings]
-        self.landings = 0
+        with self.lock:
+            for i in range(self.landings):
+                each = &self.arrived[i]
+                found.append((each.item, each.offset, each.length, each.room, each.start))
+            # The record of the block under way, if there is one, is the next.
+            self.arrived[0] = self.arrived[self.landings]
+            self.landings = 0
         return found
 
     def withdraw(self):
-        if self.place == NULL:
-            self.room = self.rooms_made
-        return self.room
+        with self.lock:
+            if self.place == NULL:
+                self.room = self.rooms_made
+            return self.room
 
     @property
     def free(self):
         cdef uint64_t number
         cdef Room *room
         cdef uint64_t total = 0
-        for number in range(self.room, self.rooms_made):
-            room = &self.rooms[number % _ROOMS_MAX]
-            if not room.bound:
-                total += room.size - room.used
+        with self.lock:
+            for number in range(self.room, self.rooms_made):
+                room = &self.rooms[number % _ROOMS_MAX]
+                if not room.bound:
+                    total += room.size - room.used
         return total
 
     def release(self):
-        self.place = NULL
-        self.room = self.rooms_made
+        with self.lock:
+            self.place = NULL
+            self.room = self.rooms_made
         self.drop_rooms(self.room)
 
     cdef int keep_payload(self) except -1:
@@ -246,6 +258,12 @@ cdef class Deframer:
             self.rooms_held += 1
             PyBuffer_Release(&self.views[(self.rooms_held - 1) % _ROOMS_MAX])
         return 0
+
+    cdef size_t take(self, const uint8_t *data, size_t size) noexcept nogil:
+        cdef size_t taken
+        with self.lock:
+            taken = self.run(data, size)
+        return taken
 
     cdef size_t run(self, const uint8_t *data, size_t size) noexcept nogil:
         # Takes what it can up to the next event; a message without a payload is complete without another byte.
@@ -390,7 +408,7 @@ cdef class Deframer:
 
 
 cdef size_t take_for(void *owner, const uint8_t *data, size_t size) noexcept nogil:
-    return (<Deframer>owner).run(data, size)
+    return (<Deframer>owner).take(data, size)
 
 
 cdef int parse_head(

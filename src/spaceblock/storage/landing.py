@@ -178,26 +178,25 @@ class Landing:
 
     def _go_on(self) -> bool:
         """Deal with what the intake stopped for; False if it has to wait."""
-        if self.ended:
-            return False
-        self._collect()
-        self.intake.check()
-        if self._is_behind:
-            return False
-        if self.intake.event == Deframer.MESSAGE:
-            self._receive_message()
-            self.intake.proceed()
-        return self._is_ready()
-
-    def _is_ready(self) -> bool:
-        """Whether the intake can take more, after all room was made that can be."""
-        while not self.ended and not self.intake.ready():
-            if not self._make_room():
+        while not self.ended:
+            # Looked at first: when it has stopped, what is collected then is all that came before it stopped.
+            stopped_for = self.intake.event
+            self._collect()
+            self.intake.check()
+            if self._is_behind:
                 return False
-        return not self.ended
+            if stopped_for == Deframer.MESSAGE:
+                self._receive_message()
+                self.intake.proceed()
+            elif stopped_for == Deframer.BLOCK and not self.intake.ready() and not self._make_room():
+                return False
+            if not self.ended and self.intake.ready():
+                return True
+        return False
 
     def _collect(self) -> None:
         """Check the blocks that have landed, and note them for the worker."""
+        left = self.intake.room
         for item, offset, length, room, start in self.intake.landed():
             if not length:
                 self._end_item(ItemEnd(item, offset))
@@ -219,7 +218,7 @@ class Landing:
                     data.release()
                 else:
                     self._steps.append(_Step(_Kind.STORE, item, offset, length, data))
-        self._retire()
+        self._retire(left)
         debts = self._host.debts
         if debts is not None and debts.wants_marks:
             self._host.mark_all()
@@ -255,7 +254,6 @@ class Landing:
 
     def _make_room(self) -> bool:
         """Find memory for the block that is about to land; False if there is none now."""
-        self._retire()
         debts = self._host.debts
         if debts is not None and debts.too_high:
             debts.wait(self._advance)
@@ -282,7 +280,7 @@ class Landing:
         ring, debts = self._host.ring, self._host.debts
         if ring.free < _SPARE:
             self.intake.withdraw()
-            self._retire()
+            self._collect()
             self._submit()
         elif debts is not None and debts.too_high:
             debts.wait(self._advance)
@@ -291,9 +289,9 @@ class Landing:
             assert memory is not None
             self._rooms[self.intake.provide(memory)] = memory
 
-    def _retire(self) -> None:
-        """Give up the rooms that the intake has left."""
-        for number in [number for number in self._rooms if number < self.intake.room]:
+    def _retire(self, left: int) -> None:
+        """Give up the rooms below ``left``, which the intake has left, and whose blocks were collected."""
+        for number in [number for number in self._rooms if number < left]:
             memory = self._rooms.pop(number)
             if number in self._in_place:
                 self._in_place.discard(number)
@@ -330,7 +328,7 @@ class Landing:
         self._host.ring.forget(self._advance)
         if self._host.debts is not None:
             self._host.debts.forget(self._advance)
-        self._retire()
+        self._retire(self.intake.room)
 
     def _end(self) -> None:
         self.ended = True
