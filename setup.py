@@ -29,6 +29,7 @@ NATIVE = [
     "credit",
     "ecn",
     "engine",
+    "lock",
     "mtu",
     "phases",
     "protection",

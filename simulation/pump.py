@@ -44,6 +44,9 @@ class SimulatedPump:
     def remove_route(self, cid: bytes) -> None:
         self._routes.pop(cid, None)
 
+    def forget(self, engine: PacketEngine) -> None:
+        """Nothing is kept of an engine without routes."""
+
     def receive(self) -> tuple[list[PacketEngine], list[tuple[bytes, Any]]]:
         touched: dict[PacketEngine, None] = {}
         others: list[tuple[bytes, Any]] = []

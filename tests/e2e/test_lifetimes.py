@@ -8,6 +8,7 @@ import mmap
 import os
 import sys
 import tempfile
+from collections.abc import AsyncIterator
 from pathlib import Path
 
 import numpy as np
@@ -212,12 +213,19 @@ async def test_what_arrived_before_a_cancel_is_listed_in_the_receivers_error(
     tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     small = [file_of(tmp_path, name, 100) for name in ("a", "b")]
-    large = file_of(tmp_path, "large", 40 * BLOCK)
+    are_done = asyncio.Event()
+
+    async def large() -> AsyncIterator[bytes]:
+        await are_done.wait()
+        for _ in range(40):
+            yield bytes(BLOCK)
+
     async with pair() as peers:
-        with receiver_writes(monkeypatch, first=6) as gate:
-            sending = peers.here.send(*small, large)
+        with receiver_writes(monkeypatch) as gate:
+            sending = peers.here.send(*small, spaceblock.Item(large(), name="large"))
             receiving = (await peers.offer()).accept(inbox)
             await until(lambda: receiving.progress.items_done == 2)
+            are_done.set()
             await within(gate.reached.wait())
             receiving.cancel()
             gate.open()

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 
     from .native.engine import PacketEngine
     from .native.engine_shell import NativeEngine
+    from .native.pump import Pump
 
 RESEND_INTERVAL = 0.001
 """Seconds between the first two closes that answer late packets; every further one waits twice as long."""
@@ -72,6 +73,10 @@ class Carrier(Protocol):
 
         Says how it went as ``Pump.send`` does; None where datagrams are to be given to :meth:`send_train`.
         """
+
+    @property
+    def shared_pump(self) -> Pump | None:
+        """The pump, where it has a thread."""
 
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
         """Bring packets for ``cid`` to ``connection``."""
@@ -335,10 +340,12 @@ class AioquicConnection(Connection):
     def _hand_over(self, engine: Engine) -> None:
         """Go on with the native engine; what arrived and was not delivered is kept by the streams."""
         from .native.engine_shell import NativeEngine
+        from .native.shared_engine import SharedEngine
 
         self._take_events()
+        pump = self._carrier.shared_pump
         state = engine.hand_over()
-        self._engine = NativeEngine(
+        self._engine = (NativeEngine if pump is None else partial(SharedEngine, pump))(
             state,
             self._options,
             partial(self._carrier.send_train, self),

@@ -32,6 +32,7 @@ _log = logging.getLogger("spaceblock")
 if TYPE_CHECKING:
     from .native.engine import PacketEngine
     from .native.pump import Pump
+    from .native.pump_thread import PumpThread
 
 RECEIVE_BATCH = 64
 """Datagrams taken in before the connections work and other tasks of the loop get their turn."""
@@ -77,7 +78,7 @@ class Endpoint:
         server: HandshakeConfig | None,
         on_connection: Callable[[Connection], None] | None,
     ) -> None:
-        self.packet_filter: PacketFilter | None = None
+        self._packet_filter: PacketFilter | None = None
         self.local_address: Address = plain_address(sock.getsockname())
         self.local_addresses: list[Address] = _reachable_addresses(sock)
         """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
@@ -98,6 +99,7 @@ class Endpoint:
         self._resets: StatelessResets[AioquicConnection] = StatelessResets(reset_key(server, self.local_address))
         self._queue: deque[tuple[bytes, Any]] = deque()
         self._pump: Pump | None = None
+        self._thread: PumpThread | None = None
         self._engines: dict[AioquicConnection, PacketEngine] = {}  # of those that were handed over
         self._blocked: dict[AioquicConnection, None] = {}  # with a train that a full socket did not take
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
@@ -126,7 +128,6 @@ class Endpoint:
             endpoint = cls(sock, options or TransportOptions(), server, on_connection)
             if endpoint._options.native:
                 endpoint._start_pump()
-                endpoint._loop.add_reader(sock, endpoint._on_readable_pump)
             else:
                 endpoint._loop.add_reader(sock, endpoint._on_readable)
         except NotImplementedError:
@@ -201,6 +202,16 @@ class Endpoint:
             self._close_now()
 
     @property
+    def packet_filter(self) -> PacketFilter | None:
+        """For tests: what says of each datagram whether it passes. From the first one on, no thread does."""
+        return self._packet_filter
+
+    @packet_filter.setter
+    def packet_filter(self, passes: PacketFilter | None) -> None:
+        self._packet_filter = passes
+        self._leave_thread()
+
+    @property
     def connections(self) -> int:
         """How many connections there are: half-open ones, living ones, and those that still answer late packets."""
         return len(self._connections)
@@ -250,7 +261,7 @@ class Endpoint:
 
     def pump(self, connection: AioquicConnection) -> int | None:
         packets = self._engines.get(connection)
-        if self._pump is None or packets is None or self.packet_filter is not None:
+        if self._pump is None or packets is None or self._packet_filter is not None:
             return None
         result = self._pump.send(packets)
         if result == self._pump.FULL:
@@ -274,6 +285,10 @@ class Endpoint:
             self._has_trains = False
             return self.send_train(connection, data, segment, address)
         return True
+
+    @property
+    def shared_pump(self) -> Pump | None:
+        return None if self._thread is None else self._pump
 
     def add_route(self, cid: bytes, connection: AioquicConnection) -> None:
         if connection in self._connections:
@@ -310,7 +325,9 @@ class Endpoint:
             self._routes.pop(cid, None)
             if self._pump is not None:
                 self._pump.remove_route(cid)
-        self._engines.pop(connection, None)
+        packets = self._engines.pop(connection, None)
+        if self._pump is not None and packets is not None:
+            self._pump.forget(packets)
         self._resets.watch(connection, ())
         self._half_open.discard(connection)
         self._connecting.pop(connection, None)
@@ -324,7 +341,29 @@ class Endpoint:
             self._on_readable_native()
             return
         assert self._pump is not None
-        engines, others = self._pump.receive()
+        try:
+            self._take_news(*self._pump.receive())
+        finally:
+            self._leave_pump()
+
+    def _on_bell(self) -> None:
+        assert self._pump is not None
+        try:
+            news = self._pump.collect()
+        except Exception as error:
+            self._loop.call_exception_handler({"message": "A thread that moved packets failed", "exception": error})
+            self._leave_thread()
+            return
+        try:
+            self._take_news(*news)
+        finally:
+            self._leave_pump()
+
+    def _leave_pump(self) -> None:
+        if self._pump is not None and self._thread is not None:
+            self._pump.leave()
+
+    def _take_news(self, engines: list[PacketEngine], others: list[tuple[bytes, Any]]) -> None:
         now = self._loop.time()
         touched: dict[AioquicConnection, None] = {}
         for packets in engines:
@@ -497,6 +536,23 @@ class Endpoint:
 
         prepare_socket(self._sock, gro=True, receive_buffer=SOCKET_BUFFER, send_buffer=SOCKET_BUFFER)
         self._pump = Pump(self._sock)
+        if self._options.threaded:
+            from .native.pump_thread import PumpThread
+
+            self._thread = PumpThread(self._pump)
+            self._loop.add_reader(self._thread.bell, self._on_bell)
+            self._thread.start()
+        self._loop.add_reader(self._sock, self._on_readable_pump)
+
+    def _leave_thread(self) -> None:
+        """From now on nobody stands in for the event loop."""
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._loop.remove_reader(thread.bell)
+            thread.end()
+            self._on_readable_pump()
+            for connection in list(self._engines):
+                self._serve(connection)
 
     def _send_again(self, data: bytes, address: Any) -> bool:
         """Send a datagram after an error, or lose it to another one; False when the socket is full.
@@ -548,6 +604,7 @@ class Endpoint:
     def _close_now(self) -> None:
         for connection in list(self._connections):
             connection.drop()
+        self._leave_thread()
         if self._sock.fileno() >= 0:
             self._loop.remove_reader(self._sock)
             self._loop.remove_writer(self._sock)

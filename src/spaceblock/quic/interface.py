@@ -138,6 +138,9 @@ class TransportOptions:
     native: bool = False
     """Hand each connection over to the native engine once its handshake is confirmed."""
 
+    threaded: bool = True
+    """Have a thread stand in for an event loop that is late, so that it may be busy: native engine only."""
+
     key_update_packets: int = KEY_UPDATE_PACKETS_MAX
     """Packets that the native engine seals with one key before it updates its keys, 1 to 2^22.
 

@@ -52,6 +52,9 @@ cdef class PacketEngine(PacketSender):
     # For a pump.
     cdef bint touched
     cdef void *next_touched
+    cdef bint put_off  # among those that send later
+    cdef int64_t send_at
+    cdef void *next_put_off
     cdef AckFrame _ack
     cdef Opened[GROUP] _packets
 

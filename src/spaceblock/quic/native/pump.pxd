@@ -4,6 +4,7 @@ from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
 from spaceblock.quic.native.engine cimport PacketEngine
+from spaceblock.quic.native.lock cimport Lock
 from spaceblock.quic.native.udp cimport Received, ReceiveBatch, SendBatch, sockaddr_storage, socklen_t
 
 cdef struct Route:
@@ -28,18 +29,36 @@ cdef class Pump:
     cdef readonly SendBatch outgoing
     cdef Routes routes
     cdef dict owners  # connection ID to its engine, which it keeps alive
+    cdef set engines  # all that have or had a route, until they are forgotten
     cdef list others  # what belongs to no engine
+    cdef bint has_others
     cdef void *first_touched  # engines that got something since the last report
-    cdef PacketEngine held  # whose train a full socket did not take, and lies in outgoing
-    cdef size_t held_size, held_segment
+    cdef size_t held_size  # bytes of the train that a full socket did not take, and lies in outgoing
+    cdef size_t held_segment
     cdef sockaddr_storage held_peer  # to where that train goes, wherever the peer is by then
     cdef socklen_t held_peer_size
+    # The thread, and what passes between it and the event loop.
+    cdef readonly Lock lock
+    cdef bint is_stopping
+    cdef int bell  # an eventfd that wakes the event loop
+    cdef int alarm  # one that wakes the thread
+    cdef bint rung  # the bell was, and nobody has come yet
+    cdef bint is_attended  # by the event loop, now
+    cdef uint64_t turns  # times that it has attended
+    cdef void *first_put_off  # engines that send later: when their pace allows, or the socket
+    cdef object failure  # what ended the thread
 
+    cdef int serve_until_stopped(self) except -1 nogil
+    cdef int64_t pause(self, int64_t now) noexcept nogil
+    cdef int send_put_off(self, int64_t now, bint has_room) except -1 nogil
+    cdef int send_soon(self, void *engine, int64_t now) except -1 nogil
+    cdef void put_off(self, void *engine, int64_t at) noexcept nogil
+    cdef tuple take_left(self)
     cdef int rounds(self, int64_t now) except -1 nogil
     cdef int take(self, const Received *received, int64_t now) except -1 nogil
     cdef int hand_on(
         self, void *engine, const Received *received, size_t start, size_t size, int64_t now
     ) except -1 nogil
-    cdef int leave(self, const Received *received, size_t start, size_t size) except -1
+    cdef int put_by(self, const Received *received, size_t start, size_t size) except -1
     cdef int flush(self, PacketEngine engine, int64_t now) except -1 nogil
     cdef bint flush_held(self) noexcept nogil

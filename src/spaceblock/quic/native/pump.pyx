@@ -5,6 +5,9 @@ Rules: a call takes in a few batches, and after each one every engine that got s
 acknowledgement, and whatever the peer's has made possible. What belongs to no engine is left for Python. Nothing waits
 here. A train that a full socket does not take is kept, and nothing is sent before it. Times are microseconds on the
 monotonic clock.
+
+A pump may have a thread, which stands in for the event loop when that is late. Whoever touches an engine of the pump
+then holds the pump's lock, and the thread rings a bell when the event loop has something to collect.
 """
 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
@@ -25,11 +28,26 @@ cdef extern from "<time.h>" nogil:
     int CLOCK_MONOTONIC
     int clock_gettime(int clock, timespec *out)
 
+cdef extern from "<poll.h>" nogil:
+    struct pollfd:
+        int fd
+        short events
+        short revents
+    short POLLIN, POLLOUT, POLLERR
+    int ppoll(pollfd *fds, unsigned long count, const timespec *timeout, const void *mask)
+
+cdef extern from "<sys/eventfd.h>" nogil:
+    int eventfd_write(int fd, uint64_t value)
+    int eventfd_read(int fd, uint64_t *value)
+
 BUFFERS = 4
 """Receive buffers, of up to 64 KiB each, that are taken in before the engines answer: more would leave the cache."""
 
 ROUNDS = 8
 """Times that this is done before the event loop gets its turn: about 2 MiB."""
+
+GRACE = 2_000
+"""Microseconds that an event loop has to come for what arrived, before a thread stands in for it."""
 
 TRAINS = 16
 """Trains of one engine that are sent before others get their turn: about 1 MiB."""
@@ -40,14 +58,30 @@ cdef enum Sent:
     SOCKET_FULL
     KEY_USED_UP  # the key has sealed as many packets as it may
 
+cdef int64_t NEVER = 2**63 - 1
 cdef int _ROUNDS = ROUNDS
 cdef int _TRAINS = TRAINS
+cdef int64_t _GRACE = GRACE
 
 
 cdef int64_t clock() noexcept nogil:
     cdef timespec now
     clock_gettime(CLOCK_MONOTONIC, &now)
     return now.tv_sec * 1_000_000 + now.tv_nsec // 1_000
+
+
+cdef void wait_for(pollfd *fds, unsigned long count, int64_t microseconds) noexcept nogil:
+    """Wait until one of the files is ready, or the time is over; what there is of the first one is read."""
+    cdef timespec timeout
+    cdef uint64_t alarms
+    cdef unsigned long i
+    for i in range(count):
+        fds[i].revents = 0
+    timeout.tv_sec = microseconds // 1_000_000
+    timeout.tv_nsec = <long>(microseconds % 1_000_000) * 1_000
+    ppoll(fds, count, NULL if microseconds == NEVER else &timeout, NULL)
+    if fds[0].revents:
+        eventfd_read(fds[0].fd, &alarms)
 
 
 @cython.final
@@ -130,7 +164,10 @@ cdef class Pump:
         self.outgoing = SendBatch()
         self.routes = Routes()
         self.owners = {}
+        self.engines = set()
         self.others = []
+        self.lock = Lock()
+        self.bell = self.alarm = -1
 
     def add_route(self, bytes cid, PacketEngine engine not None):
         """Bring packets for ``cid`` to ``engine``."""
@@ -138,15 +175,41 @@ cdef class Pump:
         if PyBytes_GET_SIZE(cid) != LOCAL_CID_SIZE:
             return
         memcpy(&key, PyBytes_AS_STRING(cid), LOCAL_CID_SIZE)
-        self.routes.put(key, <void *>engine)
-        self.owners[cid] = engine
+        with self.lock:
+            self.routes.put(key, <void *>engine)
+            self.owners[cid] = engine
+            self.engines.add(engine)
 
     def remove_route(self, bytes cid):
         """Forget a connection ID."""
         cdef uint64_t key
-        if self.owners.pop(cid, None) is not None:
-            memcpy(&key, PyBytes_AS_STRING(cid), LOCAL_CID_SIZE)
-            self.routes.drop(key)
+        with self.lock:
+            if self.owners.pop(cid, None) is not None:
+                memcpy(&key, PyBytes_AS_STRING(cid), LOCAL_CID_SIZE)
+                self.routes.drop(key)
+
+    def forget(self, PacketEngine engine not None):
+        """Forget an engine that has no route any more."""
+        cdef void *each
+        cdef void **link
+        with self.lock:
+            link = &self.first_touched
+            while link[0] != NULL:
+                each = link[0]
+                if each == <void *>engine:
+                    link[0] = engine.next_touched
+                    engine.touched = False
+                else:
+                    link = &(<PacketEngine>each).next_touched
+            link = &self.first_put_off
+            while link[0] != NULL:
+                each = link[0]
+                if each == <void *>engine:
+                    link[0] = engine.next_put_off
+                    engine.put_off = False
+                else:
+                    link = &(<PacketEngine>each).next_put_off
+            self.engines.discard(engine)
 
     def receive(self):
         """Take in what waits in the socket, and let engines answer.
@@ -154,11 +217,68 @@ cdef class Pump:
         Returns the engines that got something, and datagrams that belong to none of them with their addresses; when
         both are empty, the socket may have an error to tell of.
         """
+        with self.lock:
+            self.is_attended = True
+            with nogil:
+                self.rounds(clock())
+            return self.take_left()
+
+    def send(self, PacketEngine engine not None):
+        """Send what ``engine`` has to send now; returns SENT_ALL, MORE, FULL or LIMIT."""
+        cdef int result
+        with self.lock, nogil:
+            result = self.flush(engine, clock())
+        return result
+
+    # With a thread.
+
+    def begin(self, int bell, int alarm):
+        """A thread is about to :meth:`serve`.
+
+        ``bell`` and ``alarm`` are eventfds that do not block; they stay open until the thread has ended.
+        """
+        self.bell, self.alarm = bell, alarm
+        self.is_stopping = self.rung = False
+
+    def serve(self):
+        """Stand in for an event loop that is late, until :meth:`stop`: the body of a thread.
+
+        The bell is rung when :meth:`collect` is due, and once more when an error ended this, which that then raises.
+        """
+        try:
+            with nogil:
+                self.serve_until_stopped()
+        except BaseException as error:
+            self.failure = error
+            eventfd_write(self.bell, 1)
+
+    def stop(self):
+        """Have :meth:`serve` return soon."""
+        with self.lock:
+            self.is_stopping = True
+            eventfd_write(self.alarm, 1)
+
+    def collect(self):
+        """What the thread has left for the event loop, which the bell called: see :meth:`receive`."""
+        cdef uint64_t rings
+        if self.failure is not None:
+            failure, self.failure = self.failure, None
+            raise failure
+        with self.lock:
+            eventfd_read(self.bell, &rings)
+            self.rung = False
+            self.is_attended = True
+            return self.take_left()
+
+    def leave(self):
+        """The event loop has done what :meth:`receive` or :meth:`collect` had for it, and turns to others."""
+        with self.lock:
+            self.is_attended = False
+            self.turns += 1
+
+    cdef tuple take_left(self):
         cdef list touched = []
-        cdef void *each
-        with nogil:
-            self.rounds(clock())
-        each = self.first_touched
+        cdef void *each = self.first_touched
         self.first_touched = NULL
         while each != NULL:
             (<PacketEngine>each).touched = False
@@ -166,19 +286,93 @@ cdef class Pump:
             touched.append(<PacketEngine>each)
             each = (<PacketEngine>each).next_touched
         others, self.others = self.others, []
+        self.has_others = False
         return touched, others
 
-    def send(self, PacketEngine engine not None):
-        """Send what ``engine`` has to send now; returns SENT_ALL, MORE, FULL or LIMIT."""
-        cdef int result
-        with nogil:
-            result = self.flush(engine, clock())
+    cdef int serve_until_stopped(self) except -1 nogil:
+        cdef pollfd[2] fds
+        cdef int64_t pause
+        cdef uint64_t turns
+        cdef bint is_late = False
+        fds[0].fd = self.alarm
+        fds[0].events = POLLIN
+        fds[1].fd = self.fd
+        while True:
+            self.lock.take()
+            fds[1].events = POLLIN | (POLLOUT if self.held_size else 0)
+            pause = self.pause(clock())
+            turns = self.turns
+            self.lock.give()
+            wait_for(fds, 2, pause)
+            if fds[0].revents == 0 and fds[1].revents and not (is_late and fds[1].revents & POLLIN):
+                # The event loop has its chance: it does this with fewer switches between threads.
+                wait_for(fds, 1, _GRACE)
+            self.lock.take()
+            try:
+                if self.is_stopping:
+                    return 0
+                is_late = self.turns == turns and not self.is_attended and fds[1].revents & (POLLIN | POLLOUT)
+                if is_late and fds[1].revents & POLLIN:
+                    self.rounds(clock())
+                    if (self.first_touched != NULL or self.has_others) and not self.rung:
+                        self.rung = True
+                        eventfd_write(self.bell, 1)
+                self.send_put_off(clock(), fds[1].revents & POLLOUT)
+            finally:
+                self.lock.give()
+            self.lock.give_way()
+
+    cdef int64_t pause(self, int64_t now) noexcept nogil:
+        """Microseconds until the first of those that send later may."""
+        cdef int64_t at = NEVER
+        cdef void *each = self.first_put_off
+        while each != NULL:
+            at = min(at, (<PacketEngine>each).send_at)
+            each = (<PacketEngine>each).next_put_off
+        return NEVER if at == NEVER else max(at - now, 0)
+
+    cdef int send_put_off(self, int64_t now, bint has_room) except -1 nogil:
+        """Let those send whose time has come."""
+        cdef void *each = self.first_put_off
+        cdef void *following
+        self.first_put_off = NULL
+        while each != NULL:
+            following = (<PacketEngine>each).next_put_off
+            (<PacketEngine>each).put_off = False
+            if (<PacketEngine>each).send_at <= now or has_room:
+                if (<PacketEngine>each).may_answer():
+                    self.send_soon(each, now)
+            else:
+                self.put_off(each, (<PacketEngine>each).send_at)
+            each = following
+        return 0
+
+    cdef int send_soon(self, void *engine, int64_t now) except -1 nogil:
+        """Send what can be sent now, and leave the rest for later."""
+        cdef int result = self.flush(<PacketEngine>engine, now)
+        if result == MORE_TO_SEND:
+            self.put_off(engine, now)
+        elif result == SOCKET_FULL:
+            self.put_off(engine, NEVER)
+        elif result == ALL_SENT and (<PacketEngine>engine).has_to_send():
+            # Its pace or its window is in the way; a window opens with an acknowledgement.
+            if (<PacketEngine>engine).recovery.send_time() != NEVER:
+                self.put_off(engine, (<PacketEngine>engine).recovery.send_time())
         return result
+
+    cdef void put_off(self, void *engine, int64_t at) noexcept nogil:
+        if not (<PacketEngine>engine).put_off:
+            (<PacketEngine>engine).put_off = True
+            (<PacketEngine>engine).next_put_off = self.first_put_off
+            self.first_put_off = engine
+            (<PacketEngine>engine).send_at = at
+        elif at < (<PacketEngine>engine).send_at:
+            (<PacketEngine>engine).send_at = at
 
     def resume(self):
         """The socket can be written to again: send the train that was kept. False if the socket is full still."""
         cdef bint done
-        with nogil:
+        with self.lock, nogil:
             done = self.flush_held()
         return done
 
@@ -196,10 +390,17 @@ cdef class Pump:
             while each != NULL:
                 (<PacketEngine>each).drain()
                 if (<PacketEngine>each).may_answer():
-                    self.flush(<PacketEngine>each, now)
+                    if self.is_attended:
+                        self.flush(<PacketEngine>each, now)
+                    else:
+                        self.send_soon(each, now)
                 each = (<PacketEngine>each).next_touched
             if got < self.incoming.count:
                 return 0
+            if not self.is_attended:
+                self.lock.give()
+                self.lock.give_way()
+                self.lock.take()
         return 0
 
     cdef int take(self, const Received *received, int64_t now) except -1 nogil:
@@ -229,7 +430,7 @@ cdef class Pump:
         cdef size_t count
         if engine == NULL:
             with gil:
-                self.leave(received, start, size)
+                self.put_by(received, start, size)
             return 0
         if same_address(received.address, &(<PacketEngine>engine).peer):
             count = (<PacketEngine>engine).take_in(received.data + start, size, received.segment, received.ecn, now)
@@ -246,8 +447,9 @@ cdef class Pump:
                 self.first_touched = engine
         return 0
 
-    cdef int leave(self, const Received *received, size_t start, size_t size) except -1:
+    cdef int put_by(self, const Received *received, size_t start, size_t size) except -1:
         cdef size_t at = start, length
+        self.has_others = True
         address = unpack_address(received.address) if received.address_size else None
         while at < start + size:
             length = min(received.segment, start + size - at)
@@ -271,8 +473,6 @@ cdef class Pump:
                 self.fd, <sockaddr *>&engine.peer, engine.peer_size, engine.segment, size
             )
             if code == EAGAIN or code == ENOBUFS:
-                with gil:
-                    self.held = engine
                 self.held_size = size
                 self.held_peer = engine.peer
                 self.held_peer_size = engine.peer_size

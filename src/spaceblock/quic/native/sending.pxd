@@ -73,6 +73,7 @@ cdef class PacketSender:
     cdef uint8_t[HEAD_MAX] _head
     cdef uint8_t[BATCH_SIZE] _scratch
 
+    cdef bint has_to_send(self) noexcept nogil
     cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil
     cdef void refused(self, int64_t now) noexcept nogil
 

@@ -252,6 +252,9 @@ cdef class PacketSender:
 
     def wants_to_send(self):
         """Whether :meth:`build` would find something, if the window allows."""
+        return self.has_to_send()
+
+    cdef bint has_to_send(self) noexcept nogil:
         if self.is_confined and self.path_room < self.datagram_size:
             return False
         return self.ack_due or self._waiting > 0 or self._first_turn != NULL or self.credit.is_due()

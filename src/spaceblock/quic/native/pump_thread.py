@@ -1,0 +1,31 @@
+"""The thread of a pump: it begins with :meth:`PumpThread.start` and ends with :meth:`PumpThread.end`."""
+
+from __future__ import annotations
+
+import os
+import threading
+
+from .pump import Pump
+
+
+class PumpThread:
+    """``bell`` becomes readable when the event loop is to call the pump's ``collect()``."""
+
+    def __init__(self, pump: Pump) -> None:
+        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self._pump = pump
+        # Daemonic: a program that forgot to close an endpoint can end all the same.
+        self._thread = threading.Thread(target=pump.serve, name="spaceblock-packets", daemon=True)
+
+    def start(self) -> None:
+        """Have the thread move the packets from now on."""
+        self._pump.begin(self.bell, self._alarm)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Return when the thread has ended, which takes no longer than a few batches of packets."""
+        self._pump.stop()
+        self._thread.join()
+        os.close(self.bell)
+        os.close(self._alarm)

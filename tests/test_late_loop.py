@@ -1,0 +1,90 @@
+"""What happens on connections while their event loop is kept busy by something else: a thread stands in for it."""
+
+from __future__ import annotations
+
+import asyncio
+import threading
+import time
+
+import pytest
+
+from engines import why_not_native
+from quic_pair import MIB, Pair, Streams, pair
+from spaceblock.quic import Stream, TransportOptions
+from spaceblock.quic.handshake import Engine
+
+pytestmark = pytest.mark.skipif(bool(why_not_native()), reason=why_not_native() or "")
+
+PATIENCE = 30.0
+DATA = bytes(range(256)) * 4_096  # no more than a window
+
+
+async def handed_over(both: Pair) -> None:
+    """Both sides' connections have their native engines."""
+    for _ in range(10_000):
+        if not any(isinstance(each._engine, Engine) for each in (both.client, both.server)):  # type: ignore[attr-defined]
+            return
+        await asyncio.sleep(0.001)
+    raise AssertionError("still in the handshake")
+
+
+def block_until_acknowledged(stream: Stream) -> None:
+    """Never give the event loop its turn."""
+    deadline = time.monotonic() + PATIENCE
+    while stream.backlog:
+        assert time.monotonic() < deadline, "nobody acknowledges"
+        time.sleep(0.001)
+
+
+def be_busy(seconds: float) -> None:
+    time.sleep(seconds)
+
+
+async def test_data_moves_and_is_acknowledged_while_the_event_loop_does_nothing() -> None:
+    async with pair(TransportOptions(native=True)) as both:
+        await handed_over(both)
+        streams = Streams(both.server)
+        stream = both.client.open_stream(unidirectional=True)
+        stream.write(DATA, fin=True)
+        await asyncio.sleep(0)  # so that it is sent
+        block_until_acknowledged(stream)
+        assert not streams.seen
+        reader = await streams.next()
+        assert await reader.read_all() == DATA
+
+
+async def test_without_a_thread_nothing_moves_meanwhile() -> None:
+    async with pair(TransportOptions(native=True, threaded=False)) as both:
+        await handed_over(both)
+        streams = Streams(both.server)
+        stream = both.client.open_stream(unidirectional=True)
+        stream.write(DATA, fin=True)
+        await asyncio.sleep(0)
+        be_busy(0.05)
+        assert stream.backlog
+        assert await (await streams.next()).read_all() == DATA
+
+
+async def test_a_loop_that_is_busy_again_and_again_gets_everything_in_order() -> None:
+    async with pair(TransportOptions(native=True)) as both:
+        await handed_over(both)
+        there, here = Streams(both.server), Streams(both.client)
+        pieces = [bytes([number]) * (MIB // 4) for number in range(16)]
+        streams = [(both.client, both.client.open_stream(unidirectional=True)) for _ in range(4)]
+        streams += [(both.server, both.server.open_stream(unidirectional=True)) for _ in range(4)]
+        for _, stream in streams:
+            for piece in pieces:
+                stream.write(piece)
+            stream.write(b"", fin=True)
+        readers = [await there.next() for _ in range(4)] + [await here.next() for _ in range(4)]
+        while not all(reader.fin for reader in readers):
+            be_busy(0.004)
+            await asyncio.sleep(0.001)
+        assert all(reader.data == b"".join(pieces) for reader in readers)
+
+
+async def test_its_thread_ends_with_the_endpoint() -> None:
+    async with pair(TransportOptions(native=True)):
+        names = [thread.name for thread in threading.enumerate()]
+        assert names.count("spaceblock-packets") == 2
+    assert "spaceblock-packets" not in [thread.name for thread in threading.enumerate()]
