@@ -11,7 +11,7 @@ import pytest
 from simulation.hosts import Kind
 from simulation.network import ECT_0, Conditions, Fate, Passage
 from simulation.scenario import Flow, Rebinding, Scenario, Transfer
-from simulation.transfers import Outcome, Simulation, Wrong, simulate
+from simulation.transfers import Outcome, Simulation, simulate
 
 from spaceblock.quic import TransportOptions
 
