@@ -209,7 +209,7 @@ def test_a_few_bytes_are_not_worth_a_probe() -> None:
     assert (pair.a.engine.mtu.probing, pair.a.engine.recovery.lost_total) == (0, 0)
 
 
-@pytest.mark.parametrize("faults", [{"loss": 0.03}, {"duplication": 0.3}])
+@pytest.mark.parametrize("faults", [{"loss": 0.03}, {"reordering": 0.3}, {"duplication": 0.3}])
 def test_a_bad_path_is_measured_all_the_same(faults: dict[str, float]) -> None:
     link = Link(seed=5, drop=lambda datagram: len(datagram) > ETHERNET, **faults)  # type: ignore[arg-type]
     pair = pair_of(link, JUMBO)

@@ -365,10 +365,51 @@ def test_a_packet_lost_by_time_that_came_late_lengthens_the_time() -> None:
     assert (recovery.time_threshold, recovery.packet_threshold) == (10, 3)
 
 
+def test_a_packet_that_takes_two_round_trips_is_waited_for_the_next_time() -> None:
+    recovery = fresh(rtt=100 * MS)
+    recovery.send(0, SIZE, count=2)
+    recovery.acknowledge([(1, 2)], 100 * MS)
+    recovery.on_timer(recovery.timeout())
+    recovery.acknowledge([(0, 2)], 190 * MS)
+    assert recovery.time_threshold == 16
+    recovery.send(200 * MS, SIZE, count=2)
+    recovery.acknowledge([(3, 4)], 300 * MS)
+    recovery.acknowledge([(2, 4)], 390 * MS)
+    assert (recovery.lost_total, recovery.congestion.undone) == (1, 1)
+
+
+def test_another_path_keeps_the_order_until_it_does_not() -> None:
+    recovery = fresh(rtt=100 * MS)
+    recovery.send(0, SIZE, count=10)
+    recovery.acknowledge([(8, 9)], 100 * MS)
+    recovery.acknowledge([(0, 9)], 110 * MS)
+    assert recovery.packet_threshold == 9
+    recovery.reset_path()
+    assert (recovery.packet_threshold, recovery.time_threshold) == (3, 9)
+
+
+def test_losses_that_are_some_bring_the_first_thresholds_back() -> None:
+    recovery = fresh(rtt=100 * MS)
+    recovery.send(0, SIZE, count=10)
+    recovery.acknowledge([(8, 9)], 100 * MS)
+    recovery.acknowledge([(0, 9)], 110 * MS)
+    assert recovery.packet_threshold == 9
+    reductions, now = recovery.congestion.reductions, 1_000 * MS
+    while recovery.congestion.reductions < reductions + 16:
+        assert recovery.packet_threshold == 9
+        last = recovery.send(now, SIZE, count=12)
+        assert last is not None
+        now += 100 * MS
+        recovery.acknowledge([(last, last + 1)], now)
+        now += 1_000 * MS
+        recovery.on_timer(now)
+    assert recovery.packet_threshold == 3
+
+
 def test_the_packet_threshold_has_a_bound() -> None:
     recovery = fresh(rtt=100 * MS)
     last = recovery.send(0, SIZE, count=30)
-    for _ in range(10):
+    for _ in range(20):
         last = recovery.send(0, SIZE, count=20)
     assert last is not None
     recovery.acknowledge([(last, last + 1)], 100 * MS)
@@ -551,7 +592,7 @@ class Model:
         self.next_pn = 0
         self.waiting: dict[int, Packet] = {}
         self.acked_ever: set[int] = set()
-        self.late: dict[int, tuple[int, Packet]] = {}
+        self.late: dict[int, tuple[int, Packet, bool]] = {}
         self.run: list[Packet] = []
         self.largest_acked = -1
         self.latest = self.least = 0
@@ -561,6 +602,7 @@ class Model:
         self.pto_count = 0
         self.loss_time = NEVER
         self.packet_threshold, self.time_threshold = 3, 9
+        self.calm_since = 0
         self.last_eliciting = 0
         self.acked: list[tuple[int, int, int]] = []
         self.lost: list[tuple[int, int, int]] = []
@@ -594,17 +636,19 @@ class Model:
             del self.waiting[packet.pn]
             self.acked_ever.add(packet.pn)
         self.late = {pn: each for pn, each in self.late.items() if each[0] > now - self.pto()}
-        late = [packet for pn, (_, packet) in sorted(self.late.items()) if pn in numbers]
+        late = [packet for pn, (_, packet, _) in sorted(self.late.items()) if pn in numbers]
         self.acked = [(packet.pn, packet.flags, LATE) for packet in late]
         self.acked += [(packet.pn, packet.flags, ACKED) for packet in new]
         for packet in reversed(late):
-            del self.late[packet.pn]
+            _, _, by_time = self.late.pop(packet.pn)
             self.run = []
+            self.calm_since = self.congestion.reductions
             distance = self.largest_acked - packet.pn
-            if distance >= self.packet_threshold:
+            if by_time:
+                taken = int(8 * (now - packet.time) / max(self.smoothed, self.latest, 1_000)) + 1
+                self.time_threshold = max(self.time_threshold, min(taken, 16))
+            elif distance >= self.packet_threshold:
                 self.packet_threshold = min(distance + 1, PACKET_THRESHOLD_MAX)
-            else:
-                self.time_threshold = 10
             if not packet.flags & MTU_PROBE:
                 self.congestion.on_spurious(packet.pn)
         eliciting = any(packet.eliciting for packet in new)
@@ -642,10 +686,11 @@ class Model:
         for pn, packet in sorted(self.waiting.items()):
             if pn > self.largest_acked or not packet.in_flight:
                 continue
-            if self.largest_acked - pn >= self.packet_threshold or packet.time <= now - delay:
+            by_time = self.largest_acked - pn < self.packet_threshold
+            if not by_time or packet.time <= now - delay:
                 del self.waiting[pn]
                 self.lost.append((pn, packet.flags, LOST))
-                self.late[pn] = (now, packet)
+                self.late[pn] = (now, packet, by_time)
                 persistent |= self.lose(packet)
             else:
                 self.loss_time = min(self.loss_time, packet.time + delay)
@@ -654,6 +699,8 @@ class Model:
             self.fresh_least = True
             self.run = []
             self.congestion.on_persistent()
+        if self.congestion.reductions - self.calm_since >= 16:
+            self.packet_threshold, self.time_threshold, self.calm_since = 3, 9, self.congestion.reductions
 
     def lose(self, packet: Packet) -> bool:
         if packet.flags & MTU_PROBE:

@@ -37,7 +37,10 @@ cpdef enum:
     SENT_RESERVE = 1024  # of these, kept back from allowance() for acknowledgements, probes and control
     LATE_MAX = 1024  # lost packets remembered at most, for one probe time-out, to notice that they were not lost
     PACKET_THRESHOLD = 3  # section 6.1.1
-    PACKET_THRESHOLD_MAX = 64  # where it ends when reordering is taken for loss again and again
+    PACKET_THRESHOLD_MAX = 256  # where it ends when reordering is taken for loss again and again
+    TIME_THRESHOLD = 9  # section 6.1.2, in eighths of a round trip
+    TIME_THRESHOLD_MAX = 16
+    CALM = 16  # reductions without a loss that was none, after which the path counts as keeping the order again
 
 cdef enum:
     PTO_DOUBT = 2  # probe time-outs in a row after which marks and large datagrams may be what is lost
@@ -59,6 +62,7 @@ cdef struct Late:
     Sent sent
     uint64_t pn
     int64_t lost_at
+    bint by_time  # and not for what was acknowledged behind it
 
 cdef class SentPackets:
     # A ring of records, the number's low bits being the place. Not safe for concurrent use.
@@ -138,7 +142,8 @@ cdef class Recovery:
     cdef readonly int probes  # packets that may go beyond the window
     cdef readonly uint64_t lost_total, late_total  # packets declared lost, and of these acknowledged after all
     cdef readonly int64_t packet_threshold  # section 6.1.1: 3, more when reordering was taken for loss
-    cdef readonly int time_threshold  # section 6.1.2, in eighths: 9, 10 when reordering was taken for loss
+    cdef readonly int time_threshold  # section 6.1.2, in eighths: 9, more when reordering was taken for loss
+    cdef uint64_t calm_since  # reductions there had been when that last happened
     cdef bint has_sample, fresh_minimum  # an RTT is known; the next sample replaces min_rtt (section 5.2)
     cdef uint64_t path_start  # packets below were sent on another path
     cdef int mark  # of the packets that are being sent
@@ -164,8 +169,9 @@ cdef class Recovery:
     cdef void pass_settled(self) noexcept nogil
     cdef void find_late(self, const AckFrame *frame, int64_t now) noexcept nogil
     cdef void forget_came(self) noexcept nogil
-    cdef void on_late(self, Late *late) noexcept nogil
+    cdef void on_late(self, Late *late, int64_t now) noexcept nogil
+    cdef void forget_disorder(self) noexcept nogil
     cdef int64_t update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil
     cdef void detect_lost(self, int64_t now) noexcept nogil
-    cdef bint declare_lost(self, uint64_t pn, Sent *record, int64_t now) noexcept nogil
-    cdef void remember(self, uint64_t pn, const Sent *record, int64_t now) noexcept nogil
+    cdef bint declare_lost(self, uint64_t pn, Sent *record, bint by_time, int64_t now) noexcept nogil
+    cdef void remember(self, uint64_t pn, const Sent *record, bint by_time, int64_t now) noexcept nogil

@@ -100,7 +100,7 @@ cdef class Recovery:
         self.largest_acked = self.run_since = -1
         self.loss_time = self.wait_until = INT64_MAX
         self.packet_threshold = PACKET_THRESHOLD
-        self.time_threshold = 9
+        self.time_threshold = TIME_THRESHOLD
         self.smoothed_rtt = _INITIAL_RTT
         self.rtt_variation = _INITIAL_RTT / 2
         self.place_skip()
@@ -334,7 +334,7 @@ cdef class Recovery:
                 late = &self.late[(self.late_first + low) % LATE_MAX]
                 if late.pn < start:
                     break
-                self.on_late(late)
+                self.on_late(late, now)
 
     cdef void forget_came(self) noexcept nogil:
         cdef size_t i, kept = 0
@@ -347,21 +347,32 @@ cdef class Recovery:
         self.late_count = kept
         self.late_came = False
 
-    cdef void on_late(self, Late *late) noexcept nogil:
-        """RFC 9002, section 6.1.1: reordering that was taken for loss raises the thresholds, within bounds."""
+    cdef void on_late(self, Late *late, int64_t now) noexcept nogil:
+        """RFC 9002, section 6.1.1: reordering that was taken for loss raises the threshold that did so, within bounds.
+
+        Time goes up to two round trips, as RFC 8985, section 6.2, lets its reordering window grow by one.
+        """
         cdef int64_t distance = self.largest_acked - <int64_t>late.pn
+        cdef int64_t taken = now - late.sent.time
         late.sent.state = LATE
         self.late_came = True
         late.sent.next = self.acked
         self.acked = &late.sent
         self.late_total += 1
         self.run_since = -1
-        if distance >= self.packet_threshold:
+        self.calm_since = self.congestion.reductions
+        if late.by_time:
+            taken = <int64_t>(8 * taken / max(self.smoothed_rtt, <double>max(self.latest_rtt, _GRANULARITY))) + 1
+            self.time_threshold = <int>max(<int64_t>self.time_threshold, min(taken, <int64_t>TIME_THRESHOLD_MAX))
+        elif distance >= self.packet_threshold:
             self.packet_threshold = min(distance + 1, <int64_t>PACKET_THRESHOLD_MAX)
-        else:
-            self.time_threshold = 10
         if not late.sent.flags & MTU_PROBE:
             self.congestion.on_spurious(late.pn)
+
+    cdef void forget_disorder(self) noexcept nogil:
+        self.packet_threshold = PACKET_THRESHOLD
+        self.time_threshold = TIME_THRESHOLD
+        self.calm_since = self.congestion.reductions
 
     # ---- Round trips ----
 
@@ -387,6 +398,7 @@ cdef class Recovery:
         self.pto_count = 0
         self.run_since = -1
         self.congestion.reset()
+        self.forget_disorder()
         # What was sent on the old path says nothing of the new one.
         self.path_start = self.congestion.recovery_until = self.sent.next_pn
         self.ecn.test_again(self.sent.next_pn)
@@ -456,6 +468,7 @@ cdef class Recovery:
         """RFC 9002, section 6.1: everything before the first packet that is not lost leaves the ring."""
         cdef int64_t delay = <int64_t>(max(self.smoothed_rtt, <double>self.latest_rtt) * self.time_threshold / 8)
         cdef bint persistent = False
+        cdef bint by_time
         cdef int64_t pn
         cdef Sent *record
         delay = max(delay, _GRANULARITY)
@@ -466,16 +479,19 @@ cdef class Recovery:
             if pn >= self.largest_acked or self.sent.oldest == self.sent.next_pn:
                 break
             record = &self.sent.ring[self.sent.oldest & (self.sent.capacity - 1)]
-            if self.largest_acked - pn < self.packet_threshold and record.time + delay > now:
+            by_time = self.largest_acked - pn < self.packet_threshold
+            if by_time and record.time + delay > now:
                 self.loss_time = record.time + delay
                 break
-            persistent |= self.declare_lost(<uint64_t>pn, record, now)
+            persistent |= self.declare_lost(<uint64_t>pn, record, by_time, now)
         if persistent:
             self.fresh_minimum = True
             self.run_since = -1
             self.congestion.on_persistent()
+        if self.congestion.reductions >= self.calm_since + CALM:
+            self.forget_disorder()
 
-    cdef bint declare_lost(self, uint64_t pn, Sent *record, int64_t now) noexcept nogil:
+    cdef bint declare_lost(self, uint64_t pn, Sent *record, bint by_time, int64_t now) noexcept nogil:
         """Says whether the congestion is persistent by now (RFC 9002, section 7.6)."""
         record.state = LOST
         record.next = NULL
@@ -488,7 +504,7 @@ cdef class Recovery:
         self.bytes_in_flight -= record.size
         if record.flags & MARKED:
             self.ecn.on_lost(pn)
-        self.remember(pn, record, now)
+        self.remember(pn, record, by_time, now)
         if record.flags & ACK_ELICITING:
             self.eliciting_in_flight -= 1
         if record.flags & MTU_PROBE:
@@ -500,7 +516,7 @@ cdef class Recovery:
             self.run_since = record.time
         return record.time - self.run_since > _PERSISTENT_FACTOR * self.pto()
 
-    cdef void remember(self, uint64_t pn, const Sent *record, int64_t now) noexcept nogil:
+    cdef void remember(self, uint64_t pn, const Sent *record, bint by_time, int64_t now) noexcept nogil:
         # A full memory takes no more: what is in it may be in the list ``acked``.
         cdef Late *late
         if self.late_count == LATE_MAX:
@@ -509,6 +525,7 @@ cdef class Recovery:
         late.sent = record[0]
         late.pn = pn
         late.lost_at = now
+        late.by_time = by_time
         self.late_count += 1
 
     # ---- For Python ----
