@@ -17,7 +17,7 @@ import sys
 import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, closing
-from dataclasses import asdict
+from dataclasses import asdict, fields
 from pathlib import Path
 from typing import Any
 
@@ -25,6 +25,8 @@ from blake3 import blake3
 
 import spaceblock
 from spaceblock.bars import Row, open_display, size_text
+
+PROGRESS = [field.name for field in fields(spaceblock.Progress) if field.name != "item"]
 
 MIB = 1024 * 1024
 SMALL_FILES = 200
@@ -125,8 +127,8 @@ async def follow(process: asyncio.subprocess.Process, row: Row) -> dict[str, Any
         told: dict[str, Any] = json.loads(await line_of(process))
         kind = told.pop("type")
         if kind == "progress":
-            told.pop("transfer", None)
-            row.update(spaceblock.Progress(**{**told, "phase": spaceblock.Phase(told["phase"])}))
+            known = {name: told[name] for name in PROGRESS}  # a later version may tell more
+            row.update(spaceblock.Progress(**{**known, "phase": spaceblock.Phase(told["phase"])}))
         elif kind == "complete":
             return told
 
