@@ -32,6 +32,8 @@ def main() -> None:
     parser.add_argument("--mtu", type=int, default=1500, help="bytes of a packet on the link")
     parser.add_argument("--rate-mbit", type=float, default=0, help="the link's rate; 0: as fast as it goes")
     parser.add_argument("--rtt-ms", type=float, default=0, help="the link's round-trip time")
+    parser.add_argument("--queue-ms", type=float, default=0, help="how long the link's queue holds a packet; 0: its own")
+    parser.add_argument("--loss", type=float, default=0, help="the share of packets that the link loses")
     parser.add_argument("--size", type=size_of, default=GIB, help="bytes of each transfer, such as 1GiB")
     parser.add_argument("--pairs", type=int, default=7, help="rounds, each of one transfer and one of iperf3")
     parser.add_argument("--datagram", type=int, help="bytes of a datagram; 1452, or what the link carries")
@@ -49,10 +51,17 @@ def main() -> None:
     show(arguments, results)
 
 
+def link_of(arguments: argparse.Namespace) -> dict[str, float]:
+    """What the link is to be like; what is not said is the program's own."""
+    names = ("mtu", "rate_mbit", "rtt_ms", *(name for name in ("queue_ms", "loss") if getattr(arguments, name)))
+    return {name: getattr(arguments, name) for name in names}
+
+
 def in_namespaces(arguments: argparse.Namespace) -> dict[str, list[float]]:
     """What :func:`measure` finds between the namespaces."""
-    link = [f"--{name}={getattr(arguments, name.replace('-', '_'))}" for name in ("mtu", "rate-mbit", "rtt-ms")]
-    words = [word for option in link for word in option.split("=")]
+    words: list[str] = []
+    for name, value in link_of(arguments).items():
+        words += ["--" + name.replace("_", "-"), str(value)]
     ended = subprocess.run(
         [arguments.netlab, *words, "--", sys.executable, str(SCRIPT), *sys.argv[1:]], stdout=subprocess.PIPE, text=True
     )
@@ -102,13 +111,12 @@ def iperf_rate(arguments: argparse.Namespace, other: Sequence[str]) -> float:
 
 
 def show(arguments: argparse.Namespace, results: dict[str, list[float]]) -> None:
-    link = {"mtu": arguments.mtu, "rate_mbit": arguments.rate_mbit, "rtt_ms": arguments.rtt_ms}
     if arguments.json:
-        print(json.dumps({"size": arguments.size, **link, "rates": results}))
+        print(json.dumps({"size": arguments.size, **link_of(arguments), "rates": results}))
         return
     rate = f"{arguments.rate_mbit:g} Mbit/s" if arguments.rate_mbit else "no limit of rate"
     print(f"{arguments.size // MIB} MiB, {arguments.pairs} rounds, median (least - greatest);", end=" ")
-    print(f"MTU {arguments.mtu}, {rate}, {arguments.rtt_ms:g} ms of round trip\n")
+    print(f"MTU {arguments.mtu}, {rate}, {arguments.rtt_ms:g} ms of round trip, {arguments.loss:.2%} lost\n")
     print_table(["", "MB/s"], [[name, spread([each / 1e6 for each in rates], 1)] for name, rates in results.items()])
     if "iperf3" in results:
         pairs = zip(results["spaceblock"], results["iperf3"], strict=True)
