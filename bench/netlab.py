@@ -32,7 +32,7 @@ def main() -> None:
     parser.add_argument("--mtu", type=int, default=1500, help="bytes of a packet on the link")
     parser.add_argument("--rate-mbit", type=float, default=0, help="the link's rate; 0: as fast as it goes")
     parser.add_argument("--rtt-ms", type=float, default=0, help="the link's round-trip time")
-    parser.add_argument("--queue-ms", type=float, default=0, help="how long the link's queue holds a packet; 0: its own")
+    parser.add_argument("--queue-ms", type=float, default=0, help="how long its queue holds a packet; 0: its own")
     parser.add_argument("--loss", type=float, default=0, help="the share of packets that the link loses")
     parser.add_argument("--size", type=size_of, default=GIB, help="bytes of each transfer, such as 1GiB")
     parser.add_argument("--pairs", type=int, default=7, help="rounds, each of one transfer and one of iperf3")
