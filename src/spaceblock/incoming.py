@@ -65,10 +65,11 @@ from .transfer import Current, Job, Transfer, damaged, either, spawn, typed_erro
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
+    from .storage.journal import Keeper
 
 _T = TypeVar("_T")
 
-logger = logging.getLogger("spaceblock")
+_logger = logging.getLogger("spaceblock")
 
 _USER_HEARTBEAT = 1.0
 """Seconds between reports while this side's user thinks about an offer."""
@@ -177,7 +178,8 @@ class Incoming(Job):
     ) -> None:
         super().__init__(timeouts.idle)
         self._memory = memory
-        self.keeper = memory.keeper(peer_id) if memory is not None and features & Feature.RESUME else None
+        resumes = memory is not None and features & Feature.RESUME
+        self.keeper: Keeper | None = memory.keeper(peer_id) if memory is not None and resumes else None
         self._reread = 0
         self._recording = False
         self._is_lost = False
@@ -440,7 +442,7 @@ class Incoming(Job):
         self._recording = False
         if error is not None:
             # Everything is in its place; only a sender that loses the connection now may send it once more.
-            logger.warning("the end of a transfer could not be recorded: %s", error)
+            _logger.warning("the end of a transfer could not be recorded: %s", error)
         self._control.send(self._verified)
         if not self._settled.done():
             self._settled.set_result(event)
@@ -524,7 +526,7 @@ class Incoming(Job):
 
     def _tell_repair(self, item: int) -> None:
         assert self.offer is not None
-        logger.warning("%s", damaged(self.offer.items[item].name, item, self.receiver.repaired[item]))
+        _logger.warning("%s", damaged(self.offer.items[item].name, item, self.receiver.repaired[item]))
 
     async def _read_again(
         self, item: int, hashing: Pursuit | BlockHashing, work: Callable[[Reread], _T]
@@ -553,7 +555,7 @@ class Incoming(Job):
     def _set_aside(self, item: int) -> None:
         def told(future: asyncio.Future[str]) -> None:
             if not future.cancelled() and future.exception() is None and future.result():
-                logger.warning("what arrived of item %d stays in %s", item, printable(future.result()))
+                _logger.warning("what arrived of item %d stays in %s", item, printable(future.result()))
 
         self.beside(lambda: self.sink.set_aside(item)).add_done_callback(told)
 

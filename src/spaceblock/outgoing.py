@@ -78,7 +78,7 @@ from .transfer import Current, Job, damaged, either, spawn, typed_error
 
 _T = TypeVar("_T")
 
-logger = logging.getLogger("spaceblock")
+_logger = logging.getLogger("spaceblock")
 
 _PHASES = {
     ReceiverState.MOVING: Phase.MOVING,
@@ -492,7 +492,7 @@ class Outgoing(Job):
         assert prepared is not None
         assert sender is not None
         source, item = prepared.sources[wanted.item], wanted.item
-        logger.warning("%s", damaged(source.name, item, sender.repaired[item]))
+        _logger.warning("%s", damaged(source.name, item, sender.repaired[item]))
         sender.item_sent(item, source_length(source) or 0, self._hashed_again.pop(item))
         self._act([])
         feed = Feed([item], prepared.sources, prepared.requests.block_size, again={item: wanted.ranges})

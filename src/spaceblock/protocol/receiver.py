@@ -283,7 +283,7 @@ class Receiver:
         self._durable_of: dict[int, int] = {}
         self._repairable = False
         self._repairs: dict[int, _Repair] = {}
-        self.resumed = 0
+        self.resumed: int = 0
         """Bytes that need not come, as they were had and confirmed."""
         self.repaired: dict[int, int] = {}
         """By item, the bytes that had to come once more."""

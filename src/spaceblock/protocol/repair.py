@@ -18,8 +18,8 @@ class BlockList:
         self.start = start
         self.stop = stop
         self.block_size = block_size
-        self.first = start // block_size
-        self.count = -(-stop // block_size) - self.first if stop > start else 0
+        self.first: int = start // block_size
+        self.count: int = -(-stop // block_size) - self.first if stop > start else 0
         self.digests: list[bytes] = []
 
     @property

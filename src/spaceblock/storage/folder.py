@@ -456,7 +456,7 @@ class FolderSink(Sink):
             if self._keeper is not None:
                 sweep(self._root)
         journal = self._staging.journal
-        self.keeps = journal is not None
+        self.keeps: bool = journal is not None
 
     def _obstructed(self, entries: Sequence[Entry], known: Container[int]) -> Iterator[Problem]:
         """Entries whose folders are here something else than folders of this disk; where an entry names the folder,

@@ -40,7 +40,7 @@ class RecordWriter:
 
     def __init__(self, key: bytes, tag: bytes = MAGIC) -> None:
         self._key = key
-        self.tag = tag
+        self.tag: bytes = tag
 
     def encode(self, *records: Record) -> bytes:
         """The bytes that append ``records``."""

@@ -77,7 +77,7 @@ class Pursuit:
         self._caught_up = False
         self._is_over = False
         self._lock = threading.Lock()
-        self.hashed = 0
+        self.hashed: int = 0
         """Bytes that were read again so far."""
 
     def update(self, data: object) -> None:
@@ -132,7 +132,7 @@ class BlockHashing:
         self._position = start
         self._stop = stop
         self._block_size = block_size
-        self.hashed = 0
+        self.hashed: int = 0
         """Bytes that were read again so far."""
 
     def work(self, source: Reread) -> bool:

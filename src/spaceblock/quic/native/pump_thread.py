@@ -12,7 +12,7 @@ class PumpThread:
     """``bell`` becomes readable when the event loop is to call the pump's ``collect()``."""
 
     def __init__(self, pump: Pump) -> None:
-        self.bell = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        self.bell: int = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
         self._pump = pump
         # Daemonic: a program that forgot to close an endpoint can end all the same.
