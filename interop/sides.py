@@ -10,9 +10,8 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, TypeVar
 
-from nat import Nat, nat
-
 from foreign import PATIENCE, Peer, Stack, start, write_identity
+from nat import Nat, nat
 from quic_pair import CLIENT, SERVER, Reader, Streams, identity
 from spaceblock.quic import Connection, HandshakeConfig, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
