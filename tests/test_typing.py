@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import json
+import os
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+import spaceblock
 
 ROOT = Path(__file__).parents[1]
 
@@ -94,6 +97,7 @@ def pyright(folder: Path, *arguments: str) -> dict[str, object]:
         cwd=folder,
         capture_output=True,
         text=True,
+        env={**os.environ, "PYTHONPATH": str(Path(spaceblock.__file__).parents[1])},  # it looks into no .pth file
     )
     assert done.returncode in (0, 1), done.stdout + done.stderr
     found: dict[str, object] = json.loads(done.stdout)

@@ -38,7 +38,7 @@ class Staging:
     """Made by :meth:`make`; ``fd`` is the open folder."""
 
     def __init__(self, root: int, name: str, fd: int, journal: Journal | None) -> None:
-        self.fd = fd
+        self.fd: int = fd
         self.name = name
         self.journal = journal
         self._root = root
