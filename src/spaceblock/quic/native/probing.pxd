@@ -1,4 +1,4 @@
-"""Where packets come from, and whether they move a connection there (RFC 9000, section 9); nothing is compiled alone."""
+"""Where packets come from, and whether they move a connection there (RFC 9000, section 9); not compiled alone."""
 
 from libc.stdint cimport uint8_t, uint64_t
 from libc.string cimport memcmp

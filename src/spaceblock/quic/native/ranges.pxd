@@ -56,7 +56,8 @@ cdef class PacketRanges:
     cpdef void forget_below(self, uint64_t pn) noexcept nogil
 
     # Writes a whole ACK frame with as many ranges as fit, newest first, and with the counts once a mark was seen;
-    # delay as in AckFrame. The bytes written: 0 when nothing was received or not even the first range fits (ACK_FRAME_MAX is always enough).
+    # delay as in AckFrame.
+    # The bytes written: 0 when nothing was received or not even the first range fits (ACK_FRAME_MAX is enough).
     cdef size_t write_ack(self, uint8_t *out, size_t room, uint64_t delay) noexcept nogil
 
     cdef int add_late(self, uint64_t pn) noexcept nogil

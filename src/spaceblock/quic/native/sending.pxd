@@ -1,4 +1,4 @@
-"""The sending half of a connection: what is due is put into packets and sealed, and what became of them is followed up."""
+"""A connection's sending half: what is due is put into packets and sealed, and what became of it is followed up."""
 
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint32_t, uint64_t
