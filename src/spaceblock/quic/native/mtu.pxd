@@ -30,7 +30,7 @@ cdef class PathMtu:
     cpdef void on_probe_lost(self, size_t size) noexcept nogil
     # The system does not send so large a datagram at all; True where the size has changed.
     cpdef bint on_refused(self, size_t size, int64_t now) noexcept nogil
-   # Whether an ACK frame acknowledged, or had declared lost, datagrams of this size; True where it changed that.
+    # Whether an ACK frame acknowledged, or had declared lost, datagrams of this size; True where it changed that.
     cpdef bint on_outcome(self, bint any_acked, bint any_lost, int64_t now) noexcept nogil
     # Datagrams of the present size vanish: back to the base; True where the size has changed.
     cpdef bint fall_back(self, int64_t now) noexcept nogil
