@@ -28,7 +28,7 @@ lint: .venv/built .venv/lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" double-quote-cython-strings $(CYTHON)
 	$(BIN)/python -m mypy
 	$(BIN)/python -m mypy.stubtest spaceblock._fastblock spaceblock._fastdeframer spaceblock._fastfiles
-	-PYTHONPATH=src $(BIN)/python -m pyright --verifytypes spaceblock --ignoreexternal
+	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pyright --verifytypes spaceblock --ignoreexternal
 
 bench: .venv/built .venv/test
 	$(BIN)/python -m pytest bench -o python_files='bench_*.py' --benchmark-only --benchmark-group-by=group \
