@@ -83,6 +83,15 @@ JOBS ?= 2
 simulate: .venv/built .venv/test
 	$(BIN)/python -m simulation --seeds $(SEEDS) --first $(FIRST) --jobs $(JOBS)
 
+# What is promised of transfers that break, put to the test at length (docs/reliability.md): make prove PROOF=kill, with the
+# proof's options in PROOF_OPTIONS. "make prove" alone names the proofs.
+PROOF ?= --help
+PROOF_OPTIONS ?=
+
+.PHONY: prove
+prove: .venv/built .venv/test
+	$(BIN)/python -m proofs $(PROOF) $(PROOF_OPTIONS)
+
 # Our transport with those of others (docs/interop.md); their programs are fetched and built on the first run.
 .PHONY: interop
 interop: .venv/built .venv/test

@@ -1,0 +1,51 @@
+"""What the proofs share: how one fails, and what there is in a folder."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+from blake3 import blake3
+
+from spaceblock.names import STAGING_PREFIX
+
+MIB = 1024 * 1024
+
+
+class Disproved(AssertionError):
+    """A promise was not kept; the text says which, and how to see it again."""
+
+
+def check(holds: object, what: str) -> None:
+    """Raise :class:`Disproved` with ``what`` is wrong unless something ``holds``."""
+    if not holds:
+        raise Disproved(what)
+
+
+def write_noise(path: Path, size: int, seed: int) -> Path:
+    """A new file of ``size`` bytes that nothing compresses, which are the same for the same ``seed``."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    noise = blake3(seed.to_bytes(16, "big"))
+    with path.open("wb") as file:
+        for offset in range(0, size, MIB):
+            file.write(noise.digest(length=min(MIB, size - offset), seek=offset))
+    return path
+
+
+def digest_of(path: Path) -> str:
+    """The BLAKE3 digest of a file, in hex."""
+    return blake3().update_mmap(path).hexdigest() if path.stat().st_size else blake3().hexdigest()
+
+
+def files_below(folder: Path) -> Iterator[Path]:
+    """The files below ``folder``, relative to it, without those of unfinished transfers."""
+    for place, folders, files in os.walk(folder):
+        folders[:] = [name for name in folders if not name.startswith(STAGING_PREFIX)]
+        for name in files:
+            yield (Path(place) / name).relative_to(folder)
+
+
+def unfinished(folder: Path) -> list[Path]:
+    """The hidden folders of unfinished transfers in ``folder``."""
+    return [path for path in folder.iterdir() if path.name.startswith(STAGING_PREFIX)]
