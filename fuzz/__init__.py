@@ -24,6 +24,8 @@ PLAIN = (
     "messages",
     "pages",
     "transfer",
+    "resume",
+    "journal",
     "tickets",
     "admission",
     "names",

@@ -1,6 +1,6 @@
 # Invariant: an ACK frame of any bytes reads as aioquic reads it or is a RemoteProtocolError, whatever lies behind it;
 # the recovery takes any ranges, or refuses them and stays as it was; no packet is settled twice, and what is in
-# flight is what was sent and is not settled.
+# flight is what was sent and is not settled; no more marks are believed in than were set.
 """ACK frames, and what the recovery makes of them."""
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from aioquic.quic.packet import pull_ack_frame
 
 from spaceblock.errors import RemoteProtocolError
 from spaceblock.quic.native.ranges import ACK_RANGES_MAX, PacketRanges, read_ack
-from spaceblock.quic.native.recovery import ACK_ELICITING, IN_FLIGHT, NEVER, Recovery
+from spaceblock.quic.native.recovery import ACK_ELICITING, IN_FLIGHT, MTU_PROBE, NEVER, Recovery
 
 from .choices import Choices, kind_of, piece
 
@@ -41,13 +41,16 @@ def seeds() -> dict[str, bytes]:
     acks = b"".join(
         b"\3" + piece(_frame(*numbers)) for numbers in ((5, 0, 1), (9, 3, 0, 1, 2), (2, 0, 2), (12, 0, 12), (99, 0, 0))
     )
+    sent = b"\0\0\x09" + bytes(9)
+    marked = b"\x03" + _frame(11, 0, 2)[1:] + bytes([2, 0, 1])
     return {
         "written": b"\0" + packets.ack_frame(30),
         "ecn": b"\0" + ecn,
         "most-ranges": b"\0" + _frame(2_000, 0, 0, *[0] * (2 * ACK_RANGES_MAX)),
         "below-zero": b"\0" + _frame(9, 0, 0, 7, 1),
         "largest": b"\0" + _frame(2**62 - 1, 2**62 - 1, 2**62 - 1),
-        "recovery": b"\1" + b"\0\x14\1\5" + acks + b"\2\xff\xff\0\5" + b"\2\xff\xff" + acks,
+        "marks": b"\1\0" + sent + b"\3" + piece(_frame(5, 0, 1)) + sent + b"\3" + piece(marked),
+        "recovery": b"\1" + b"\0\0\x14" + bytes(20) + b"\1\5" + acks + b"\2\xff\xff\0\5" + b"\2\xff\xff" + acks,
     }
 
 
@@ -85,13 +88,16 @@ def _read_by_aioquic(data: bytes) -> tuple[Spans, int, tuple[int, ...] | None] |
 
 def _recover(choices: Choices) -> Hashable:
     recovery = Recovery(bytes(16), choices.byte())
+    recovery.ecn.enable()
     now, settled, sent = 1_000_000, set[int](), dict[int, int]()
     happened = set[Hashable]()
     while choices:
         step = choices.below(5)
         if step == 0:
+            probe = MTU_PROBE * (choices.byte() & 1)
+            recovery.mark_batch()
             for _ in range(choices.below(40)):
-                pn = recovery.send(now, SIZE - choices.below(2), FLAGS)
+                pn = recovery.send(now, SIZE - choices.below(2), FLAGS | probe)
                 if pn is not None:
                     sent[pn] = SIZE
         elif step in (1, 4):
@@ -112,14 +118,14 @@ def _recover(choices: Choices) -> Hashable:
 
 def _acknowledge(recovery: Recovery, choices: Choices, now: int, settled: set[int], sent: dict[int, int]) -> Hashable:
     try:
-        _, delay, spans, _ = read_ack(choices.piece())
+        _, delay, spans, counts = read_ack(choices.piece())
     except RemoteProtocolError:
         return "malformed"
-    before = (recovery.bytes_in_flight, recovery.largest_acked, recovery.oldest)
+    before = _state(recovery)
     try:
-        recovery.acknowledge(spans, now, delay)
+        recovery.acknowledge(spans, now, delay, counts)
     except RemoteProtocolError as error:
-        assert before == (recovery.bytes_in_flight, recovery.largest_acked, recovery.oldest)
+        assert before == _state(recovery)
         assert any(pn not in sent for start, stop in spans for pn in range(start, min(stop, start + 1_000)))
         return kind_of(error)
     for pn, _, _ in recovery.acked_packets():
@@ -127,7 +133,14 @@ def _acknowledge(recovery: Recovery, choices: Choices, now: int, settled: set[in
         assert any(start <= pn < stop for start, stop in spans)
         settled.add(pn)
     _settle(recovery, settled, sent)
-    return "acknowledged"
+    ecn = recovery.ecn
+    assert ecn.ect0 + ecn.ce <= ecn.sent, "more marks than were set"
+    return "acknowledged", ecn.state
+
+
+def _state(recovery: Recovery) -> tuple[int, ...]:
+    ecn = recovery.ecn
+    return recovery.bytes_in_flight, recovery.largest_acked, recovery.oldest, ecn.state, ecn.ect0, ecn.ce
 
 
 def _settle(recovery: Recovery, settled: set[int], sent: dict[int, int]) -> None:

@@ -1,6 +1,6 @@
-# Invariant: whatever becomes of the datagrams between two packet engines, and whenever either writes, reads or stops
-# reading, neither finds a fault in the other; once the path is good again each byte that was written has arrived,
-# once and in order, and nothing is left to send.
+# Invariant: whatever becomes of the datagrams between two packet engines and of their ECN bits, however large ones the
+# path carries, and whenever either side writes, reads or stops reading, neither finds a fault in the other; once the
+# path is good again each byte that was written has arrived, once and in order, and nothing is left to send.
 """Two packet engines and a path that an input makes bad."""
 
 from __future__ import annotations
@@ -17,6 +17,9 @@ from .choices import Choices, piece
 from .paths import Path
 
 WINDOW = 20_000
+SIZES = (link.SIZE, 1_300, 1_472, 4_000, 9_000)
+"""Bytes of a datagram that the path carries."""
+
 STREAMS = 4
 STEPS_MAX = 30_000
 WRITTEN_MAX = 60_000
@@ -27,7 +30,7 @@ def fuzz(data: bytes) -> Hashable:
     choices = Choices(data)
     talk = _Talk()
     while choices:
-        step = choices.below(6)
+        step = choices.below(8)
         side = talk.sides[choices.below(2)]
         if step == 0:
             side.say(choices.below(STREAMS), choices.number(2) % 10_000, fin=False)
@@ -37,6 +40,10 @@ def fuzz(data: bytes) -> Hashable:
             side.consumes = not side.consumes
         elif step == 3:
             talk.path.doom(choices.piece()[:64])
+        elif step == 6:
+            talk.carries = SIZES[choices.below(len(SIZES))]
+        elif step == 7:
+            talk.marks = choices.piece()[:64]
         else:
             talk.go_on(1 + choices.byte() * (step - 3))
     return talk.finish()
@@ -58,6 +65,9 @@ def seeds() -> dict[str, bytes]:
         "losses": doom(1, 1, 0, 1) + write(0, 0, 9_000) + b"\4\0\x20" + end(0, 0) + doom(*[1] * 30) + b"\5\0\xff",
         "reordering": doom(3, 9, 15, 3, 2, 8, 21) + write(0, 2, 9_999) + b"\5\0\xff",
         "changes": doom(4, 5, 10, 11, 16, 17) + write(1, 2, 9_999) + b"\5\0\xff",
+        "marked": b"\7\0" + piece(bytes([2, 3, 3, 0, 1] * 9)) + write(0, 0, 9_999) * 3 + b"\5\0\xff" + end(0, 0),
+        "narrower": write(0, 0, 9_999) * 4 + b"\5\0\xff\6\0\0" + write(0, 0, 9_999) * 2 + b"\5\0\xff" + end(0, 0),
+        "wider": b"\6\0\1" + write(1, 0, 9_999) * 3 + b"\5\0\xff\6\0\4" + write(1, 0, 9_999) * 3 + b"\5\0\xff",
         "a-reader-that-stops": b"\2\1" + write(0, 0, 9_999) * 4 + b"\5\0\xff\2\1" + end(0, 0),
     }
 
@@ -66,7 +76,8 @@ class _Side(link.Side):
     """A side that knows what it wrote, and all streams that its peer opened."""
 
     def __init__(self, name: bytes, peer: bytes) -> None:
-        super().__init__(name, peer, link.SIZE, WINDOW)
+        super().__init__(name, peer, link.SIZE, WINDOW, limit=SIZES[-1])
+        self.engine.recovery.ecn.enable()
         self.incoming: dict[int, ReceiveStream] = {}
         self.outgoing: dict[int, SendStream] = {}
 
@@ -88,6 +99,8 @@ class _Talk:
     def __init__(self) -> None:
         self.sides = (_Side(b"a", b"b"), _Side(b"b", b"a"))
         self.path: Path[_Side] = Path(1_000_000, 10 * MS)
+        self.carries = SIZES[-1]
+        self.marks = b""
 
     def go_on(self, steps: int) -> bool:
         """Let so many things happen; False when there was nothing left that would."""
@@ -95,7 +108,7 @@ class _Talk:
         for _ in range(steps):
             for side, other in (self.sides, self.sides[::-1]):
                 for datagram in side.build(int(path.now)):
-                    path.carry(other, datagram)
+                    self._send(other, datagram)
             at = min(self._due(side) for side in self.sides)
             if path.due is not None:
                 at = min(at, int(path.due))
@@ -114,6 +127,7 @@ class _Talk:
 
     def finish(self) -> Hashable:
         self.path.doom(b"")
+        self.marks = b""
         for side in self.sides:
             side.consumes = True
             for incoming in side.incoming.values():
@@ -126,6 +140,12 @@ class _Talk:
                 assert stream.backlog == 0
         lost = sum(side.engine.recovery.lost_total for side in self.sides)
         return min(lost, 5), *(len(side.outgoing) for side in self.sides)
+
+    def _send(self, to: _Side, datagram: bytes) -> None:
+        """Let a datagram go, unless it is too large for the path, which may change its ECN bits."""
+        mark, self.marks = self.marks[:1], self.marks[1:]
+        if len(datagram) <= self.carries:
+            self.path.carry(to, link.with_ecn(datagram, mark[0] & 3) if mark else datagram)
 
     def _due(self, side: _Side) -> int:
         at = side.engine.recovery.timeout()

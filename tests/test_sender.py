@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
+from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import (
     ErrorCode,
     IntegrityError,
@@ -20,8 +20,10 @@ from spaceblock.limits import PHASE_MAX, TEXT_MAX
 from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.messages import (
     AnswerPage,
+    BlockDigests,
     Done,
     Error,
+    Feature,
     ItemDigest,
     ItemFailed,
     ManifestPage,
@@ -31,6 +33,7 @@ from spaceblock.messages import (
     Progress,
     ReceiverState,
     RequestsPage,
+    Resend,
     Verdict,
     VerdictKind,
     VerifiedPage,
@@ -39,10 +42,12 @@ from spaceblock.messages import (
 )
 from spaceblock.protocol.sender import (
     Answered,
+    BlocksWanted,
     Completed,
     Failed,
     ItemRefused,
     Reported,
+    ResendWanted,
     Sender,
     SenderState,
     abort_message,
@@ -440,3 +445,36 @@ def test_texts_that_are_too_long_or_not_unicode_still_travel() -> None:
 @pytest.mark.parametrize(("text", "limit", "kept"), [("abc", 2, "ab"), ("éé", 3, "é"), ("😀", 3, ""), (None, 9, "")])
 def test_text_is_cut_between_characters(text: str | None, limit: int, kept: str) -> None:
     assert cut(text, limit) == kept
+
+
+# Repair.
+
+
+def repairable() -> Sender:
+    """A sender whose one item of three blocks the receiver has found to differ."""
+    requests = SpaceblockRequests(UUID, 1 << 17, (SpaceblockRequest(3 << 17, rereadable=True),))
+    sender = Sender(requests, None, Feature.REPAIR)
+    list(sender.offer())
+    sender.receive_message(AnswerPage(True, 0, (ALL,)))
+    sender.item_sent(0, 3 << 17, DIGEST)
+    assert sender.receive_message(BlockDigests(0, 0, (DIGEST,))) == []
+    assert sender.receive_message(BlockDigests(0, 1, (DIGEST,) * 2)) == [BlocksWanted(0)]
+    return sender
+
+
+@pytest.mark.parametrize("digests", [(), (DIGEST,)])
+def test_block_digests_beyond_the_last_are_refused(digests: tuple[bytes, ...]) -> None:
+    """Each whole list makes this side read all of the item once more."""
+    sender = repairable()
+    with pytest.raises(RemoteProtocolError, match="more block digests"):
+        sender.receive_message(BlockDigests(0, 3, digests))
+
+
+def test_nothing_is_sent_again_before_this_side_told_its_own_digests() -> None:
+    sender, resend = repairable(), Resend(0, (Partial(0, 1),))
+    with pytest.raises(RemoteProtocolError, match="before it is known"):
+        sender.receive_message(resend)
+    sender.blocks_hashed(0, [OTHER_DIGEST] * 3)
+    assert sender.receive_message(resend) == [ResendWanted(0, resend.ranges)]
+    with pytest.raises(RemoteProtocolError, match="before it is known"):
+        sender.receive_message(resend)

@@ -176,6 +176,7 @@ class Sender:
         self._cancelled = False
         self._unchecked: set[int] = set()  # items that are had, and of which the receiver was not told what follows
         self._blocks: dict[int, BlockList] = {}  # of items that differ: how many digests the receiver sent
+        self._told_blocks: set[int] = set()  # items whose block digests this side has sent
         self.repaired: dict[int, int] = {}
         """By item, the bytes that the receiver wanted once more."""
 
@@ -251,6 +252,7 @@ class Sender:
     def blocks_hashed(self, item: int, digests: Sequence[bytes]) -> None:
         """The digests of the blocks of an item that differs, as it is here."""
         if self.state is SenderState.MOVING:
+            self._told_blocks.add(item)
             self._queue.extend(pages_of_block_digests(item, self._blocks[item].first, digests))
 
     def item_sent(self, item: int, size: int, digest: bytes) -> None:
@@ -329,15 +331,17 @@ class Sender:
         request = self._repairable(item)
         assert request.stop is not None
         blocks = self._blocks.setdefault(item, BlockList(request.start, request.stop, self.requests.block_size))
+        if blocks.whole:
+            # Each whole list costs this side a reading of all of the item.
+            raise RemoteProtocolError(f"the receiver sent more block digests of item {item} than it has blocks")
         blocks.extend(message.first, message.digests)
         return [BlocksWanted(item)] if blocks.whole else []
 
     def _receive_resend(self, message: Resend) -> list[SenderEvent]:
         item = message.item
         request = self._repairable(item)
-        blocks = self._blocks.get(item)
         assert request.stop is not None
-        if blocks is None or not blocks.whole or item in self.repaired:
+        if item not in self._told_blocks or item in self.repaired:
             raise RemoteProtocolError(f"the receiver wants parts of item {item} again before it is known which differ")
         if message.ranges[0].start < request.start or message.ranges[-1].stop > request.stop:
             raise RemoteProtocolError(f"the receiver wants parts of item {item} that were not offered")
