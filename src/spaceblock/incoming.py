@@ -182,6 +182,7 @@ class Incoming(Job):
         self.keeper: Keeper | None = memory.keeper(peer_id) if memory is not None and resumes else None
         self._reread = 0
         self._recording = False
+        self._to_record: Settled | None = None
         self._is_lost = False
         self._verified: list[Message] = []
         self.debts: Debts | None = None
@@ -409,7 +410,7 @@ class Incoming(Job):
                 if self.debts is not None:
                     self.debts.settled(event.item)
             elif isinstance(event, Settled):
-                self._record(event)
+                self._settle(event)
             elif isinstance(event, Finished):
                 if not self._said.done():
                     self._said.set_result(None)
@@ -417,24 +418,33 @@ class Incoming(Job):
                 self._break(event.error)
         if self._agreed or self._confirmed:
             self._place()
+        if self._to_record is not None and not self._placing:
+            self._record(self._to_record)
         if not self._recording:
             messages, ends = self.receiver.messages_to_send(), self.receiver.ends_stream
             if messages or ends:
                 self._control.send(messages, ends)
 
-    def _record(self, event: Settled) -> None:
-        """Keep the outcome before the sender hears of it."""
-        if self._memory is None:
-            self._is_settled(event, None)
-            return
-        memory, folder = self._memory, self.sink.place_of_all
+    def _settle(self, event: Settled) -> None:
+        """Every item has its end: say everything else now, and that when it is recorded."""
         messages = self.receiver.messages_to_send()
         self._verified = [message for message in messages if isinstance(message, VerifiedPage)]
         self._control.send(message for message in messages if not isinstance(message, VerifiedPage))
-        self._recording = True
+        self._recording, self._to_record = True, event
+
+    def _record(self, event: Settled) -> None:
+        """Keep the outcome, and leave nothing unfinished behind, before the sender hears of it: it need not come back
+        then, whatever happens to this side."""
+        self._to_record = None
+        memory, sink = self._memory, self.sink
 
         def record() -> None:
-            memory.finish(self.uuid, self.peer_id, event.outcomes, folder, durable=self.sink.durable)
+            try:
+                if memory is not None:
+                    memory.finish(self.uuid, self.peer_id, event.outcomes, sink.place_of_all, durable=sink.durable)
+            finally:
+                if not event.errors:
+                    sink.tidy()
 
         self.beside(record).add_done_callback(lambda future: self._is_settled(event, future.exception()))
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from collections.abc import Iterable
 from pathlib import Path
 
 import pytest
@@ -12,7 +13,7 @@ from spaceblock.control import MessageStream
 from spaceblock.errors import ConnectionLost
 from spaceblock.messages import Message, VerifiedPage
 
-from .support import Pair, deliver, digest_of, failure, file_of, pair, tree, within
+from .support import Pair, deliver, digest_of, failure, file_of, names_below, pair, tree, within
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
 
@@ -74,6 +75,31 @@ async def test_a_lost_last_message_makes_no_second_copy(
     assert [item.digest for item in receipt.items] == [digest_of(path.read_bytes()) for path in sources]
     assert receipt.resumed == receipt.bytes == 100_000
     assert tree(inbox) == {path.name: path.read_bytes() for path in sources}
+
+
+async def test_nothing_unfinished_is_left_when_the_sender_hears_that_all_is_there(
+    tmp_path: Path,
+    inbox: Path,
+    sender: spaceblock.Options,
+    receiver: spaceblock.Options,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """So that a receiver that is killed then leaves nothing behind, as nobody comes back."""
+    folder = file_of(tmp_path, "folder/a", 100_000).parent
+    (folder / "link").symlink_to("a")
+    send = MessageStream.send
+    found: list[set[str]] = []
+
+    def look(stream: MessageStream, messages: Iterable[Message], fin: bool = False) -> None:
+        kept = list(messages)
+        if any(isinstance(message, VerifiedPage) for message in kept):
+            found.append(set(names_below(inbox)))
+        send(stream, kept, fin)
+
+    monkeypatch.setattr(MessageStream, "send", look)
+    async with pair(receiver, here=sender) as peers:
+        await deliver(peers, folder, folder=inbox, sending={"links": "copy"})
+    assert found == [{"folder", "folder/a", "folder/link"}]
 
 
 async def test_what_was_told_once_is_sent_anew_the_next_time(

@@ -279,28 +279,35 @@ class FolderSink(Sink):
     def conclude(self) -> None:
         self._settle(*self._to_come)
 
+    def tidy(self) -> None:
+        self._close_staging(lost=False)
+
     def close(self, *, lost: bool = False) -> bool:
-        keep = False
-        staging, self._staged_in = self._staged_in, None
-        if staging is not None:
-            contents = staging.journal.contents if staging.journal is not None else None
-            kept = {*contents.parts, *contents.placings} if contents and self._to_come else set()
-            kept -= set() if lost else {self._keys[item] for item in self._unnamed}
-            keep = bool(kept)
-            for fd in self._open.values():
-                with suppress(OSError):
-                    os.close(fd)
-            self._open.clear()
-            for item in {*self._staged, *self.had} - self._set_aside:
-                if self._keys[item] not in kept:
-                    with suppress(OSError):
-                        os.unlink(self._partial(item), dir_fd=staging.fd)
-            self._staged.clear()
-            staging.close(keep=keep or bool(self._set_aside))
+        keep = self._close_staging(lost)
         if self._root >= 0:
             os.close(self._root)
             self._root = -1
         return keep
+
+    def _close_staging(self, lost: bool) -> bool:
+        """Remove what is unfinished unless it is of use for another attempt: then this is true."""
+        staging, self._staged_in = self._staged_in, None
+        if staging is None:
+            return False
+        contents = staging.journal.contents if staging.journal is not None else None
+        kept = {*contents.parts, *contents.placings} if contents and self._to_come else set()
+        kept -= set() if lost else {self._keys[item] for item in self._unnamed}
+        for fd in self._open.values():
+            with suppress(OSError):
+                os.close(fd)
+        self._open.clear()
+        for item in {*self._staged, *self.had} - self._set_aside:
+            if self._keys[item] not in kept:
+                with suppress(OSError):
+                    os.unlink(self._partial(item), dir_fd=staging.fd)
+        self._staged.clear()
+        staging.close(keep=bool(kept) or bool(self._set_aside))
+        return bool(kept)
 
     @property
     def _staging(self) -> Staging:

@@ -154,6 +154,10 @@ class Sink(abc.ABC):
         """Every item has come to its end, some of them by failing; there is nothing to do if all were placed."""
         return
 
+    def tidy(self) -> None:
+        """Everything is in its place: remove what was needed on the way. Nothing but :meth:`close` comes after this."""
+        return
+
     def stop(self) -> None:
         """Nobody wants the bytes any more: end a write that waits for a program. Any thread may call this."""
         return
