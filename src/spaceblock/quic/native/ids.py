@@ -52,11 +52,9 @@ class ConnectionIds:
         self._numbered_below = self._retired_below
         self._numbered = set(state.peer_ids_known)
         self._close_gaps()
-
-    @property
-    def tokens(self) -> tuple[bytes, ...]:
-        """The stateless reset tokens of all IDs of the peer that are in use."""
-        return tuple(known.token for known in (self.current, *self._lent.values()) if known.token)
+        self.tokens: tuple[bytes, ...] = ()
+        """The stateless reset tokens of all IDs of the peer that are in use; they are asked for at every wake-up."""
+        self._note_tokens()
 
     # The peer's.
 
@@ -71,6 +69,7 @@ class ConnectionIds:
             return None
         fresh = self._spare.pop(min(self._spare))
         self._lent[fresh.sequence] = fresh
+        self._note_tokens()
         return fresh
 
     def has_lent(self, known: ConnectionId) -> bool:
@@ -84,11 +83,13 @@ class ConnectionIds:
         self._lent.pop(known.sequence, None)
         self._lent[self.current.sequence] = self.current
         self.current = known
+        self._note_tokens()
         self._engine.packets.set_peer_cid(known.cid)
 
     def retire(self, known: ConnectionId) -> None:
         """Use an ID that was lent no more."""
         if self._lent.pop(known.sequence, None) is not None:
+            self._note_tokens()
             self._send_retire(known.sequence)
 
     def take(self, sequence: int, retire_before: int, cid: bytes, token: bytes) -> None:
@@ -125,10 +126,14 @@ class ConnectionIds:
             for sequence in [sequence for sequence in kept if sequence < bound]:
                 del kept[sequence]
                 self._send_retire(sequence)
+        self._note_tokens()
         if self.current.sequence < bound and (fresh := self.lend()) is not None:
             old = self.current
             self.use(fresh)
             self.retire(old)
+
+    def _note_tokens(self) -> None:
+        self.tokens = tuple(known.token for known in (self.current, *self._lent.values()) if known.token)
 
     def _close_gaps(self) -> None:
         self._numbered = {number for number in self._numbered if number >= self._numbered_below}
