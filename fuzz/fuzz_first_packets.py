@@ -8,7 +8,7 @@ from __future__ import annotations
 import functools
 from collections.abc import Hashable
 
-from spaceblock.quic.handshake import VERSION, RetryTokens, initial_token, version_negotiation
+from spaceblock.quic.handshake.first_packets import VERSION, RetryTokens, initial_token, version_negotiation
 
 from .choices import Choices, piece
 

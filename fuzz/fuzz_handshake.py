@@ -19,7 +19,8 @@ from cryptography.hazmat.primitives.serialization import Encoding
 from quic_pair import CLIENT, SERVER
 from spaceblock.errors import WrongPeer
 from spaceblock.quic import HandshakeConfig, TransportOptions
-from spaceblock.quic.handshake import VERSION, Engine, HandshakeCompleted, client_engine, server_engine
+from spaceblock.quic.handshake.engine import Engine, HandshakeCompleted, client_engine, server_engine
+from spaceblock.quic.handshake.first_packets import VERSION
 
 from .choices import Choices, piece
 from .steady import steady

@@ -11,7 +11,7 @@ import pytest
 from engines import why_not_native
 from quic_pair import MIB, Pair, Streams, pair
 from spaceblock.quic import Stream, TransportOptions
-from spaceblock.quic.handshake import Engine
+from spaceblock.quic.handshake.engine import Engine
 
 pytestmark = pytest.mark.skipif(bool(why_not_native()), reason=why_not_native() or "")
 

@@ -16,7 +16,8 @@ from quic_pair import CLIENT, KIB, MIB, SERVER, Reader, Streams, endpoints, iden
 from spaceblock.errors import LocalProtocolError, VersionMismatch, WrongPeer
 from spaceblock.quic import Connection, ConnectionEnded, HandshakeConfig, Stream, StreamStopped, TransportOptions
 from spaceblock.quic import endpoint as endpoint_module
-from spaceblock.quic.handshake import OLD_SERIES, Engine, client_engine, server_engine
+from spaceblock.quic.handshake.engine import Engine, client_engine, server_engine
+from spaceblock.quic.handshake.private_names import OLD_SERIES
 
 SMALL = TransportOptions(
     stream_window=16 * KIB, control_window=16 * KIB, connection_reserve=16 * KIB, max_streams_uni=2, max_streams_bidi=2

@@ -14,7 +14,8 @@ from quic_pair import CLIENT
 from spaceblock.core import decode_uint_var
 from spaceblock.quic import TransportOptions
 from spaceblock.quic.handover import HandOver
-from spaceblock.quic.handshake import client_engine
+from spaceblock.quic.handshake.engine import client_engine
+from spaceblock.quic.handshake.leaving import hand_over
 from spaceblock.quic.interface import Address
 from spaceblock.quic.native.keys import Suite, derive
 from spaceblock.quic.native.protection import HeaderKey, PacketKey
@@ -141,7 +142,7 @@ async def forger(address: Address) -> AsyncIterator[Forger]:
             sock.send(data)
         while engine.next_event() is not None:
             pass
-        hostile = Forger(sock, engine.hand_over())
+        hostile = Forger(sock, hand_over(engine))
         loop.add_reader(sock, hostile.on_readable)
         try:
             yield hostile

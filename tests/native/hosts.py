@@ -10,7 +10,7 @@ from typing import Any
 from quic_pair import CLIENT, SERVER
 from spaceblock.quic import TransportOptions
 from spaceblock.quic.handover import HandOver
-from spaceblock.quic.handshake import (
+from spaceblock.quic.handshake.engine import (
     ConnectionIdIssued,
     ConnectionIdRetired,
     Engine,
@@ -21,6 +21,7 @@ from spaceblock.quic.handshake import (
     client_engine,
     server_engine,
 )
+from spaceblock.quic.handshake.leaving import hand_over
 from spaceblock.quic.native.engine_shell import NativeEngine
 
 LATENCY = 0.01
@@ -62,7 +63,7 @@ class Host:
     def hand_over(self) -> None:
         assert isinstance(self.engine, Engine)
         self.take_events()
-        self.state = self.engine.hand_over()
+        self.state = hand_over(self.engine)
         self.engine = NativeEngine(self.state, self.options, self._transmit)
         assert self.engine.packets.recovery.next_pn == self.state.next_packet_number
 

@@ -8,7 +8,7 @@ from functools import partial
 import pytest
 from hosts import Host, Path, is_short
 
-from spaceblock.quic.handshake import Engine
+from spaceblock.quic.handshake.engine import Engine
 from spaceblock.quic.native.engine_shell import NativeEngine
 
 NATIVE = {"both": ("client", "server"), "client": ("client",), "server": ("server",)}

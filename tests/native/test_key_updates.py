@@ -9,7 +9,7 @@ from hosts import Host, Path
 
 from spaceblock.errors import LocalProtocolError
 from spaceblock.quic import TransportOptions
-from spaceblock.quic.handshake import Engine
+from spaceblock.quic.handshake.engine import Engine
 from spaceblock.quic.native.engine_shell import NativeEngine
 
 ONE_SIDE = {"client": ("client",), "server": ("server",)}

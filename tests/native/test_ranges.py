@@ -17,7 +17,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from spaceblock.errors import RemoteProtocolError
-from spaceblock.quic.handshake import OLD_SERIES
+from spaceblock.quic.handshake.private_names import OLD_SERIES
 from spaceblock.quic.native import ranges
 from spaceblock.quic.native.ranges import (
     ACK_FRAME_MAX,

@@ -7,7 +7,7 @@ from hosts import Host, Path
 
 from spaceblock.core import encode_uint_var as varint
 from spaceblock.quic.handover import ConnectionId
-from spaceblock.quic.handshake import Engine
+from spaceblock.quic.handshake.engine import Engine
 from spaceblock.quic.native.engine_shell import WAITING_MAX, NativeEngine
 from spaceblock.quic.native.ids import GAPS_MAX, IDS_MAX, RETIRED_MAX
 from spaceblock.quic.native.rare import STREAMS_MAX

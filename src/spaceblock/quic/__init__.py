@@ -1,7 +1,7 @@
 """The transport: one UDP socket, any number of QUIC connections, behind an interface that no engine shows through.
 
 ``interface`` is what the rest of Spaceblock sees. ``endpoint`` owns socket and timers, ``connection`` drives one
-connection, and ``handshake`` is the only module that imports aioquic. Importing this package imports none of them but
+connection, and ``handshake`` is the only place that imports aioquic. Importing this package imports none of them but
 the interface.
 """
 

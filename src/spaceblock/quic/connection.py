@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ErrorCode, Unreachable, VersionMismatch
 from .handover import StreamDataTaken
-from .handshake import (
+from .handshake.engine import (
     NO_COMMON_PROTOCOL,
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -24,6 +24,7 @@ from .handshake import (
     StreamDataReceived,
     StreamReset,
 )
+from .handshake.leaving import hand_over
 from .interface import (
     REASON_MAX,
     Address,
@@ -344,7 +345,7 @@ class AioquicConnection(Connection):
 
         self._take_events()
         pump = self._carrier.shared_pump
-        state = engine.hand_over()
+        state = hand_over(engine)
         self._engine = (NativeEngine if pump is None else partial(SharedEngine, pump))(
             state,
             self._options,

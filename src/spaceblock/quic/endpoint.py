@@ -22,7 +22,8 @@ from typing import TYPE_CHECKING, Any
 from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, Unreachable
 from ..limits import DATAGRAM_MIN
 from .connection import AioquicConnection, plain_address
-from .handshake import CID_SIZE, VERSION, RetryTokens, client_engine, initial_token, server_engine, version_negotiation
+from .handshake.engine import client_engine, server_engine
+from .handshake.first_packets import CID_SIZE, VERSION, RetryTokens, initial_token, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
 from .resets import StatelessResets, reset_key
 from .routes import largest_datagram

@@ -1,7 +1,7 @@
 """What moves from the handshake's engine to the native one when the handshake is confirmed: all of a connection's
 state.
 
-Rules: values only, in QUIC's own terms; ``handshake.py`` fills them in, the native engine takes them over. Times are in
+Rules: values only, in QUIC's own terms; ``handshake`` fills them in, the native engine takes them over. Times are in
 seconds on the event loop's clock, sizes in bytes. Packet numbers are those of the 1-RTT space (RFC 9000, section 12.3).
 """
 

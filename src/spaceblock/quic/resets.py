@@ -15,7 +15,7 @@ from typing import Generic, TypeVar
 
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 
-from .handshake import CID_SIZE
+from .handshake.first_packets import CID_SIZE
 from .interface import Address, HandshakeConfig
 
 TOKEN_SIZE = 16

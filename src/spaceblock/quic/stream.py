@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import LocalProtocolError, SpaceblockError
-from .handshake import Engine
+from .handshake.engine import Engine
 from .interface import CloseReason, ConnectionEnded, Intake, Stream, StreamStopped
 
 if TYPE_CHECKING:

@@ -1,6 +1,6 @@
 """The native engine's Python half: streams, credit, timers and the end of a connection.
 
-It stands where aioquic's engine stood before the hand-over, with the same methods (see ``Engine`` in ``handshake.py``),
+It stands where aioquic's engine stood before the hand-over, with the same methods (see ``Engine`` in ``handshake``),
 so that nothing above notices. Nothing here is done for each packet; a handful of calls is for each receive buffer and
 each GSO batch. ``now`` is in seconds on the event loop's clock; the packet engine counts microseconds.
 """
@@ -16,14 +16,14 @@ from typing import TYPE_CHECKING, Any
 from ...core import encode_uint_var
 from ...limits import DATAGRAM_MAX, DATAGRAM_MIN
 from ..handover import HandOver, SentPacket, StreamDataTaken
-from ..handshake import (
+from ..handshake.engine import (
     ConnectionIdIssued,
     ConnectionIdRetired,
     StopSendingReceived,
     StreamDataReceived,
     StreamReset,
-    behind_long_headers,
 )
+from ..handshake.first_packets import behind_long_headers
 from ..interface import CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
 from .ids import ConnectionIds

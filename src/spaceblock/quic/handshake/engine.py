@@ -1,7 +1,4 @@
-"""aioquic, bent to Spaceblock's needs: the one module that imports it, and the only one that knows its private names.
-
-Those names are checked when this module is imported, so that an aioquic that differs is refused with the list of what
-is missing, not with a puzzling failure later. Sans-IO: no clock, no socket, ``now`` is an argument.
+"""The engine that every connection begins on, and that carries all of it where there is no native one.
 
 What differs from stock aioquic:
 
@@ -13,12 +10,10 @@ What differs from stock aioquic:
 
 from __future__ import annotations
 
-import os
 from collections.abc import Callable
 from functools import partial
 from typing import Any
 
-import aioquic
 from aioquic import tls
 from aioquic.buffer import Buffer  # type: ignore[attr-defined]  # it does not list what it re-exports
 from aioquic.quic.configuration import QuicConfiguration
@@ -28,7 +23,6 @@ from aioquic.quic.connection import (
     QuicConnectionId,
     QuicConnectionState,
 )
-from aioquic.quic.crypto import CryptoContext
 from aioquic.quic.events import (
     ConnectionIdIssued,
     ConnectionIdRetired,
@@ -43,64 +37,38 @@ from aioquic.quic.packet import (
     QuicErrorCode,
     QuicFrameType,
     QuicHeader,
-    QuicPacketType,
-    QuicProtocolVersion,
-    encode_quic_retry,
-    encode_quic_version_negotiation,
-    pull_quic_header,
     pull_quic_transport_parameters,
 )
-from aioquic.quic.packet_builder import QuicPacketBuilder, QuicSentPacket
+from aioquic.quic.packet_builder import QuicPacketBuilder
 from aioquic.quic.recovery import QuicPacketSpace
-from aioquic.quic.retry import QuicRetryTokenHandler
-from aioquic.quic.stream import QuicStream, QuicStreamReceiver, QuicStreamSender
+from aioquic.quic.stream import QuicStream
 from cryptography import x509
 
-from ..core import encode_uint_var
-from ..errors import EngineUnavailable, LocalProtocolError
-from ..limits import DATAGRAM_MIN
-from .handover import (
-    ConnectionId,
-    HandOver,
-    ReceivingState,
-    SendingState,
-    SentPacket,
-    SentPiece,
-    StreamState,
-)
-from .interface import ALPN, CloseReason, HandshakeConfig, TransportOptions
+from ...errors import LocalProtocolError
+from ...limits import DATAGRAM_MIN
+from ..interface import ALPN, CloseReason, HandshakeConfig, TransportOptions
+from .first_packets import CID_SIZE, VERSION
+from .private_names import OLD_SERIES, check
 
 __all__ = [
-    "CID_SIZE",
     "NO_COMMON_PROTOCOL",
-    "VERSION",
     "ConnectionIdIssued",
     "ConnectionIdRetired",
     "Engine",
     "HandshakeCompleted",
     "QuicEvent",
-    "RetryTokens",
     "StopSendingReceived",
     "StreamDataReceived",
     "StreamReset",
-    "behind_long_headers",
     "client_engine",
-    "initial_token",
     "server_engine",
-    "version_negotiation",
 ]
 
-CID_SIZE = 8
-"""Bytes of the connection IDs that we choose; a short header does not say their length."""
-
-VERSION = int(QuicProtocolVersion.VERSION_1)
+check()
 
 NO_COMMON_PROTOCOL = frozenset(int(QuicErrorCode.CRYPTO_ERROR) + alert for alert in (40, 120))
 """The TLS alerts for "no application protocol in common" as QUIC's error codes (RFC 9001, section 4.8); aioquic 1.3
 sends the more general one."""
-
-OLD_SERIES = tuple(map(int, aioquic.__version__.split(".")[:2])) < (1, 7)
-"""aioquic 1.3, the last for Python 3.10: other signatures, and limits that are not raised as streams end."""
 
 _OLD_DATAGRAM_MAX = 1_500
 """Bytes of a packet that aioquic 1.3 can seal."""
@@ -108,7 +76,6 @@ _OLD_DATAGRAM_MAX = 1_500
 _ENDING = (QuicConnectionState.CLOSING, QuicConnectionState.DRAINING, QuicConnectionState.TERMINATED)
 _VARINT_SIZE = 8  # at most
 _TWO_BYTES_MAX = 0x3FFF
-_LONG_HEADERS_MAX = 4  # of one datagram: an Initial, an early and a Handshake packet, and one more
 _LIMIT_CAPACITY = 1 + _VARINT_SIZE
 _STREAM_LIMIT_CAPACITY = 1 + 2 * _VARINT_SIZE
 
@@ -318,133 +285,9 @@ class Engine(QuicConnection):
         """The handshake is confirmed (RFC 9001, section 4.1.2): from now on all packets have short headers."""
         return self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED and not self._close_pending
 
-    def hand_over(self) -> HandOver:
-        """Retire, and give everything that another engine needs to go on with the connection.
-
-        Call it once, when :attr:`confirmed` and no event is left.
-        """
-        crypto = self._cryptos[tls.Epoch.ONE_RTT]
-        space = self._spaces[tls.Epoch.ONE_RTT]
-        loss = self._loss
-        suite, send_secret, receive_secret = crypto.send.cipher_suite, crypto.send.secret, crypto.recv.secret
-        assert suite is not None, "a confirmed handshake has keys"
-        assert send_secret is not None
-        assert receive_secret is not None
-        path = self._network_paths[0]
-        for network_path in self._network_paths:
-            if (reserved := getattr(network_path, "peer_cid", None)) is not None:
-                self._retire_peer_cid(reserved)  # it has been used on a path that nobody goes on with
-        rtt = (loss._rtt_smoothed, loss._rtt_variance, loss._rtt_min, loss._rtt_latest)
-        state = HandOver(
-            is_client=self._is_client,
-            peer_certificate=self.peer_certificate,
-            peer_address=path.addr,
-            path_room=None if path.is_validated else max(0, 3 * path.bytes_received - path.bytes_sent),
-            validated_address=next((other.addr for other in self._network_paths if other.is_validated), None),
-            suite=suite.name,
-            send_secret=send_secret,
-            receive_secret=receive_secret,
-            key_phase=crypto.recv.key_phase,
-            first_send_secret=self._first_secrets[tls.Direction.ENCRYPT],
-            first_receive_secret=self._first_secrets[tls.Direction.DECRYPT],
-            next_packet_number=self._packet_number,
-            sent=[self._sent_packet(packet) for packet in space.sent_packets.values() if packet.is_ack_eliciting],
-            unsent_frames=self._unsent_frames(),
-            received=_received(space),
-            ack_due=space.ack_at is not None,
-            largest_received_time=space.largest_received_time or 0.0,
-            local_ids=[_connection_id(known) for known in self._host_cids],
-            used_cid=self.host_cid,
-            peer_id=_connection_id(self._peer_cid),
-            spare_peer_ids=[_connection_id(known) for known in self._peer_cid_available],
-            peer_ids_known=frozenset(self._peer_cid_sequence_numbers),
-            peer_ids_retired_below=self._peer_retire_prior_to,
-            rtt=rtt if loss._rtt_initialized else None,
-            ack_delay_exponent=self._remote_ack_delay_exponent,
-            max_ack_delay=loss.max_ack_delay,
-            idle_timeout=min(self._configuration.idle_timeout, self._remote_max_idle_timeout or 3600.0),
-            datagram_max=self._datagram_max,
-            max_data=self._remote_max_data,
-            data_sent=self._remote_max_data_used,
-            max_stream_data_bidi_local=self._remote_max_stream_data_bidi_local,
-            max_stream_data_bidi_remote=self._remote_max_stream_data_bidi_remote,
-            max_stream_data_uni=self._remote_max_stream_data_uni,
-            max_streams_bidi=self._remote_max_streams_bidi,
-            max_streams_uni=self._remote_max_streams_uni,
-            next_stream_bidi=self._local_next_stream_id_bidi,
-            next_stream_uni=self._local_next_stream_id_uni,
-            local_max_data=self._local_max_data.value,
-            data_received=self._local_max_data.used,
-            data_consumed=self._consumed,
-            local_max_streams_bidi=(self._local_max_streams_bidi.value, self._local_max_streams_bidi.sent),
-            local_max_streams_uni=(self._local_max_streams_uni.value, self._local_max_streams_uni.sent),
-            streams_bidi_used=self._local_max_streams_bidi.used,
-            streams_uni_used=self._local_max_streams_uni.used,
-            held_bidi=self._held[False],
-            held_uni=self._held[True],
-            streams=[
-                StreamState(stream_id, _receiving(stream), _sending(stream))
-                for stream_id, stream in self._streams.items()
-            ],
-            abandoned=[
-                (stream_id, isinstance(getattr(act.func, "__self__", None), QuicStreamSender), act.args[0])
-                for stream_id, acts in self._held_back.items()
-                for act in acts
-            ],
-        )
-        self.abort()
-        return state
-
     def abort(self) -> None:
         """Forget the connection without a word to the peer, or without a further one."""
         self._set_state(QuicConnectionState.TERMINATED)
-
-    # Handing over.
-
-    def _sent_packet(self, packet: QuicSentPacket) -> SentPacket:
-        frames: list[bytes] = []
-        pieces: list[SentPiece] = []
-        for handler, arguments in packet.delivery_handlers:
-            name = getattr(handler, "__name__", "")
-            owner = getattr(handler, "__self__", None)
-            if name == "_on_handshake_done_delivery":
-                frames.append(bytes([QuicFrameType.HANDSHAKE_DONE]))
-            elif name == "_on_new_connection_id_delivery":
-                frames.append(_new_connection_id_frame(arguments[0]))
-            elif name == "_on_retire_connection_id_delivery":
-                frames.append(_frame(QuicFrameType.RETIRE_CONNECTION_ID, arguments[0]))
-            elif name == "_on_connection_limit_delivery":
-                frames.append(_frame(arguments[0].frame_type, arguments[0].sent))
-            elif name == "_on_max_stream_data_delivery":
-                stream = arguments[0]
-                frames.append(
-                    _frame(QuicFrameType.MAX_STREAM_DATA, stream.stream_id, stream.max_stream_data_local_sent)
-                )
-            elif name == "on_reset_delivery" and isinstance(owner, QuicStreamSender):
-                frames.append(_reset_frame(owner))
-            elif name == "on_stop_sending_delivery" and isinstance(owner, QuicStreamReceiver):
-                frames.append(_stop_frame(owner))
-            elif name == "on_data_delivery" and isinstance(owner, QuicStreamSender) and owner._stream_id is not None:
-                pieces.append(SentPiece(owner._stream_id, *arguments))
-        return SentPacket(
-            packet.packet_number, packet.sent_time or 0.0, packet.sent_bytes, tuple(frames), tuple(pieces)
-        )
-
-    def _unsent_frames(self) -> list[bytes]:
-        frames = [_new_connection_id_frame(known) for known in self._host_cids if not known.was_sent]
-        frames += [_frame(QuicFrameType.RETIRE_CONNECTION_ID, sequence) for sequence in self._retire_connection_ids]
-        if self._handshake_done_pending:
-            frames.append(bytes([QuicFrameType.HANDSHAKE_DONE]))
-        for stream in self._streams.values():
-            if stream.sender.reset_pending:
-                frames.append(_reset_frame(stream.sender))
-            if stream.receiver.stop_pending:
-                frames.append(_stop_frame(stream.receiver))
-            if stream.max_stream_data_local != stream.max_stream_data_local_sent and not stream.receiver.is_finished:
-                frames.append(_frame(QuicFrameType.MAX_STREAM_DATA, stream.stream_id, stream.max_stream_data_local))
-        if self._local_max_data.value != self._local_max_data.sent:
-            frames.append(_frame(QuicFrameType.MAX_DATA, self._local_max_data.value))
-        return frames
 
     # Overrides.
 
@@ -598,106 +441,6 @@ class Engine(QuicConnection):
         limit.sent = value
 
 
-def _receiving(stream: QuicStream) -> ReceivingState | None:
-    receiver = stream.receiver
-    if receiver.is_finished:
-        return None
-    first = receiver._buffer_start
-    early = [(span.start, bytes(receiver._buffer[span.start - first : span.stop - first])) for span in receiver._ranges]
-    return ReceivingState(
-        first, receiver.highest_offset, receiver._final_size, tuple(early), stream.max_stream_data_local
-    )
-
-
-def _sending(stream: QuicStream) -> SendingState | None:
-    sender = stream.sender
-    if sender.is_finished or sender._reset_error_code is not None:
-        return None
-    lost = [(span.start, min(span.stop, sender.highest_offset)) for span in sender._pending]
-    return SendingState(
-        acknowledged=sender._buffer_start,
-        data=bytes(sender._buffer),
-        sent=sender.highest_offset,
-        lost=tuple((start, stop) for start, stop in lost if start < stop),
-        acknowledged_beyond=tuple((span.start, span.stop) for span in sender._acked),
-        fin_written=sender._buffer_fin is not None,
-        fin_pending=sender._pending_eof,
-        fin_acknowledged=sender._acked_fin,
-        limit=stream.max_stream_data_remote,
-        waits_for_limit=stream.is_blocked,
-    )
-
-
-def _received(space: QuicPacketSpace) -> list[tuple[int, int]]:
-    largest = space.largest_received_packet
-    spans = [(span.start, span.stop) for span in space.ack_queue]
-    return spans or ([(largest, largest + 1)] if largest >= 0 else [])
-
-
-def _connection_id(known: QuicConnectionId) -> ConnectionId:
-    return ConnectionId(known.cid, known.sequence_number or 0, known.stateless_reset_token or b"")
-
-
-def _frame(kind: int, *fields: int | None) -> bytes:
-    return bytes([kind]) + b"".join(encode_uint_var(field or 0) for field in fields)
-
-
-def _reset_frame(sender: QuicStreamSender) -> bytes:
-    return _frame(QuicFrameType.RESET_STREAM, sender._stream_id, sender._reset_error_code, sender.highest_offset)
-
-
-def _stop_frame(receiver: QuicStreamReceiver) -> bytes:
-    return _frame(QuicFrameType.STOP_SENDING, receiver._stream_id, receiver._stop_error_code)
-
-
-def _new_connection_id_frame(known: QuicConnectionId) -> bytes:
-    """RFC 9000, section 19.15, with nothing retired."""
-    head = _frame(QuicFrameType.NEW_CONNECTION_ID, known.sequence_number, 0)
-    return head + bytes([len(known.cid)]) + known.cid + (known.stateless_reset_token or bytes(16))
-
-
-class RetryTokens:
-    """Address validation by Retry (RFC 9000, section 8.1.2): tokens are sealed and kept nowhere."""
-
-    def __init__(self) -> None:
-        self._handler = QuicRetryTokenHandler()
-
-    def retry(self, data: bytes, address: Any, now: float) -> bytes:
-        """The Retry packet that answers the Initial packet in ``data``."""
-        header = pull_quic_header(Buffer(data=data), host_cid_length=CID_SIZE)
-        source_cid = os.urandom(CID_SIZE)
-        handler: Any = self._handler
-        if OLD_SERIES:
-            token = handler.create_token(address, header.destination_cid, source_cid)
-        else:
-            token = handler.create_token(
-                address=address,
-                original_destination_connection_id=header.destination_cid,
-                retry_source_connection_id=source_cid,
-                now=now,
-            )
-        return encode_quic_retry(
-            version=VERSION,
-            source_cid=source_cid,
-            destination_cid=header.source_cid,
-            original_destination_cid=header.destination_cid,
-            retry_token=token,
-        )
-
-    def validate(self, token: bytes, destination_cid: bytes, address: Any, now: float) -> bytes | None:
-        """The connection ID that the client chose before the Retry, or None for a token that is not ours."""
-        handler: Any = self._handler
-        try:
-            if OLD_SERIES:
-                original_cid, retry_cid = handler.validate_token(address, token)
-                return original_cid if retry_cid == destination_cid else None
-            return handler.validate_token(  # type: ignore[no-any-return]
-                address=address, destination_cid=destination_cid, token=token, now=now
-            )
-        except ValueError:
-            return None
-
-
 def client_engine(
     handshake: HandshakeConfig, options: TransportOptions, token_of: Callable[[bytes], bytes] | None = None
 ) -> Engine:
@@ -731,37 +474,6 @@ def server_engine(
     )
 
 
-def initial_token(data: bytes) -> bytes | None:
-    """The token of the Initial packet that ``data`` begins with, maybe empty; None if it begins with something else."""
-    try:
-        header = pull_quic_header(Buffer(data=data), host_cid_length=CID_SIZE)
-    except ValueError:
-        return None
-    return header.token if header.packet_type == QuicPacketType.INITIAL else None
-
-
-def behind_long_headers(data: bytes) -> bytes:
-    """The packet with a short header behind the others of a datagram, maybe empty (RFC 9000, section 12.2)."""
-    buffer = Buffer(data=data)
-    start = 0
-    try:
-        for _ in range(_LONG_HEADERS_MAX):
-            if start == len(data) or not data[start] & 0x80:
-                return data[start:]
-            start += pull_quic_header(buffer, host_cid_length=CID_SIZE).packet_length
-            buffer.seek(start)
-    except ValueError:
-        pass  # what follows cannot be found
-    return b""
-
-
-def version_negotiation(source_cid: bytes, destination_cid: bytes) -> bytes:
-    """The packet that tells a client of which version we are (RFC 9000, section 6)."""
-    return encode_quic_version_negotiation(
-        source_cid=source_cid, destination_cid=destination_cid, supported_versions=[VERSION]
-    )
-
-
 def _configuration(handshake: HandshakeConfig, options: TransportOptions, is_client: bool) -> QuicConfiguration:
     if not is_client and (handshake.certificate is None or handshake.private_key is None):
         raise LocalProtocolError("a server needs a certificate and its key; give it both")
@@ -790,59 +502,3 @@ def _datagram_size(options: TransportOptions) -> int:
     if options.native or options.datagram_size is None:
         return DATAGRAM_MIN
     return min(options.datagram_size, _OLD_DATAGRAM_MAX) if OLD_SERIES else options.datagram_size
-
-
-_CONNECTION_NAMES = (
-    *(
-        "_close_at",
-        "_close_event",
-        "_close_begin",
-        "_get_or_create_stream",
-        "_host_cids",
-        "_is_client",
-        "_local_max_data",
-        "_local_max_stream_data_bidi_local",
-    ),
-    *("_local_max_stream_data_bidi_remote", "_local_max_stream_data_uni", "_local_max_streams_bidi"),
-    *("_local_max_streams_uni", "_loss", "_max_datagram_size", "_peer_cid", "_ping_pending"),
-    *("_network_paths", "_peer_cid_sequence_numbers", "_peer_retire_prior_to", "_retire_peer_cid"),
-    *("_remote_ack_delay_exponent", "_replenish_connection_ids"),
-    *("_state", "_streams", "_initialize", "_on_connection_limit_delivery", "_on_max_stream_data_delivery"),
-    *("_parse_transport_parameters", "_receive_version_negotiation_packet", "_set_state", "_unblock_streams"),
-    "_update_traffic_key",
-    *("_write_application", "_write_connection_limits", "_write_stream_frame", "_write_stream_limits"),
-)
-
-
-def _check() -> None:
-    """Raise :class:`EngineUnavailable` naming what this module uses and this aioquic does not have."""
-    connection = QuicConnection(configuration=QuicConfiguration())
-    stream = QuicStream()
-    objects: tuple[tuple[str, object, tuple[str, ...]], ...] = (
-        ("QuicConnection", connection, _CONNECTION_NAMES),
-        ("CryptoContext", CryptoContext(), ("cipher_suite", "key_phase", "secret")),
-        ("Limit", connection._local_max_data, ("frame_type", "sent", "used", "value")),
-        ("QuicPacketRecovery", connection._loss, ("_rtt_initial", "_rtt_initialized", "_rtt_smoothed")),
-        ("QuicStream", stream, ("is_blocked", "max_stream_data_local", "max_stream_data_local_sent", "receiver")),
-        ("QuicStreamReceiver", stream.receiver, ("highest_offset", "is_finished", "stop")),
-        (
-            "QuicStreamSender",
-            stream.sender,
-            ("_buffer_fin", "_buffer_start", "_buffer_stop", "_reset_error_code", "buffer_is_empty", "is_finished"),
-        ),
-        (
-            "tls.Context",
-            tls.Context(is_client=True),
-            ("_peer_certificate", "_request_client_certificate", "_set_peer_certificate"),
-        ),
-    )
-    missing = [f"{kind}.{name}" for kind, thing, names in objects for name in names if not hasattr(thing, name)]
-    if missing:
-        version = getattr(aioquic, "__version__", "of an unknown version")
-        raise EngineUnavailable(
-            f"aioquic {version} lacks {', '.join(missing)}; install a version from 1.7.2 up to and without 1.8 "
-            "(1.3 for Python 3.10)"
-        )
-
-
-_check()
