@@ -6,22 +6,24 @@ import asyncio
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .contacts import Contact
 from .errors import AdmissionRefused, LocalProtocolError, SpaceblockError, Stalled, Unreachable, WrongPeer
 from .events import Phase
 from .forks import Maker
 from .identity import Identity, peer_id_of, peer_id_text, public_key_of
-from .listener import Listener, load_identity, transport_options
 from .memory import Memory
 from .options import Options
-from .peer import Peer
+from .peer import Peer, load_identity, transport_options
 from .quic.endpoint import Endpoint
 from .quic.interface import ConnectionEnded, HandshakeConfig
 from .throttle import throttle_of
 from .tickets import Ticket, proof
 from .transfer import error_of_greeting
+
+if TYPE_CHECKING:
+    from .listener import Listener
 
 _STAGGER = 0.25
 """Seconds before the next address of a ticket is tried beside those that have not answered (RFC 8305, section 5)."""
@@ -41,6 +43,8 @@ async def listen(
     where another listener has the same name or address, and :class:`StorageError` where the key or the tickets cannot
     be read or kept.
     """
+    from .listener import Listener
+
     maker = Maker()
     listener = await Listener.open(host, port, options or Options())
     try:

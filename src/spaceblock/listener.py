@@ -4,26 +4,33 @@ from __future__ import annotations
 
 import asyncio
 import hashlib
+import importlib
 import time
 from collections.abc import AsyncIterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from .admission import AdmissionBook
 from .contacts import split_address
 from .errors import ConnectionFailed, LimitExceeded, LocalProtocolError, SpaceblockError, error_code
 from .forks import Maker
 from .identity import Identity
-from .incoming import Offer
 from .limits import ADDRESSES_MAX
 from .mailbox import Mailbox
 from .memory import Memory
 from .options import Options
-from .peer import Peer
+from .peer import Peer, load_identity, transport_options
 from .quic.endpoint import Endpoint
-from .quic.interface import Connection, HandshakeConfig, TransportOptions
+from .quic.interface import Connection, HandshakeConfig
 from .throttle import throttle_of
 from .transfer import Unseen, spawn
+
+if TYPE_CHECKING:
+    from .incoming import Offer
+
+# Whoever listens has time now, and none when an offer comes.
+for _module in ("incoming", "storage.folder"):
+    importlib.import_module(f".{_module}", __package__)
 
 
 class Listener:
@@ -180,22 +187,6 @@ class Listener:
         if self._endpoint is not None:
             await self._endpoint.close()
         await asyncio.to_thread(self._book.close)
-
-
-def transport_options(options: Options) -> TransportOptions:
-    """What the transport needs to know of the user's options."""
-    timeouts = options.timeouts
-    return TransportOptions(
-        datagram_size=options.datagram_size,
-        native=options.chosen_engine() == "native",
-        idle_timeout=timeouts.idle,
-        handshake_timeout=timeouts.connect,
-    )
-
-
-def load_identity(options: Options) -> Identity:
-    """The identity that the options name; reads, or on first use makes, its key file."""
-    return options.identity if isinstance(options.identity, Identity) else Identity.load(options.identity)
 
 
 def _open_book(host: str, port: int | range, options: Options) -> tuple[Identity, AdmissionBook, Memory]:

@@ -24,22 +24,24 @@ from .errors import (
 from .events import Phase
 from .following import ShowProgress, follower
 from .forks import Maker
-from .incoming import Incoming, Offer
+from .identity import Identity
 from .mailbox import Mailbox
 from .memory import Memory
 from .messages import Feature, Hello, Message, StreamType, encode_stream_header
 from .options import Links, Options
-from .outgoing import Outgoing
 from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
 from .query import Answering
-from .quic.interface import CloseReason, Connection, Stream
+from .quic.interface import CloseReason, Connection, Stream, TransportOptions
 from .storage.sources import hold_buffers
 from .throttle import Throttle
 from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, spawn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
+
+    from .incoming import Incoming, Offer
+    from .outgoing import Outgoing
 
 SOFTWARE = "spaceblock"
 
@@ -124,6 +126,8 @@ class Peer:
             raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
         if len(self._outgoing) >= self._options.limits.transfers:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
+        from .outgoing import Outgoing
+
         shown = None if progress is None else follower(progress)
         held, timeouts = hold_buffers(sources), self._options.timeouts
         shared = (self._throttle, self._memory)
@@ -312,6 +316,8 @@ class Peer:
             self._let_arrive(stream)
             return
         features = FEATURES & self.hello.features if self.hello is not None else Feature.NONE
+        from .incoming import Incoming
+
         incoming = Incoming(
             stream,
             self.peer_id,
@@ -414,3 +420,19 @@ class Peer:
     @property
     def _ping_interval(self) -> float:
         return self._options.timeouts.idle / 3
+
+
+def transport_options(options: Options) -> TransportOptions:
+    """What the transport needs to know of the user's options."""
+    timeouts = options.timeouts
+    return TransportOptions(
+        datagram_size=options.datagram_size,
+        native=options.chosen_engine() == "native",
+        idle_timeout=timeouts.idle,
+        handshake_timeout=timeouts.connect,
+    )
+
+
+def load_identity(options: Options) -> Identity:
+    """The identity that the options name; reads, or on first use makes, its key file."""
+    return options.identity if isinstance(options.identity, Identity) else Identity.load(options.identity)

@@ -25,7 +25,7 @@ from ..errors import SpaceblockError
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Job = Callable[[], int]
 
-_GARBAGE = 50_000
+_GARBAGE = 200_000
 """New objects after which rings among them are looked for. Those of a large tree live to the end of the command, and
 looking through them again and again would take a tenth of its time."""
 
@@ -58,6 +58,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     except Exception as error:
         text = f"failed unexpectedly: {error!r}; report this with what led to it (SPACEBLOCK_DEBUG=1 shows where)"
         return _fail(text, "internal", 1, json)
+    finally:
+        if arguments is None:
+            gc.freeze()  # the interpreter, which ends now, would look through all objects once more
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
