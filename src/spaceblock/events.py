@@ -52,7 +52,8 @@ class Progress:
     ``bytes_done`` counts what the receiver has: on the sender it is the receiver's own report, never what was merely
     queued. ``bytes_total`` is None while a size is unknown; ``rate`` is in bytes a second over the last seconds;
     ``eta`` is in seconds. ``verified`` bytes agreed with the sender's digest, ``durable`` ones survive a loss of power.
-    ``item`` is the item that moves, ``current`` its name; both are None between items.
+    ``item`` is the item that moves, ``current`` its name; both are None between items. ``resumed`` of the bytes done
+    were with the receiver before, from an attempt that broke off.
     """
 
     phase: Phase
@@ -66,6 +67,7 @@ class Progress:
     items_total: int
     current: str | None
     item: ItemProgress | None = None
+    resumed: int = 0
 
 
 @dataclass(frozen=True, slots=True)

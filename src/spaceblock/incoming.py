@@ -327,6 +327,10 @@ class Incoming(Job):
         item = self._present_item()
         return receiver.received, total, receiver.verified, receiver.durable, self._items_done, count, item
 
+    @property
+    def resumed(self) -> int:
+        return self.receiver.resumed
+
     def _present_item(self) -> Current | None:
         moving = self.receiver.first_moving()
         if moving is None or self.offer is None:

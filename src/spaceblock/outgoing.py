@@ -256,6 +256,10 @@ class Outgoing(Job):
         told = self._told
         return told.received, self._total, told.verified, told.durable, self._items_sent, count, self._present_item()
 
+    @property
+    def resumed(self) -> int:
+        return self._resumed
+
     def _present_item(self) -> Current | None:
         """What moves on the data stream that began first, less what the peer has not acknowledged."""
         for feed, stream in self._carrying.items():

@@ -146,6 +146,11 @@ class Job:
         """Bytes done, bytes in all, bytes verified and durable, items done and in all, and the current item."""
         raise NotImplementedError
 
+    @property
+    def resumed(self) -> int:
+        """Bytes of those done that an earlier attempt had left with the receiver."""
+        raise NotImplementedError
+
     def stalled(self, error: Stalled) -> None:
         """The present phase took too long."""
         raise NotImplementedError
@@ -223,6 +228,7 @@ class Job:
             items_total,
             None if item is None else item.name,
             item,
+            self.resumed,
         )
 
     async def news(self) -> None:

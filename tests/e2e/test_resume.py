@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,7 +13,7 @@ from spaceblock.limits import Limits
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.storage.journal import JOURNAL
 
-from .support import deliver, digest_of, failures, file_of, pair, tree, until
+from .support import deliver, digest_of, failures, file_of, pair, tree, until, within
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB
@@ -84,6 +85,16 @@ async def test_sending_the_same_again_goes_on_from_where_it_broke_off(tmp_path: 
         assert receipt.resumed >= durable
         assert receipt.repaired == 0
     assert tree(sides.inbox) == {"large": source.read_bytes()}, "nothing is left behind"
+
+
+async def test_progress_tells_what_was_resumed(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    durable = await break_off(sides, source)
+    async with pair(sides.receiver, here=sides.sender) as peers:
+        sending = peers.here.send(source)
+        receiving = (await peers.offer()).accept(sides.inbox)
+        receipt, _ = await within(asyncio.gather(sending, receiving))
+        assert sending.progress.resumed == receiving.progress.resumed == receipt.resumed >= durable
 
 
 async def test_what_was_resumed_can_break_off_and_be_resumed_again(tmp_path: Path, sides: Sides) -> None:

@@ -268,6 +268,8 @@ class JsonConsole(Console):
                 "seconds": receipt.seconds,
                 "items": [_json_item(item) for item in receipt.items],
                 "renamed": dict(receipt.renamed),
+                "resumed": receipt.resumed,
+                "repaired": receipt.repaired,
             }
         )
 
@@ -300,6 +302,7 @@ class _JsonRow(Row):
                 "items_total": progress.items_total,
                 "current": progress.current,
                 "item": None if item is None else _json_moving(item),
+                "resumed": progress.resumed,
             }
         )
 

@@ -68,6 +68,7 @@ class Progress(TypedDict):
     items_total: int
     current: str | None
     item: MovingItem | None
+    resumed: int
 
 
 class ArrivedItem(TypedDict):
@@ -90,6 +91,8 @@ class Complete(TypedDict):
     seconds: float
     items: list[ArrivedItem]
     renamed: dict[str, str]
+    resumed: int
+    repaired: int
 
 
 class Error(TypedDict):
