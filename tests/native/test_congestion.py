@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass, field
 
 import pytest
@@ -256,6 +257,118 @@ def test_persistent_congestion_is_not_taken_back() -> None:
     congestion.on_persistent()
     congestion.on_spurious(5)
     assert congestion.window == 2 * DATAGRAM
+
+
+# ---- Losses without congestion ----
+
+
+def test_a_rare_loss_is_spared_while_round_trips_are_short() -> None:
+    congestion = grown(1000)
+    congestion.on_rtt(40_000)
+    congestion.on_lost(5, 10)
+    assert (congestion.window, congestion.threshold, congestion.spared) == (1000 * DATAGRAM, UNLIMITED, 1)
+    assert (congestion.reductions, congestion.recovery_until) == (0, 0), "the window grows on"
+
+
+@pytest.mark.parametrize(("rtt", "spared"), [(44_900, 1), (45_100, 0)], ids=["less than an eighth", "more"])
+def test_a_loss_behind_a_queue_is_congestion(rtt: int, spared: int) -> None:
+    congestion = grown(1000)
+    congestion.on_rtt(40_000)
+    for _ in range(2):
+        congestion.on_rtt(2 * rtt)
+        congestion.on_rtt(rtt)
+        feed(congestion, 0, 0)
+    congestion.on_rtt(2 * rtt)
+    congestion.on_lost(5, 10)
+    assert (congestion.spared, congestion.reductions) == (spared, 1 - spared)
+
+
+def test_two_rounds_decide() -> None:
+    for rounds, spared in ((1, 1), (2, 0)):
+        congestion = grown(1000)
+        congestion.on_rtt(40_000)
+        for _ in range(rounds):
+            feed(congestion, 0, 0)
+            congestion.on_rtt(80_000)
+        congestion.on_lost(5, 10)
+        assert congestion.spared == spared, "in the first of them the queue has just begun"
+
+
+def test_a_small_window_spares_nothing() -> None:
+    for datagrams, spared in ((99, 0), (100, 1)):
+        congestion = grown(datagrams)
+        congestion.on_rtt(40_000)
+        congestion.on_lost(5, 10)
+        assert congestion.spared == spared
+
+
+def test_without_a_round_trip_nothing_is_spared() -> None:
+    congestion = grown(1000)
+    congestion.on_lost(5, 10)
+    assert (congestion.spared, congestion.reductions) == (0, 1)
+
+
+def test_one_loss_is_spared_for_a_thousand_datagrams() -> None:
+    congestion = grown(100_000)
+    congestion.on_rtt(40_000)
+    losses = itertools.count()
+    for datagrams, spared in ((0, 8), (999, 8), (2, 9), (999, 9), (2, 10), (100_000, 18)):
+        feed(congestion, datagrams * DATAGRAM, 0)
+        before = congestion.reductions
+        while congestion.reductions == before:
+            lost = next(losses)
+            congestion.on_lost(lost, lost + 1)
+        assert congestion.spared == spared
+
+
+def test_a_new_path_spares_two_losses() -> None:
+    congestion = grown(100)
+    congestion.on_rtt(40_000)
+    for pn in range(3):
+        congestion.on_lost(pn, pn + 1)
+    assert (congestion.spared, congestion.reductions) == (2, 1)
+
+
+def test_a_burst_of_losses_is_congestion() -> None:
+    congestion = grown(1000)
+    congestion.on_rtt(40_000)
+    feed(congestion, 100_000 * DATAGRAM, 0)
+    window = congestion.window
+    for pn in range(8):
+        congestion.on_lost(pn, 1000)
+    assert congestion.window == window
+    for pn in range(8, 50):
+        congestion.on_lost(pn, 1000)
+    assert congestion.window == pytest.approx(0.7 * window, abs=1)
+    assert (congestion.spared, congestion.reductions) == (8, 1)
+    # Those that were spared are no part of what may be taken back.
+    for pn in range(8):
+        congestion.on_spurious(pn)
+    assert congestion.undone == 0
+    for pn in range(8, 50):
+        congestion.on_spurious(pn)
+    assert (congestion.undone, congestion.window) == (1, window)
+
+
+def test_a_mark_is_never_spared() -> None:
+    congestion = grown(1000)
+    congestion.on_rtt(40_000)
+    congestion.on_marked(5, 10)
+    assert (congestion.window, congestion.spared) == (700 * DATAGRAM, 0)
+
+
+def test_another_path_begins_without_what_was_saved_up() -> None:
+    congestion = grown(1000)
+    congestion.on_rtt(40_000)
+    feed(congestion, 100_000 * DATAGRAM, 0)
+    congestion.reset()
+    feed(congestion, 900 * DATAGRAM, 0)
+    congestion.on_lost(0, 1)
+    assert (congestion.spared, congestion.reductions) == (0, 1), "nor is its round trip known"
+    congestion.on_rtt(40_000)
+    for pn in range(1, 6):
+        congestion.on_lost(pn, pn + 1)
+    assert congestion.spared == 2
 
 
 # ---- HyStart++ ----

@@ -13,6 +13,7 @@ cdef class Congestion:
     cdef readonly uint64_t recovery_until  # packets below were sent before the last reduction: no growth, no reduction
     cdef readonly uint64_t reductions  # congestion events that counted
     cdef readonly uint64_t undone  # ... of which taken back
+    cdef readonly uint64_t spared  # losses that were taken for the path's noise
 
     # One call for an ACK frame that acknowledges something new: size is the bytes in flight that it newly acknowledges
     # of packets from recovery_until on, largest the largest number acknowledged so far.
@@ -33,18 +34,23 @@ cdef class Congestion:
     cdef double exact, w_max, w_est, cwnd_prior, k
     cdef int64_t epoch  # when this stage of congestion avoidance began, -1 for none
     cdef int64_t limited_since  # when app_limited became true
-    # HyStart++: rounds and their smallest round trips; INT64_MAX where there is none yet.
+    # Rounds, which go on after HyStart++, and their smallest round trips; INT64_MAX where there is none yet.
     cdef uint64_t round_stop
     cdef int64_t last_round_min, round_min, baseline
     cdef int samples, conservative_rounds
     cdef bint conservative
+    # For what is spared: how many losses may be, the least round trip, and that of the last round that had one.
+    cdef double spares
+    cdef int64_t least_rtt, recent_rtt
     # What the last reduction replaced, and how many of its packets are still believed lost (-1: no way back).
     cdef int64_t episode_lost
-    cdef uint64_t episode_start
+    cdef uint64_t episode_start, episode_first
     cdef double saved_exact, saved_w_max, saved_w_est, saved_cwnd_prior, saved_k
     cdef uint64_t saved_threshold
     cdef int64_t saved_epoch
 
+    cdef bint may_spare(self) noexcept nogil
+    cdef void begin_recovery(self, uint64_t pn, uint64_t next_pn) noexcept nogil
     cdef void grow(self, uint64_t size, int64_t smoothed_rtt, int64_t now) noexcept nogil
     cdef void end_round(self) noexcept nogil
     cdef void reduce(self) noexcept nogil

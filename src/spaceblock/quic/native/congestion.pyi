@@ -40,6 +40,10 @@ class Congestion:
     def undone(self) -> int:
         """How often a reduction was taken back (RFC 9438, section 4.9)."""
 
+    @property
+    def spared(self) -> int:
+        """Losses that were taken for the path's noise: few, and without a queue."""
+
     def on_acked(self, size: int, largest: int, next_pn: int, smoothed_rtt: int, now: int) -> None:
         """An ACK frame acknowledged something new.
 

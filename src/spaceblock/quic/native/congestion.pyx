@@ -1,6 +1,7 @@
 # cython: language_level=3, boundscheck=False, wraparound=False, auto_pickle=False, autotestdict=False, cdivision=True
 """How much may be in flight, and how fast it may leave: CUBIC (RFC 9438) with HyStart++ (RFC 9406), and a pacer.
 
+- A few losses while round trips show no queue are the path's noise, and no congestion: see _SPARED_RATE.
 - Windows are kept in bytes, CUBIC's formula is in datagrams and seconds, as in its RFC; both in double precision.
 - A window grows only while it is what limits the sender (RFC 9002, section 7.8), and time without need does not count.
 - Whether a packet belongs to a recovery period is told by its number, not by its time: batches share one time.
@@ -31,6 +32,17 @@ cdef int _N_RTT_SAMPLE = 8
 cdef double _CSS_GROWTH_DIVISOR = 4
 cdef int _CSS_ROUNDS = 5
 
+# By its formula CUBIC moves no more than 120 datagrams a round trip where one in 10 000 is lost for other reasons than
+# congestion (RFC 9438, section 5.2). So windows that are large already spare losses, up to one in so many datagrams
+# acknowledged and so many in a row, while the shortest of the last two rounds is no longer than the shortest ever and
+# an eighth of it. Congestion that loses more than that, or that queues before it loses, is answered by CUBIC's rules.
+# RFC 9002, section 7, leaves the sender this choice.
+cdef uint64_t _SPARING_DATAGRAMS = 100
+cdef double _SPARED_RATE = 1_000
+cdef double _SPARED_MAX = 8
+cdef double _SPARED_FIRST = 2
+cdef double _QUEUE_DIVISOR = 8
+
 # RFC 9002, section 7.7. A timer is late by up to a millisecond: the burst makes up for two of them.
 cdef double _PACING_GAIN = 1.25
 cdef double _BURST_TIME = 2_000
@@ -49,9 +61,10 @@ cdef class Congestion:
         self, uint64_t size, uint64_t largest, uint64_t next_pn, int64_t smoothed_rtt, int64_t now
     ) noexcept nogil:
         """RFC 9002, section 7.3: grow by what was acknowledged, and count the rounds of HyStart++ meanwhile."""
-        if self.threshold == UINT64_MAX and largest + 1 >= self.round_stop:
+        if largest + 1 >= self.round_stop:
             self.end_round()
             self.round_stop = next_pn
+        self.spares = min(self.spares + size / (_SPARED_RATE * self.datagram_size), _SPARED_MAX)
         if size == 0 or self.app_limited:
             return
         if self.window >= self.threshold:
@@ -62,11 +75,10 @@ cdef class Congestion:
     cpdef void on_rtt(self, int64_t rtt) noexcept nogil:
         """RFC 9406, section 4.2: leave slow start, or come back to it, by the smallest round trip of the round."""
         cdef int64_t limit
-        if self.threshold != UINT64_MAX:
-            return
+        self.least_rtt = min(self.least_rtt, rtt)
         self.round_min = min(self.round_min, rtt)
         self.samples += 1
-        if self.samples < _N_RTT_SAMPLE:
+        if self.threshold != UINT64_MAX or self.samples < _N_RTT_SAMPLE:
             return
         if self.conservative:
             if self.round_min < self.baseline:
@@ -80,24 +92,23 @@ cdef class Congestion:
 
     cpdef void on_lost(self, uint64_t pn, uint64_t next_pn) noexcept nogil:
         """RFC 9002, section 7.3.2: one reduction for all that was sent before it."""
-        if pn >= self.recovery_until:
-            self.episode_start = self.recovery_until
-            self.episode_lost = 1
-            self.recovery_until = next_pn
-            self.reductions += 1
-            self.reduce()
-        elif self.episode_lost > 0 and pn >= self.episode_start:
-            self.episode_lost += 1
+        if pn < self.recovery_until:
+            self.episode_lost += self.episode_lost > 0 and pn >= self.episode_first
+        elif self.may_spare():
+            self.spares -= 1
+            self.spared += 1
+        else:
+            self.begin_recovery(pn, next_pn)
 
     cpdef void on_marked(self, uint64_t pn, uint64_t next_pn) noexcept nogil:
         """RFC 9002, section 7.1: as a loss, but certain, so that the reduction is never taken back."""
         if pn >= self.recovery_until:
-            self.on_lost(pn, next_pn)
+            self.begin_recovery(pn, next_pn)
         self.episode_lost = -1
 
     cpdef void on_spurious(self, uint64_t pn) noexcept nogil:
         """RFC 9438, section 4.9.2: a reduction is taken back when each of its losses turned out to be none."""
-        if self.episode_lost > 0 and self.episode_start <= pn < self.recovery_until:
+        if self.episode_lost > 0 and self.episode_first <= pn < self.recovery_until:
             self.episode_lost -= 1
             if self.episode_lost == 0:
                 self.undo()
@@ -145,8 +156,23 @@ cdef class Congestion:
         self.last_round_min = self.round_min = self.baseline = INT64_MAX
         self.samples = self.conservative_rounds = 0
         self.conservative = False
+        self.spares = _SPARED_FIRST
+        self.least_rtt = self.recent_rtt = INT64_MAX
 
     # ---- Helpers ----
+
+    cdef bint may_spare(self) noexcept nogil:
+        if self.spares < 1 or self.window < _SPARING_DATAGRAMS * self.datagram_size or self.least_rtt == INT64_MAX:
+            return False
+        return min(self.recent_rtt, self.round_min) - self.least_rtt < self.least_rtt / _QUEUE_DIVISOR
+
+    cdef void begin_recovery(self, uint64_t pn, uint64_t next_pn) noexcept nogil:
+        self.episode_start = self.recovery_until
+        self.episode_first = pn
+        self.episode_lost = 1
+        self.recovery_until = next_pn
+        self.reductions += 1
+        self.reduce()
 
     cdef void grow(self, uint64_t size, int64_t smoothed_rtt, int64_t now) noexcept nogil:
         """RFC 9438, sections 4.2 to 4.5: congestion avoidance."""
@@ -172,6 +198,8 @@ cdef class Congestion:
         self.set_window(target * datagram)
 
     cdef void end_round(self) noexcept nogil:
+        if self.samples:
+            self.recent_rtt = self.round_min
         self.last_round_min = self.round_min
         self.round_min = INT64_MAX
         self.samples = 0
