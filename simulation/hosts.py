@@ -107,7 +107,7 @@ class SimulatedEndpoint(Endpoint):
     ) -> None:
         super().__init__(socket, options, server, on_connection)  # type: ignore[arg-type]
         if options.native:
-            self._pump = SimulatedPump(socket, loop)  # type: ignore[assignment]
+            self._pump = SimulatedPump(socket, loop.time)  # type: ignore[assignment]
         loop.add_reader(socket, self._on_readable_pump if options.native else self._on_readable)
 
     def largest_datagram(self, address: Any) -> int:

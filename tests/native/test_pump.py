@@ -1,4 +1,7 @@
-"""The pump over real sockets: who gets which datagrams, what is left for Python, and what a full socket keeps."""
+"""The pump over real sockets: who gets which datagrams, what is left for Python, and what a full socket keeps.
+
+The simulation's pump runs the same tests, but for the last two: simulated sockets are full by chance.
+"""
 
 from __future__ import annotations
 
@@ -9,16 +12,22 @@ import socket
 
 import pytest
 from link import Pair
-from pumps import SIZE, joined
+from pumps import SIZE, MakePump, joined, simulated
 
 from spaceblock.quic.native.ecn import ECN_CAPABLE
 from spaceblock.quic.native.pump import Pump
 from spaceblock.quic.native.streams import SendStream
 
 
-def test_a_stream_between_two_sockets() -> None:
+@pytest.fixture(params=[Pump, simulated], ids=["compiled", "simulated"])
+def make_pump(request: pytest.FixtureRequest) -> MakePump:
+    made: MakePump = request.param
+    return made
+
+
+def test_a_stream_between_two_sockets(make_pump: MakePump) -> None:
     data = random.Random(1).randbytes(SIZE)
-    with joined() as (a, b):
+    with joined(make_pump) as (a, b):
         stream = a.side.open(2)
         a.side.write(stream, data, fin=True)
         for _ in range(1_000):
@@ -33,8 +42,8 @@ def test_a_stream_between_two_sockets() -> None:
         assert stream.finished
 
 
-def test_packets_carry_marks_from_one_socket_to_the_other() -> None:
-    with joined() as (a, b):
+def test_packets_carry_marks_from_one_socket_to_the_other(make_pump: MakePump) -> None:
+    with joined(make_pump) as (a, b):
         for each in (a, b):
             each.engine.recovery.ecn.enable()
         stream = a.side.open(2)
@@ -52,8 +61,8 @@ def test_packets_carry_marks_from_one_socket_to_the_other() -> None:
         assert (b.engine.received.ect1, b.engine.received.ce) == (0, 0)
 
 
-def test_what_belongs_to_no_engine_is_left_as_single_datagrams() -> None:
-    with joined() as (a, b):
+def test_what_belongs_to_no_engine_is_left_as_single_datagrams(make_pump: MakePump) -> None:
+    with joined(make_pump) as (a, b):
         stranger = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         with stranger:
             stranger.bind(("127.0.0.1", 0))
@@ -66,9 +75,9 @@ def test_what_belongs_to_no_engine_is_left_as_single_datagrams() -> None:
         assert a.turn() == []
 
 
-def test_datagrams_too_short_for_an_id_lead_nowhere() -> None:
+def test_datagrams_too_short_for_an_id_lead_nowhere(make_pump: MakePump) -> None:
     """Though what lies behind them in the same train would continue to a known one."""
-    with joined() as (a, b):
+    with joined(make_pump) as (a, b):
         a.sock.connect(b.sock.getsockname())
         train = b"\x40" + b.side.cid + b"\0\0\0"
         a.sock.sendmsg([train], [(socket.IPPROTO_UDP, 103, (4).to_bytes(2, "little"))])  # UDP_SEGMENT
@@ -76,8 +85,8 @@ def test_datagrams_too_short_for_an_id_lead_nowhere() -> None:
         assert [data for data, _ in b.turn()] == [train[:4], train[4:8], train[8:]]
 
 
-def test_a_route_that_is_gone_leads_nowhere() -> None:
-    with joined() as (a, b):
+def test_a_route_that_is_gone_leads_nowhere(make_pump: MakePump) -> None:
+    with joined(make_pump) as (a, b):
         a.side.write(a.side.open(2), b"hello", fin=True)
         b.pump.remove_route(b.side.cid)
         assert a.pump.send(a.engine) == Pump.SENT_ALL
@@ -88,9 +97,9 @@ def test_a_route_that_is_gone_leads_nowhere() -> None:
         assert not b.data
 
 
-def test_thousands_of_routes_come_and_go() -> None:
+def test_thousands_of_routes_come_and_go(make_pump: MakePump) -> None:
     rng = random.Random(2)
-    with joined() as (a, b):
+    with joined(make_pump) as (a, b):
         cids = [rng.randbytes(8) for _ in range(5_000)]
         for cid in cids:
             b.pump.add_route(cid, b.engine)
@@ -105,8 +114,8 @@ def test_thousands_of_routes_come_and_go() -> None:
         assert bytes(b.data) == b"still here"
 
 
-def test_a_key_at_its_limit_seals_no_more() -> None:
-    with joined() as (a, b):
+def test_a_key_at_its_limit_seals_no_more(make_pump: MakePump) -> None:
+    with joined(make_pump) as (a, b):
         a.engine.packets_max = a.engine.recovery.next_number()
         a.side.write(a.side.open(2), b"hello", fin=True)
         assert a.pump.send(a.engine) == Pump.LIMIT
