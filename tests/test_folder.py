@@ -442,7 +442,7 @@ def test_a_name_that_appears_meanwhile_is_not_touched(target: Path, on_conflict:
 
 
 def test_with_every_alternative_taken_the_item_fails(target: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spaceblock.storage.folder._ALTERNATIVES_MAX", 3)
+    monkeypatch.setattr("spaceblock.names.renaming.ALTERNATIVES_MAX", 3)
     for name in ("a", "a (1)", "a (2)"):
         (target / name).write_bytes(b"mine")
     (error,) = receive(target, "a")

@@ -9,7 +9,7 @@ only place that decides whether such a name is acceptable; it touches no disk.
 """
 
 from ..messages import NameRule
-from .renaming import BadName, Renaming, alternative
+from .renaming import BadName, Renaming, alternative, alternatives
 from .rules import DEPTH_MAX, STAGING_PREFIX, WIRE_RULES, Fault, NameRules, local_rules
 from .tree import Named, NameTree, Problem, find_problems, refusal
 
@@ -26,6 +26,7 @@ __all__ = [
     "Problem",
     "Renaming",
     "alternative",
+    "alternatives",
     "find_problems",
     "local_rules",
     "refusal",

@@ -154,9 +154,16 @@ class Renaming:
     def _numbers_of(self, wanted: str) -> Iterator[int]:
         """0 for the name itself, then numbers that were not tried for it before."""
         yield 0
-        for _ in range(_NUMBERS_MAX):
+        for _ in range(ALTERNATIVES_MAX):
             self._numbers[wanted] = number = self._numbers.get(wanted, 0) + 1
             yield number
+
+
+def alternatives(name: str, limits: NameRules) -> Iterator[str]:
+    """``name``, and then other names for where it is taken, as many as are worth trying."""
+    yield name
+    for number in range(1, ALTERNATIVES_MAX):
+        yield alternative(name, number, limits)
 
 
 def alternative(name: str, number: int, limits: NameRules) -> str:
@@ -281,5 +288,5 @@ _LAST_MIN = 64
 """Bytes below which a last part is not shortened while there are folders to leave out."""
 
 _NUMBER_ROOM = 8
-_NUMBERS_MAX = 10_000
+ALTERNATIVES_MAX = 10_000
 _SUFFIX = re.compile(r"(\.tar)?\.[^. ]{1,16}\Z")

@@ -15,9 +15,8 @@ import os
 import stat
 import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from itertools import groupby, islice
-from typing import Any
 
 from blake3 import blake3
 
@@ -25,23 +24,23 @@ from ..blocks import Had, SpaceblockRequest, SpaceblockRequests
 from ..core import place_files, store_files, write_all
 from ..display import printable, shown
 from ..errors import (
-    NameRejected,
     NoSpace,
     SpaceblockError,
     StorageError,
     TargetExists,
     TargetMissing,
-    storage_error,
 )
 from ..events import Phase
 from ..limits import NAME_PROBLEMS_MAX
 from ..manifest import Entry, EntryKind, Manifest
 from ..messages import NameRule
-from ..names import NameRules, Problem, alternative, find_problems, local_rules, refusal
+from ..names import NameRules, Problem, alternatives, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
 from .barrier import BATCH, flush_all
+from .inside import Inside, disk_errors
 from .journal import Keeper, Part, Placing, item_key
-from .metadata import Metadata, steps_of, umask_of
+from .linking import Links
+from .metadata import Metadata, umask_of
 from .mounts import mounts_below
 from .probe import rules_of
 from .rereading import FileBytes, Reread
@@ -50,10 +49,6 @@ from .staging import Staging, inode_of, partial_name, sweep
 
 logger: logging.Logger = logging.getLogger("spaceblock")
 
-_ALTERNATIVES_MAX = 10_000
-"""Names tried before giving up on a free one: ``a (1)``, ``a (2)`` ..."""
-
-_FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_CLOEXEC", 0)
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0)
 _OLD_FILE = os.O_RDONLY | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _NEW_FILE = os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW | getattr(os, "O_CLOEXEC", 0)
@@ -63,6 +58,7 @@ class FolderSink(Sink):
     """Files below one folder. Safe for several threads as long as each item has one at a time."""
 
     repairable = True
+    _errors = staticmethod(disk_errors)
 
     def __init__(
         self,
@@ -79,7 +75,7 @@ class FolderSink(Sink):
         self.limits: NameRules = local_rules()
         self._sound: Manifest | None = None  # the names that were found to be usable
         self._lock = threading.Lock()
-        self._root = -1
+        self._opened_inside: Inside | None = None
         self._keeper = keeper
         self._staged_in: Staging | None = None
         self._keys: list[bytes] = []
@@ -94,11 +90,10 @@ class FolderSink(Sink):
         self._folders: list[str] = []
         self._metadata = Metadata()
         self._to_come: set[int] = set()
-        self._links_made: set[str] = set()
         self._links_left: list[Entry] = []
 
     def prepare(self, requests: SpaceblockRequests, manifest: Manifest | None) -> set[int]:
-        if self._root < 0 or manifest is not self._sound:
+        if self._opened_inside is None or manifest is not self._sound:
             problems = self.name_problems(requests, manifest)
             if problems:
                 raise refusal(manifest.entries if manifest is not None else (), problems)
@@ -113,16 +108,16 @@ class FolderSink(Sink):
             )
         )
         for name in self._folders:
-            os.close(self._folder(name))
+            os.close(self._inside.folder(name))
             self.on_work()
         self._to_come = set(range(len(requests.items))) - skip
         self._settle()
         return skip
 
     def name_problems(self, requests: SpaceblockRequests, manifest: Manifest | None) -> list[Problem]:
-        if self._root < 0:
+        if self._opened_inside is None:
             self._open_target(requests)
-            self.limits = rules_of(self._root, self._staging.fd, self.path)
+            self.limits = rules_of(self._inside.root, self._staging.fd, self.path)
         entries = manifest.entries if manifest is not None else ()
         problems = find_problems(self.limits, entries)
         known = {problem.entry for problem in problems}
@@ -141,7 +136,7 @@ class FolderSink(Sink):
         """
         parent, _, last = self._names[item].rpartition("/")
         with self._errors("read", self._names[item], item):
-            folder = self._existing(parent)
+            folder = self._inside.existing(parent)
             if folder is None:
                 raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT))
             try:
@@ -284,9 +279,9 @@ class FolderSink(Sink):
 
     def close(self, *, lost: bool = False) -> bool:
         keep = self._close_staging(lost)
-        if self._root >= 0:
-            os.close(self._root)
-            self._root = -1
+        if self._opened_inside is not None:
+            self._opened_inside.close()
+            self._opened_inside = None
         return keep
 
     def _close_staging(self, lost: bool) -> bool:
@@ -308,6 +303,11 @@ class FolderSink(Sink):
         self._staged.clear()
         staging.close(keep=bool(kept) or bool(self._set_aside))
         return bool(kept)
+
+    @property
+    def _inside(self) -> Inside:
+        assert self._opened_inside is not None
+        return self._opened_inside
 
     @property
     def _staging(self) -> Staging:
@@ -349,7 +349,7 @@ class FolderSink(Sink):
             return None
         parent, _, last = placing.name.rpartition("/")
         try:
-            folder = self._existing(parent)
+            folder = self._inside.existing(parent)
             if folder is None:
                 return None
             try:
@@ -391,19 +391,12 @@ class FolderSink(Sink):
         placed = [item for item, result in results.items() if isinstance(result, str)]
         try:
             with self._errors("flush", self.path):
-                if not flush_all(self._root):
+                if not flush_all(self._inside.root):
                     for parent in {self._parent(item) for item in placed}:
-                        self._flush_folder(parent)
+                        self._inside.flush_folder(parent)
         except SpaceblockError as error:
             error.phase = error.phase or str(Phase.VERIFYING)
             results.update(dict.fromkeys(placed, error))
-
-    def _flush_folder(self, name: str) -> None:
-        folder = self._folder(name)
-        try:
-            os.fsync(folder)
-        finally:
-            os.close(folder)
 
     def _announce(self, names: Mapping[int, str], digests: Mapping[int, bytes]) -> None:
         """Note in the journal which names are about to be taken."""
@@ -421,7 +414,8 @@ class FolderSink(Sink):
                 journal.placing(placings)
 
     def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
-        self._metadata = Metadata(manifest, umask_of(self._staging.fd))
+        self._metadata = self._inside.metadata = Metadata(manifest, umask_of(self._staging.fd))
+        self._links = Links(self._inside, self._staging.fd, self.limits, self._on_conflict)
         self._links_left = list(self._metadata.links)
         given: list[str | None] = [None] * len(requests.items)
         for entry in manifest.entries if manifest is not None else ():
@@ -440,7 +434,7 @@ class FolderSink(Sink):
         """Refuse before data moves; a file system that reports no blocks at all does not tell and is believed."""
         if not hasattr(os, "fstatvfs"):
             return
-        status = os.fstatvfs(self._root)
+        status = os.fstatvfs(self._inside.root)
         free = status.f_bavail * status.f_frsize
         if status.f_blocks and free < needed:
             raise NoSpace(
@@ -451,17 +445,11 @@ class FolderSink(Sink):
 
     def _open_target(self, requests: SpaceblockRequests) -> None:
         """Open the folder, and make one of our own in it."""
-        try:
-            self._root = os.open(self.path, _FOLDER)
-        except OSError as error:
-            raise storage_error(error, f"cannot receive into {printable(self.path)!r}", path=self.path) from error
-        except ValueError:
-            text = f"{printable(self.path)!r} is no path on this system: choose another"
-            raise TargetMissing(text, path=self.path) from None
+        self._opened_inside = Inside(self.path, durable=self.durable)
         with self._errors("create files in", self.path):
-            self._staged_in = Staging.make(self._root, requests.uuid, self._keeper, self.durable)
+            self._staged_in = Staging.make(self._inside.root, requests.uuid, self._keeper, self.durable)
             if self._keeper is not None:
-                sweep(self._root)
+                sweep(self._inside.root)
         journal = self._staging.journal
         self.keeps: bool = journal is not None
 
@@ -472,7 +460,7 @@ class FolderSink(Sink):
         Entries that are ``known`` to have no usable name are not looked for.
         """
         named = {entry.name for entry in entries if entry.kind is EntryKind.FOLDER}
-        mounts = mounts_below(self._root)
+        mounts = mounts_below(self._inside.root)
         found: dict[str, tuple[str, str] | None] = {"": None}
         for index, entry in enumerate(entries):
             if index in known:
@@ -480,7 +468,7 @@ class FolderSink(Sink):
             is_folder = entry.kind is EntryKind.FOLDER
             folder = entry.name if is_folder else entry.name.rpartition("/")[0]
             if folder not in found:
-                found[folder] = self._obstacle(folder) or _mounted(folder, mounts)
+                found[folder] = self._inside.obstacle(folder) or _mounted(folder, mounts)
                 self.on_work()
             obstacle = found[folder]
             if obstacle is None or (folder in named and not is_folder):
@@ -491,27 +479,17 @@ class FolderSink(Sink):
                     index, NameRule.EXISTS, f"needs the folder {shown(name)}, which is {kind} on the receiver's side"
                 )
 
-    def _obstacle(self, name: str) -> tuple[str, str] | None:
-        """What is in the way of the folder ``name``: its name and kind."""
-        try:
-            folder = self._existing(name)
-        except _NotAFolder as error:
-            return error.folder, error.kind
-        if folder is not None:
-            os.close(folder)
-        return None
-
     def _taken_names(self) -> set[int]:
         """The items to skip because their names are taken; raises :class:`TargetExists` where that is an error."""
         if self._on_conflict not in ("skip", "error"):
             return set()
         had = {item for item, had in self.had.items() if had.place is not None}
         for link in self._links_left if self._on_conflict == "error" else ():
-            if self._is_there(link.name):
+            if self._inside.has(link.name):
                 raise self._taken(link.name)
         taken = {}
         for parent, group in groupby(sorted(set(range(len(self._names))) - had, key=self._parent), key=self._parent):
-            folder = self._existing(parent)
+            folder = self._inside.existing(parent)
             if folder is not None:
                 try:
                     found = {item: self._status(item, folder) for item in group}
@@ -542,7 +520,7 @@ class FolderSink(Sink):
         """Place items of one folder, which is flushed once for them all, unless all folders are flushed ``at_once``."""
         results: dict[int, str | SpaceblockError] = {}
         try:
-            folder = self._folder(parent)
+            folder = self._inside.folder(parent)
             try:
                 self._place_many(items, folder, results)
                 for item in items[len(results) :]:
@@ -574,10 +552,9 @@ class FolderSink(Sink):
 
     def _place(self, item: int, folder: int, digests: Mapping[int, bytes]) -> str:
         wanted = self._names[item]
-        for number in range(_ALTERNATIVES_MAX):
-            name = wanted if number == 0 else alternative(wanted, number, self.limits)
-            if number:
-                if self._is_there(name):
+        for name in alternatives(wanted, self.limits):
+            if name != wanted:
+                if self._inside.has(name):
                     continue
                 self._announce({item: name}, digests)
             if self._try_place(item, folder, name.rpartition("/")[2]):
@@ -598,13 +575,13 @@ class FolderSink(Sink):
         for link in links:
             self.on_work()
             try:
-                self._place_link(link)
+                self._links.place(link)
             except (SpaceblockError, OSError) as error:
                 logger.warning("left out the link %s: %s", shown(link.name), error)
         for name in self._metadata.folders_made():
             self.on_work()
             with suppress(SpaceblockError, OSError):
-                folder = self._existing(name)
+                folder = self._inside.existing(name)
                 if folder is not None:
                     try:
                         self._metadata.apply_to_folder(name, folder)
@@ -612,82 +589,6 @@ class FolderSink(Sink):
                             os.fsync(folder)
                     finally:
                         os.close(folder)
-
-    def _place_link(self, link: Entry) -> None:
-        assert link.target is not None
-        parent, _, _ = link.name.rpartition("/")
-        if self._leads_elsewhere(parent, link.target):
-            raise NameRejected("it leads through a link that was there before", name=link.name)
-        folder = self._folder(parent)
-        try:
-            for number in range(_ALTERNATIVES_MAX):
-                name = link.name if number == 0 else alternative(link.name, number, self.limits)
-                if self._try_link(link.target, name.rpartition("/")[2], folder):
-                    self._links_made.add(name)
-                    break
-                if self._on_conflict == "skip":
-                    return
-            if link.mtime_ns is not None:
-                with suppress(OSError, OverflowError, NotImplementedError):
-                    times = (link.mtime_ns, link.mtime_ns)
-                    os.utime(name.rpartition("/")[2], ns=times, dir_fd=folder, follow_symlinks=False)
-        finally:
-            os.close(folder)
-
-    def _try_link(self, target: str, last: str, folder: int) -> bool:
-        """Make a link, unless another thing has its name; what is the same link already will do."""
-        with suppress(OSError):
-            if os.readlink(last, dir_fd=folder) == target:
-                return True
-        if self._on_conflict != "overwrite":
-            try:
-                os.symlink(target, last, dir_fd=folder)
-            except FileExistsError:
-                return False
-            return True
-        os.symlink(target, "link", dir_fd=self._staging.fd)
-        try:
-            os.replace("link", last, src_dir_fd=self._staging.fd, dst_dir_fd=folder)
-        except BaseException:
-            os.unlink("link", dir_fd=self._staging.fd)
-            raise
-        return True
-
-    def _leads_elsewhere(self, parent: str, target: str) -> bool:
-        """Whether the way to a link's target passes a link that is not of this transfer, and so leads anywhere."""
-        up, down = steps_of(target)
-        parts = parent.split("/") if parent else []
-        parts = parts[: len(parts) - up]
-        for part in down:
-            folder = self._existing("/".join(parts))
-            if folder is None:
-                return False
-            try:
-                mode = os.lstat(part, dir_fd=folder).st_mode
-            except FileNotFoundError:
-                return False
-            finally:
-                os.close(folder)
-            parts.append(part)
-            if stat.S_ISLNK(mode):
-                return "/".join(parts) not in self._links_made
-            if not stat.S_ISDIR(mode):
-                return False
-        return False
-
-    def _is_there(self, name: str) -> bool:
-        parent, _, last = name.rpartition("/")
-        folder = self._existing(parent)
-        if folder is None:
-            return False
-        try:
-            with self._errors("look at", name):
-                os.lstat(last, dir_fd=folder)
-        except TargetMissing:
-            return False
-        finally:
-            os.close(folder)
-        return True
 
     def _parent(self, item: int) -> str:
         return self._names[item].rpartition("/")[0]
@@ -730,85 +631,6 @@ class FolderSink(Sink):
             raise
         return True
 
-    def _folder(self, name: str) -> int:
-        """A descriptor of the folder ``name`` below the target, made if missing; no part of it may be a link."""
-        with self._errors("create the folder", name or self.path):
-            fd = os.dup(self._root)
-            for depth, part in enumerate(name.split("/") if name else ()):
-                try:
-                    with suppress(FileExistsError):
-                        own = "/".join(name.split("/")[: depth + 1])
-                        os.mkdir(part, self._metadata.first_mode(own), dir_fd=fd)
-                        self._metadata.made(own)
-                        if self.durable:
-                            os.fsync(fd)
-                    inner = self._enter(name, depth, fd)
-                finally:
-                    os.close(fd)
-                fd = inner
-        return fd
-
-    def _enter(self, name: str, depth: int, fd: int) -> int:
-        """A descriptor of the part of ``name`` at ``depth``, which is in the folder ``fd``."""
-        parts = name.split("/")
-        try:
-            return os.open(parts[depth], _FOLDER | _NO_FOLLOW, dir_fd=fd)
-        except OSError as error:
-            if error.errno not in (errno.ELOOP, errno.ENOTDIR):
-                raise
-            kind = "a link" if stat.S_ISLNK(os.lstat(parts[depth], dir_fd=fd).st_mode) else "not a folder"
-            raise _NotAFolder(name, "/".join(parts[: depth + 1]), kind) from None
-
-    def _existing(self, name: str) -> int | None:
-        """A descriptor of the folder ``name`` below the target, or None; no part of it may be a link."""
-        with self._errors("look into the folder", name or self.path):
-            fd = os.dup(self._root)
-            for depth in range(name.count("/") + 1 if name else 0):
-                try:
-                    inner = self._enter(name, depth, fd)
-                except FileNotFoundError:
-                    return None
-                finally:
-                    os.close(fd)
-                fd = inner
-            return fd
-
-    @contextmanager
-    def _errors(self, action: str, name: str, item: int | None = None, phase: Phase | None = None) -> Iterator[None]:
-        doing = None if phase is None else str(phase)
-        try:
-            yield
-        except SpaceblockError:
-            raise
-        except OSError as error:
-            path = name if os.path.isabs(name) else None
-            if error.errno in _NAME_ERRORS and path is None:
-                raise NameRejected(
-                    f"the name {shown(name)} cannot be had on the receiver's disk ({os.strerror(error.errno)}): "
-                    "rename it on the sending side and send again",
-                    item=item,
-                    name=name,
-                    errno=error.errno,
-                    phase=doing,
-                ) from error
-            what = f"cannot {action} {printable(name)!r}"  # a path in full, so that the peer can be told less
-            raise storage_error(error, what, item=item, name=name, path=path, phase=doing) from error
-
-
-class _NotAFolder(NameRejected):
-    """Something else than a folder is where one is needed for ``name``."""
-
-    def __init__(self, name: str, folder: str, kind: str) -> None:
-        self.folder, self.kind = folder, kind
-        super().__init__(
-            f"the name {shown(name)} needs the folder {shown(folder)}, which is {kind} on the receiver's side: "
-            "move that away or receive into another folder",
-            name=name,
-        )
-
-    def __reduce__(self) -> tuple[Any, ...]:
-        return NameRejected, (self.message,)
-
 
 def _mounted(folder: str, mounts: Container[str]) -> tuple[str, str] | None:
     """The part of the way to ``folder`` that is another disk, and what to call it."""
@@ -830,7 +652,6 @@ def _all_named(given: Sequence[str | None], folders: Sequence[str], limits: Name
     return names
 
 
-_NAME_ERRORS = frozenset({errno.ENAMETOOLONG, errno.EILSEQ})
 _PORTION = 1_048_576
 _ZEROS = memoryview(bytes(_PORTION))
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
