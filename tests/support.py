@@ -5,9 +5,10 @@ from __future__ import annotations
 import os
 import resource
 from collections.abc import Callable, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from queue import Queue
 
 from blake3 import blake3
@@ -172,7 +173,7 @@ class Host:
         self._agreed: list[int] = []
         self._workers = ThreadPoolExecutor(2)
         self._running = 0
-        self._finished: Queue[tuple[Callable[[BaseException | None], None], BaseException | None]] = Queue()
+        self._calls: Queue[Callable[[], None]] = Queue()
         for page in pages_of_requests(requests, manifest is not None):
             self.receiver.receive_message(page)
         for names in pages_of_manifest(manifest.entries) if manifest is not None else ():
@@ -205,9 +206,15 @@ class Host:
         self.act(self.receiver.fail(error))
 
     def work(self, job: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
+        def ended(future: Future[None]) -> None:
+            self._calls.put(partial(done, future.exception()))
+            self._calls.put(self._has_ended)
+
         self._running += 1
-        future = self._workers.submit(job)
-        future.add_done_callback(lambda future: self._finished.put((done, future.exception())))
+        self._workers.submit(job).add_done_callback(ended)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        self._calls.put(call)
 
     def mark_all(self) -> None:
         if self.debts is not None:
@@ -226,15 +233,16 @@ class Host:
         """Wait for the workers, and place what both sides agree on."""
         while self._running or self._agreed:
             while self._running:
-                done, error = self._finished.get(timeout=60)
-                self._running -= 1
-                done(error)
+                self._calls.get(timeout=60)()
             agreed, self._agreed = self._agreed, []
             for item, result in zip(agreed, self.sink.place(agreed), strict=True):
                 if isinstance(result, str):
                     self.act(self.receiver.item_placed(item, result, self.sink.durable))
                 else:
                     self.act(self.receiver.item_failed(item, result))
+
+    def _has_ended(self) -> None:
+        self._running -= 1
 
     def receive(self, message: Message) -> None:
         """A message on the control stream."""

@@ -6,6 +6,7 @@ import asyncio
 import logging
 import os
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from contextlib import suppress
 from functools import partial
 from itertools import islice
 from time import monotonic
@@ -471,6 +472,10 @@ class Incoming(Job):
             done(future.exception())
 
         self.in_worker(job).add_done_callback(finished)
+
+    def soon(self, call: Callable[[], None]) -> None:
+        with suppress(RuntimeError):  # the loop is closed, and the transfer with it
+            self.loop.call_soon_threadsafe(call)
 
     def mark_all(self) -> None:
         if self.debts is not None:

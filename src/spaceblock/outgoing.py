@@ -57,6 +57,7 @@ from .protocol.sender import (
 from .protocol.session import FEATURES
 from .query import ask
 from .quic.interface import Connection, Stream, StreamStopped
+from .storage.ahead import AHEAD, Ahead
 from .storage.feed import Feed, Filled
 from .storage.files import FileSource
 from .storage.rereading import BlockHashing, Pursuit, Reread
@@ -96,6 +97,9 @@ _WAITING_INTERVAL = 1.0
 
 _HASHED_INTERVAL = 1.0
 """Seconds between two messages that say how much this side has read of what need not travel."""
+
+_SPARE = 2
+"""Buffers that a lane leaves in the ring when it takes one ahead of need, so that the others can always go on."""
 
 _LANE_BYTES = 64 * SMALL_ITEM
 _LANE_ITEMS = 4_096
@@ -623,32 +627,37 @@ class Outgoing(Job):
                 self._streams.discard(stream)
 
     async def _carry(self, feed: Feed, stream: Stream) -> None:
-        filling: asyncio.Future[Filled] | None = None
+        portion = None if self._throttle is None else self._throttle.portion
+        ahead = Ahead(feed, self.in_worker, portion)
         done = False
         try:
             while not done:
-                throttle = self._throttle
-                if throttle is not None:
-                    await throttle.turn()
-                slot = await self._free_slot()
-                room = slot if throttle is None else slot[: throttle.portion]
+                if self._throttle is not None:
+                    await self._throttle.turn()
                 if feed.never_waits:
-                    filled = feed.fill(room)
+                    slot = await self._free_slot()
+                    filled = feed.fill(slot[:portion])
                 else:
-                    filling = self.in_worker(partial(feed.fill, room))
-                    filled = await asyncio.shield(filling)
+                    filled, slot = await self._fill_ahead(ahead)
                 done = filled.done
-                if throttle is not None:
-                    throttle.sent(sum(map(len, filled.pieces)))
+                if self._throttle is not None:
+                    self._throttle.sent(sum(map(len, filled.pieces)))
                 self._write(stream, filled, slot)
                 await asyncio.sleep(0)
                 await stream.drain(DATA_BACKLOG + min(self._connection.congestion_window, FLIGHT_MAX))
+            while ahead.count:  # what was given ahead in vain
+                _, slot = await ahead.take()
+                self._ring.give(slot)
         finally:
             # A pump that is stopped does not wait for the disk, but nothing is taken from under a worker.
-            if filling is not None and not filling.done():
-                filling.add_done_callback(partial(self._put_away, feed))
-            else:
-                self.in_worker(feed.close)
+            ahead.close()
+
+    async def _fill_ahead(self, ahead: Ahead) -> tuple[Filled, memoryview]:
+        if not ahead.count:
+            ahead.give(await self._free_slot())
+        while ahead.count < AHEAD and self._ring.free > _SPARE and self._throttle is None:
+            ahead.give(await self._free_slot())
+        return await ahead.take()
 
     async def _free_slot(self) -> memoryview:
         while (slot := self._ring.take(self._slot_given.set)) is None:

@@ -2,15 +2,16 @@
 
 A :class:`Landing` gives its stream an intake, which takes messages apart and puts block data straight to the place
 where it will be hashed and written from; on the event loop it then checks what has landed. That is worked off by a
-worker thread, one batch at a time and in order. When the ring is empty the intake takes no more, so the stream's credit
-runs out and its sender waits; nothing else does.
+worker thread, in order, which gives every buffer back as soon as it is done with it. When the ring is empty the intake
+takes no more, so the stream's credit runs out and its sender waits; nothing else does.
 """
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -26,6 +27,7 @@ from .debts import Debts
 from .rereading import Pursuit
 from .ring import Ring
 from .sinks import Mark, Sink
+from .turns import Turns
 
 _STEPS_MAX = 1_024
 """Steps that wait for a busy worker before the stream is read no further."""
@@ -55,6 +57,9 @@ class Host(Protocol):
     def work(self, job: Callable[[], None], done: Callable[[BaseException | None], None]) -> None:
         """Run ``job`` in a worker thread and ``done`` on the event loop afterwards."""
 
+    def soon(self, call: Callable[[], None]) -> None:
+        """Have the event loop call ``call``; for any thread."""
+
     def mark_all(self) -> None:
         """Call :meth:`Landing.mark` of all landings."""
 
@@ -76,6 +81,7 @@ class _Kind(Enum):
     MARK = auto()
     END = auto()
     DROP = auto()
+    GIVE_BACK = auto()  # nobody reads a buffer of the ring any more
 
 
 _NOTHING = memoryview(b"")
@@ -123,12 +129,19 @@ class Landing:
         self._in_place: set[int] = set()  # of these, the memory of a sink
         self._needs_ring = False
         self._steps: list[_Step] = []
-        self._retired: list[memoryview] = []
-        self.working: bool = False
+        self._turns: Turns[_Step] = Turns(self._begin_turns, self._work_off)
+        self._handed_over = 0  # steps whose outcome is not taken yet
+        self._done: deque[_Done] = deque()
+        self._told = False
         self._begun: dict[int, bool] = {}  # with whether they are in place
         self._hashers: dict[int, _Hasher] = {}
         self._unmarked: dict[int, int] = {}  # items with bytes behind their last mark, and how far those go
         self._hashed_late: set[int] = set()  # items with holes: long ones take time, so the worker hashes
+
+    @property
+    def working(self) -> bool:
+        """Whether a worker has something to do."""
+        return self._handed_over > 0
 
     @property
     def waits_for_disk(self) -> bool:
@@ -138,7 +151,7 @@ class Landing:
     @property
     def _is_behind(self) -> bool:
         """Whether so much waits for the worker that no more is read: items without bytes need no buffer to wait for."""
-        return self.working and len(self._steps) >= _STEPS_MAX
+        return self._handed_over >= _STEPS_MAX
 
     def receive(self, fin: bool) -> None:
         """The intake took bytes, or may take some again; with ``fin`` there are no more to come."""
@@ -155,6 +168,7 @@ class Landing:
         self.ended = True
         self._let_go()
         self._steps.clear()
+        self._turns.clear()
 
     def _advance(self) -> None:
         try:
@@ -290,13 +304,14 @@ class Landing:
             self._rooms[self.intake.provide(memory)] = memory
 
     def _retire(self, left: int) -> None:
-        """Give up the rooms below ``left``, which the intake has left, and whose blocks were collected."""
+        """Give up the rooms below ``left``, which the intake has left and whose blocks were collected, once those are
+        stored."""
         for number in [number for number in self._rooms if number < left]:
             memory = self._rooms.pop(number)
             if number in self._in_place:
                 self._in_place.discard(number)
             else:
-                self._retired.append(memory)
+                self._steps.append(_Step(_Kind.GIVE_BACK, -1, data=memory, at_once=True))
 
     def _receive_message(self) -> None:
         message = decode_message(self.intake.message_type, self.intake.payload)
@@ -345,40 +360,55 @@ class Landing:
         self._host.act(events)
 
     def _submit(self) -> None:
-        """Hand over what has landed, unless the worker is busy: then it goes with the next batch."""
-        if self.working:
-            return
-        # Giving a slot back may call this again, for another one that waits.
+        """Hand over what has landed."""
         steps, self._steps = self._steps, []
-        slots, self._retired = self._retired, []
         if not steps:
-            self._give_back(slots)
             return
-        results: list[_Result] = []
-        marks: list[Mark] = []
-        if all(step.at_once for step in steps):
-            # Cheaper than waking a thread, and the bytes are still in the cache.
-            self._work(steps, results, marks)
-            self._take_results(results, slots)
+        if self.working or not all(step.at_once for step in steps):
+            self._handed_over += len(steps)
+            self._turns.add(steps)
             return
-        self.working = True
+        # Cheaper than waking a thread, and the bytes are still in the cache.
+        done = _Done()
+        self._work(steps, done)
+        self._take(done)
 
-        def done(error: BaseException | None) -> None:
-            self.working = False
-            steps.clear()
+    def _begin_turns(self, job: Callable[[], None]) -> None:
+        def ended(error: BaseException | None) -> None:
             if error is not None:
                 self._host.fail(InternalError(f"storing received bytes failed unexpectedly: {error!r}; report this"))
-            if marks:
-                self._host.marked(marks)
-            self._take_results(results, slots)
-            self._submit()
-            self._advance()
 
-        self._host.work(lambda: self._work(steps, results, marks), done)
+        self._host.work(job, ended)
 
-    def _take_results(self, results: list[_Result], slots: list[memoryview]) -> None:
-        self._give_back(slots)
-        for item, size, result in results:
+    def _work_off(self, steps: list[_Step]) -> None:
+        """Runs in a worker thread, and lets the event loop know whenever a buffer is free again."""
+        start = 0
+        while start < len(steps):
+            stop = start + 1
+            while stop < len(steps) and steps[stop - 1].kind is not _Kind.GIVE_BACK:
+                stop += 1
+            done = _Done(stop - start)
+            self._work(steps[start:stop], done)
+            self._done.append(done)
+            if not self._told:
+                self._told = True
+                self._host.soon(self._take_done)
+            start = stop
+
+    def _take_done(self) -> None:
+        self._told = False
+        while self._done:
+            done = self._done.popleft()
+            self._handed_over -= done.steps
+            self._take(done)
+        self._advance()
+
+    def _take(self, done: _Done) -> None:
+        if done.marks:
+            self._host.marked(done.marks)
+        for slot in done.slots:
+            self._host.ring.give(slot)
+        for item, size, result in done.results:
             if result is None:
                 self._host.written(item, size)
             elif isinstance(result, bytes):
@@ -388,12 +418,9 @@ class Landing:
             else:
                 self._host.act(self._host.receiver.item_failed(item, result))
 
-    def _give_back(self, slots: list[memoryview]) -> None:
-        for slot in slots:
-            self._host.ring.give(slot)
-
-    def _work(self, steps: list[_Step], results: list[_Result], marks: list[Mark]) -> None:
+    def _work(self, steps: list[_Step], done: _Done) -> None:
         """Runs in a worker thread unless all is at once; an item without a hasher has failed or was dropped."""
+        results, marks = done.results, done.marks
         sink = self._host.sink
         index = 0
         while index < len(steps):
@@ -403,6 +430,9 @@ class Landing:
                 continue
             step = steps[index]
             index += 1
+            if step.kind is _Kind.GIVE_BACK:
+                done.slots.append(step.data)
+                continue
             try:
                 hasher = self._hashers.get(step.item)
                 if hasher is None:
@@ -475,6 +505,16 @@ def _mark(step: _Step, hasher: _Hasher) -> Mark:
     if isinstance(hasher, Pursuit):
         return Mark(step.item, step.offset, *hasher.mark())
     return Mark(step.item, step.offset, step.offset, bytes(step.data) or hasher.digest())
+
+
+@dataclass(slots=True)
+class _Done:
+    """What became of some steps."""
+
+    steps: int = 0
+    slots: list[memoryview] = field(default_factory=list)
+    results: list[_Result] = field(default_factory=list)
+    marks: list[Mark] = field(default_factory=list)
 
 
 class _NoHasher:

@@ -65,10 +65,11 @@ def called_off() -> TransferCancelled:
     return TransferCancelled("the transfer ended while it waited for a pipe or a program: send again")
 
 
-def widen(fd: int) -> None:
-    """Let a pipe hold more, where it is one and may."""
+def widen(fd: int) -> bool:
+    """Let a pipe hold a mebibyte, where it is one and may; returns whether it does."""
     if sys.platform == "linux":
         from fcntl import F_SETPIPE_SZ, fcntl
 
         with suppress(OSError):
-            fcntl(fd, F_SETPIPE_SZ, _PIPE_SIZE)
+            return fcntl(fd, F_SETPIPE_SZ, _PIPE_SIZE) >= _PIPE_SIZE
+    return False
