@@ -6,7 +6,10 @@ time is that of the sender's own receipt, from the offer to the receiver's verdi
 it. What was unpacked is compared with what was packed.
 
 Where all cores are busy the pipes cannot be as fast as the file alone, as both tars then work while the bytes move; the
-CPU seconds of our two processes tell what the pipes cost them.
+CPU seconds of our two processes tell what the pipes cost them. With ``--spare-core`` both processes of ours share one
+core, whatever moves the bytes, and tar has the others: so much of a machine as a transfer leaves to it on a network.
+
+On a disk the file is durable when its transfer ends, and what tar unpacked is not: it flushes nothing.
 """
 
 from __future__ import annotations
@@ -20,6 +23,7 @@ import subprocess
 import sys
 import time
 from contextlib import ExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from typing import IO, Any, NamedTuple
 
@@ -40,6 +44,19 @@ class Measured(NamedTuple):
     cpu: float
 
 
+@dataclass(slots=True)
+class Place:
+    """Where everything is, and the cores that our processes may use; None: all."""
+
+    folder: Path
+    cores: set[int] | None = None
+
+    @property
+    def target(self) -> Path:
+        """Where bytes arrive."""
+        return self.folder / "target"
+
+
 def write_tree(folder: Path, size: int, file_size: int) -> None:
     """A tree of ``size`` bytes in files of ``file_size``, thirty-two to a folder."""
     data = content(size)
@@ -49,23 +66,24 @@ def write_tree(folder: Path, size: int, file_size: int) -> None:
         (place / f"file-{number}").write_bytes(data[start : start + file_size])
 
 
-def start(words: list[str], home: Path, **streams: Any) -> subprocess.Popen[bytes]:
+def start(place: Place, words: list[str], **streams: Any) -> subprocess.Popen[bytes]:
     """One side of ours, with an identity of its own."""
-    environment = {**os.environ, "SPACEBLOCK_HOME": str(home)}
-    return subprocess.Popen([*SPACEBLOCK, *words], env=environment, stderr=subprocess.DEVNULL, **streams)
+    environment = {**os.environ, "SPACEBLOCK_HOME": str(place.folder / words[0])}
+    process = subprocess.Popen([*SPACEBLOCK, *words], env=environment, stderr=subprocess.DEVNULL, **streams)
+    if place.cores is not None:
+        os.sched_setaffinity(process.pid, place.cores)
+    return process
 
 
-def through_pipes(folder: Path, target: Path) -> Measured:
+def through_pipes(place: Place) -> Measured:
     """The tree from tar to tar."""
     with ExitStack() as running:
-        pack = running.enter_context(subprocess.Popen(PACK, cwd=folder, stdout=subprocess.PIPE))
-        sender = running.enter_context(
-            start(["send", "-", *LOCAL], folder / "sender", stdin=pack.stdout, stdout=subprocess.PIPE)
-        )
+        pack = running.enter_context(subprocess.Popen(PACK, cwd=place.folder, stdout=subprocess.PIPE))
+        sender = running.enter_context(start(place, ["send", "-", *LOCAL], stdin=pack.stdout, stdout=subprocess.PIPE))
         close(pack.stdout)
         words = ["receive", ticket_of(sender), "--yes", "--dir", "-"]
-        receiver = running.enter_context(start(words, folder / "receiver", stdout=subprocess.PIPE))
-        unpack = running.enter_context(subprocess.Popen(UNPACK, cwd=target, stdin=receiver.stdout))
+        receiver = running.enter_context(start(place, words, stdout=subprocess.PIPE))
+        unpack = running.enter_context(subprocess.Popen(UNPACK, cwd=place.target, stdin=receiver.stdout))
         close(receiver.stdout)
         measured = finish(sender, receiver)
         if pack.wait() or unpack.wait():
@@ -73,25 +91,25 @@ def through_pipes(folder: Path, target: Path) -> Measured:
         return measured
 
 
-def from_file(folder: Path, target: Path) -> Measured:
+def from_file(place: Place) -> Measured:
     """The packed tree from file to file."""
     with ExitStack() as running:
-        words = ["send", str(folder / "tree.tar"), *LOCAL]
-        sender = running.enter_context(start(words, folder / "sender", stdout=subprocess.PIPE))
-        words = ["receive", ticket_of(sender), "--yes", "--dir", str(target)]
-        receiver = running.enter_context(start(words, folder / "receiver", stdout=subprocess.DEVNULL))
+        words = ["send", str(place.folder / "tree.tar"), *LOCAL]
+        sender = running.enter_context(start(place, words, stdout=subprocess.PIPE))
+        words = ["receive", ticket_of(sender), "--yes", "--dir", str(place.target)]
+        receiver = running.enter_context(start(place, words, stdout=subprocess.DEVNULL))
         return finish(sender, receiver)
 
 
-def in_three_steps(folder: Path, target: Path) -> Measured:
+def in_three_steps(place: Place) -> Measured:
     """The tree, packed into a file, sent and unpacked."""
     began = time.monotonic()
-    subprocess.run([*PACK, "-f", "tree.tar"], cwd=folder, check=True)
+    subprocess.run([*PACK, "-f", "tree.tar"], cwd=place.folder, check=True)
     packed = time.monotonic() - began
-    sent = from_file(folder, target)
+    sent = from_file(place)
     began = time.monotonic()
-    with (target / "tree.tar").open("rb") as archive:
-        subprocess.run(UNPACK, cwd=target, stdin=archive, check=True)
+    with (place.target / "tree.tar").open("rb") as archive:
+        subprocess.run(UNPACK, cwd=place.target, stdin=archive, check=True)
     return Measured(packed + sent.seconds + time.monotonic() - began, sent.cpu)
 
 
@@ -124,8 +142,9 @@ def close(pipe: IO[bytes] | None) -> None:
     pipe.close()
 
 
-def arrived(folder: Path, target: Path) -> bool:
+def arrived(place: Place) -> bool:
     """Whether the target has the tree, or the archive of it, with the same names and bytes."""
+    folder, target = place.folder, place.target
     if not (target / "tree").exists():
         return filecmp.cmp(folder / "tree.tar", target / "tree.tar", shallow=False)
     one, other = folder / "tree", target / "tree"
@@ -140,7 +159,10 @@ def main() -> None:
     parser.add_argument("--size", type=size_of, default=512 * MIB, help="bytes of the tree, such as 64MiB")
     parser.add_argument("--file-size", type=size_of, default=4 * MIB, help="bytes of each of its files")
     parser.add_argument("--pairs", type=int, default=7, help="rounds, each of all ways")
-    parser.add_argument("--folder", help="where the files go; in memory by default, if there is room for that")
+    parser.add_argument(
+        "--folder", "--dir", help="where the files go, such as one on a disk; in memory if not given and there is room"
+    )
+    parser.add_argument("--spare-core", action="store_true", help="our processes share one core; tar has the others")
     parser.add_argument("--json", action="store_true", help="print what was measured, as one object")
     arguments = parser.parse_args()
     measured: dict[str, list[Measured]] = {name: [] for name in WAYS}
@@ -148,15 +170,16 @@ def main() -> None:
         write_tree(folder, arguments.size, arguments.file_size)
         subprocess.run([*PACK, "-f", "tree.tar"], cwd=folder, check=True)
         size = (folder / "tree.tar").stat().st_size
-        target = folder / "target"
+        place = Place(folder, {0} if arguments.spare_core else None)
         for number in range(1, arguments.pairs + 1):
             for name, move in WAYS.items():
                 warm_pages(folder, 2 * size)
-                target.mkdir()
-                found = move(folder, target)
-                if not arrived(folder, target):
+                os.sync()  # what was written before is not charged to this transfer
+                place.target.mkdir()
+                found = move(place)
+                if not arrived(place):
                     raise SystemExit("what arrived is not what was sent")
-                shutil.rmtree(target)
+                shutil.rmtree(place.target)
                 measured[name].append(found)
                 print(f"{number}/{arguments.pairs}  {name}: {size / found.seconds / 1e6:.0f} MB/s", file=sys.stderr)
     if arguments.json:
