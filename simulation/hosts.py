@@ -7,22 +7,20 @@ hand-over, routes, Retry and closing are those of every other program. Both kind
 
 from __future__ import annotations
 
-import datetime
 import enum
 import functools
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any, Protocol
 
-from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import NameOID
 
 from spaceblock.limits import DATAGRAM_MAX
 from spaceblock.quic import CloseReason, HandshakeConfig, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
 
 from .clock import VirtualLoop
+from .identities import self_signed
 from .network import Network
 from .pump import SimulatedPump
 from .sockets import SimulatedSocket
@@ -174,17 +172,4 @@ def host(
 def identity(name: str, padding: int = 0) -> HandshakeConfig:
     """The same key each time, with a self-signed certificate that has so many bytes more than it needs."""
     key = Ed25519PrivateKey.from_private_bytes(name.encode().ljust(32, b"-"))
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    builder = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.datetime(2020, 1, 1))
-        .not_valid_after(datetime.datetime(2120, 1, 1))
-    )
-    if padding:
-        unknown = x509.UnrecognizedExtension(x509.ObjectIdentifier("2.999"), bytes(padding))
-        builder = builder.add_extension(unknown, critical=False)
-    return HandshakeConfig(builder.sign(key, None), key)
+    return HandshakeConfig(self_signed(name, key, padding), key)

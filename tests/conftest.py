@@ -13,6 +13,7 @@ import pytest
 from hypothesis import HealthCheck, settings
 
 from engines import NAMED, Engines, chosen, use, why_not_native
+from support import open_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -88,6 +89,14 @@ def inbox(tmp_path: Path) -> Path:
     folder = tmp_path / "inbox"
     folder.mkdir()
     return folder
+
+
+@pytest.fixture
+def nothing_stays_open() -> Iterator[None]:
+    """Whoever uses this closes every descriptor that was opened."""
+    before = open_descriptors()
+    yield
+    assert open_descriptors() == before
 
 
 @pytest.fixture

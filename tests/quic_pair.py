@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import asyncio
 import contextlib
-import datetime
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.x509.oid import NameOID
+from simulation.identities import self_signed
 
 from spaceblock.quic import Connection, HandshakeConfig, Stream, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
@@ -22,18 +21,7 @@ MIB = 1024 * KIB
 def identity(name: str, verify_peer: Callable[[x509.Certificate], None] | None = None) -> HandshakeConfig:
     """A fresh key with a self-signed certificate."""
     key = Ed25519PrivateKey.generate()
-    subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
-    certificate = (
-        x509.CertificateBuilder()
-        .subject_name(subject)
-        .issuer_name(subject)
-        .public_key(key.public_key())
-        .serial_number(1)
-        .not_valid_before(datetime.datetime(2020, 1, 1))
-        .not_valid_after(datetime.datetime(2120, 1, 1))
-        .sign(key, None)
-    )
-    return HandshakeConfig(certificate, key, verify_peer)
+    return HandshakeConfig(self_signed(name, key), key, verify_peer)
 
 
 CLIENT = identity("client")

@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -26,16 +26,11 @@ from spaceblock.limits import SLOT_SIZE, TEXT_MAX
 from spaceblock.messages import ItemAbort, ItemEnd, Message
 from spaceblock.storage.feed import Feed
 from spaceblock.storage.sources import Item, Source, hold_buffers, prepare
-from support import BLOCK, Piece, no_more_descriptors, open_descriptors, pattern, read_stream
+from support import BLOCK, Piece, no_more_descriptors, pattern, read_stream
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 SMALL_SLOT = 8_192
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_open() -> Iterator[None]:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
 
 
 def sources_of(*things: object) -> tuple[Source, ...]:

@@ -5,7 +5,6 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -18,20 +17,16 @@ from spaceblock.storage.feed import Feed
 from spaceblock.storage.files import TICK, FileSource, expand
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.metadata import NO_TIME
-from support import manifest_of, open_descriptors, requests_of
+from support import manifest_of, requests_of
 
-pytestmark = pytest.mark.skipif(
-    IMPLEMENTATION != "cython" or sys.platform == "win32", reason="this build does files one by one"
-)
+pytestmark = [
+    pytest.mark.usefixtures("nothing_stays_open"),
+    pytest.mark.skipif(
+        IMPLEMENTATION != "cython" or sys.platform == "win32", reason="this build does files one by one"
+    ),
+]
 BLOCK, END = 0x20, 0x24
 YEAR_2001 = 10**18
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_open() -> Iterator[None]:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
 
 
 def old(path: Path, data: bytes) -> tuple[bytes, int, int, int, int, int]:

@@ -10,7 +10,6 @@ import os
 import resource
 import stat
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
@@ -38,24 +37,17 @@ from support import (
     UUID,
     manifest_of,
     no_more_descriptors,
-    open_descriptors,
     pattern,
     requests_of,
     soft_limit,
     unprivileged,
 )
 
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
+
 DATA = b"what was received"
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)
 APPLE = NameRules(System.APPLE, 255, NameUnit.UTF16, 1_000)
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_open() -> Iterator[None]:
-    """Every test here closes its sinks, and with them every descriptor."""
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
 
 
 @pytest.fixture

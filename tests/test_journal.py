@@ -10,19 +10,14 @@ import pytest
 
 from spaceblock.blocks import Partial, SpaceblockRequest
 from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part, Placing, item_key
-from support import UUID, open_descriptors
+from support import UUID
+
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 KEEPER = Keeper("peer", bytes(range(32)))
 A, B = b"a" * 16, b"b" * 16
 PART = Part(7, 1000, 900, bytes(32))
 PLACING = Placing(8, 5, -1, bytes(range(32)), "data/é")
-
-
-@pytest.fixture(autouse=True)
-def nothing_stays_open() -> Iterator[None]:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
 
 
 @pytest.fixture

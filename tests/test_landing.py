@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import threading
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
@@ -29,14 +29,9 @@ from spaceblock.protocol.receiver import State
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.ring import Ring
 from spaceblock.storage.sinks import IntoSink, Sink
-from support import BLOCK, Host, manifest_of, open_descriptors, pattern, requests_of
+from support import BLOCK, Host, manifest_of, pattern, requests_of
 
-
-@pytest.fixture(autouse=True)
-def nothing_stays_open() -> Iterator[None]:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 def block(item: int, offset: int, data: bytes) -> bytes:

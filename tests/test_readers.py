@@ -47,14 +47,9 @@ from spaceblock.storage.sources import (
     release_buffers,
     stop_reading,
 )
-from support import BLOCK, Piece, open_descriptors, pattern, read_stream
+from support import BLOCK, Piece, pattern, read_stream
 
-
-@pytest.fixture(autouse=True)
-def nothing_stays_open() -> Iterator[None]:
-    before = open_descriptors()
-    yield
-    assert open_descriptors() == before
+pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 
 def prepared(*things: object) -> Prepared:

@@ -21,6 +21,7 @@ from spaceblock.limits import MESSAGE_PAYLOAD_MAX
 from spaceblock.manifest import Entry, EntryKind
 from spaceblock.messages import (
     Error,
+    Feature,
     Hello,
     ItemEnd,
     Message,
@@ -153,11 +154,11 @@ class RawPeer:
         await session.read(Hello)
         return session
 
-    async def answer_greeting(self) -> RawStream:
-        """As a listener: read the client's greeting and return it."""
+    async def answer_greeting(self, features: Feature = Feature.NONE) -> RawStream:
+        """As a listener: read the client's greeting and return it, claiming ``features``."""
         session = await self.opened()
         await session.read(Hello)
-        session.send(Hello())
+        session.send(Hello(features=features))
         return session
 
     async def closed(self) -> CloseReason:
@@ -286,14 +287,14 @@ async def raw_listener() -> AsyncIterator[RawListener]:
 
 @asynccontextmanager
 async def hostile_receiver(
-    options: spaceblock.Options | None = None,
+    options: spaceblock.Options | None = None, features: Feature = Feature.NONE
 ) -> AsyncIterator[tuple[spaceblock.Peer, RawPeer]]:
     """The library's peer, connected to a raw listener that has greeted it."""
     async with raw_listener() as listener:
         context = spaceblock.connect(listener.ticket, options=options)
         connecting = asyncio.ensure_future(context.__aenter__())
         raw = await listener.peer()
-        await raw.answer_greeting()
+        await raw.answer_greeting(features)
         peer = await within(connecting)
         try:
             yield peer, raw

@@ -36,8 +36,8 @@ from spaceblock.names import Problem, Renaming, local_rules
 from spaceblock.options import Conflict
 from spaceblock.protocol.session import FEATURES
 
-from .hostile import RawOffer, RawPeer, client_of, digest, item_bytes, raw_listener
-from .support import assert_helpful, failure, names_below, tree, until, within
+from .hostile import RawOffer, RawPeer, client_of, digest, hostile_receiver, item_bytes
+from .support import assert_helpful, failure, names_below, tree, within
 
 WINDOWS = NameRules(System.WINDOWS, 100, NameUnit.UTF16, 400)
 
@@ -255,7 +255,7 @@ def test_the_receivers_words_and_limits_are_met_with_care() -> None:
 
 
 async def test_a_receiver_that_asks_without_end_is_a_liar() -> None:
-    async with hostile_receiver_that_renames() as (peer, raw):
+    async with hostile_receiver(features=FEATURES) as (peer, raw):
         asked = []
 
         def ask(item: OfferItem, problem: BadName) -> str:
@@ -285,22 +285,3 @@ def clear(folder: Path) -> None:
     """Remove everything below ``folder``."""
     for path in sorted(folder.rglob("*"), key=lambda path: -len(path.parts)):
         path.rmdir() if path.is_dir() else path.unlink()
-
-
-@asynccontextmanager
-async def hostile_receiver_that_renames() -> AsyncIterator[tuple[spaceblock.Peer, RawPeer]]:
-    """The library's peer, connected to a raw listener that says that it can ask for other names."""
-    async with raw_listener() as listener:
-        context = spaceblock.connect(listener.ticket)
-        connecting = asyncio.ensure_future(context.__aenter__())
-        raw = await listener.peer()
-        session = await raw.opened()
-        await session.read(Hello)
-        session.send(Hello(features=FEATURES))
-        peer = await within(connecting)
-        try:
-            yield peer, raw
-        finally:
-            raw.connection.close(0)
-            await until(lambda: peer.closed)
-            await context.__aexit__(None, None, None)

@@ -3,9 +3,7 @@ from typing import Any
 
 from typing_extensions import Buffer
 
-from .protection import HeaderKey, PacketKey
-from .ranges import PacketRanges
-from .recovery import Recovery
+from .protection import PacketKey
 from .sending import PacketSender
 from .streams import ReceiveStream
 
@@ -23,18 +21,6 @@ class PacketEngine(PacketSender):
     owner: Any
     peer_is_fixed: bool
     has_moved: bool
-    def __init__(
-        self,
-        recovery: Recovery,
-        received: PacketRanges,
-        sealing: PacketKey,
-        seal_mask: HeaderKey,
-        opening: PacketKey,
-        open_mask: HeaderKey,
-        datagram_size: int,
-        accept: Callable[[int], ReceiveStream | None],
-        datagram_limit: int = 0,
-    ) -> None: ...
     def set_local_cids(self, cids: Iterable[bytes]) -> None: ...
     def set_credit(
         self, max_data: int, data_sent: int, local_max_data: int, data_received: int, consumed: int = 0

@@ -1,4 +1,4 @@
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import Any
 
 from .credit import Credit
@@ -7,7 +7,7 @@ from .phases import KeyPhases
 from .protection import HeaderKey, PacketKey
 from .ranges import PacketRanges
 from .recovery import Recovery
-from .streams import SendStream
+from .streams import ReceiveStream, SendStream
 
 class PacketSender:
     recovery: Recovery
@@ -38,7 +38,7 @@ class PacketSender:
         opening: PacketKey,
         open_mask: HeaderKey,
         datagram_size: int,
-        accept: Any,
+        accept: Callable[[int], ReceiveStream | None],
         datagram_limit: int = 0,
     ) -> None: ...
     def set_peer_cid(self, cid: bytes) -> None: ...
