@@ -25,7 +25,8 @@ from spaceblock.messages import (
     pages_of_requests,
     pages_of_verified,
 )
-from spaceblock.protocol.receiver import Offered, Receiver
+from spaceblock.protocol.receiver import Receiver
+from spaceblock.protocol.receiver_events import Offered
 
 from .choices import Choices
 

@@ -45,16 +45,8 @@ from spaceblock.messages import (
     pages_of_requests,
 )
 from spaceblock.names import Problem, local_rules
-from spaceblock.protocol.receiver import (
-    Amended,
-    ItemConfirmed,
-    ItemDiffers,
-    ItemRestarts,
-    Offered,
-    Receiver,
-    Settled,
-    State,
-)
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Amended, ItemConfirmed, ItemDiffers, ItemRestarts, Offered, Settled
 from spaceblock.protocol.sender import (
     Answered,
     BlocksWanted,

@@ -27,7 +27,8 @@ from spaceblock.messages import (
     decode_message,
     pages_of_requests,
 )
-from spaceblock.protocol.receiver import Offered, Receiver, Settled, State
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Offered, Settled
 from spaceblock.protocol.sender import Completed, Sender, SenderState
 
 from .choices import Choices, large, piece

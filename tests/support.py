@@ -20,7 +20,8 @@ from spaceblock.errors import SpaceblockError
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX, Limits
 from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.messages import Message, Outcome, decode_message, pages_of_manifest, pages_of_requests
-from spaceblock.protocol.receiver import Failed, ItemAgreed, ItemLost, Receiver, ReceiverEvent, Settled
+from spaceblock.protocol.receiver import Receiver
+from spaceblock.protocol.receiver_events import Failed, ItemAgreed, ItemLost, ReceiverEvent, Settled
 from spaceblock.storage.debts import Debts
 from spaceblock.storage.landing import Landing
 from spaceblock.storage.rereading import Pursuit

@@ -42,17 +42,8 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from spaceblock.protocol.receiver import (
-    Failed,
-    Finished,
-    ItemAgreed,
-    ItemLost,
-    Offered,
-    Receiver,
-    ReceiverEvent,
-    Settled,
-    State,
-)
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Failed, Finished, ItemAgreed, ItemLost, Offered, ReceiverEvent, Settled
 
 UUID = bytes(range(16))
 BLOCK = 1 << 17

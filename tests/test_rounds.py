@@ -31,7 +31,8 @@ from spaceblock.messages import (
     decode_message,
 )
 from spaceblock.names import NameRules, Problem
-from spaceblock.protocol.receiver import Amended, ItemLost, Receiver, Settled, State
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Amended, ItemLost, Settled
 from spaceblock.protocol.sender import Answered, Completed, NamesRefused, Sender
 from support import manifest_of
 

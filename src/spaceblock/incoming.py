@@ -38,7 +38,8 @@ from .memory import Memory
 from .messages import Feature, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
 from .names import Problem, refusal
 from .options import Conflict, Durability, Reports
-from .protocol.receiver import (
+from .protocol.receiver import Receiver, State
+from .protocol.receiver_events import (
     Amended,
     Failed,
     Finished,
@@ -49,10 +50,8 @@ from .protocol.receiver import (
     ItemRestarts,
     ItemSpoilt,
     Offered,
-    Receiver,
     ReceiverEvent,
     Settled,
-    State,
 )
 from .protocol.sender import first_error
 from .quic.interface import Stream

@@ -9,7 +9,8 @@ import pytest
 
 import spaceblock
 from spaceblock.names import STAGING_PREFIX
-from spaceblock.protocol.receiver import Receiver, ReceiverEvent
+from spaceblock.protocol.receiver import Receiver
+from spaceblock.protocol.receiver_events import ReceiverEvent
 from spaceblock.protocol.sender import Sender
 
 from .support import BLOCK, deliver, digest_of, failures, file_of, pair, remove_unfinished, tree, visible

@@ -35,7 +35,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
-from ..blocks import Had, Partial, SpaceblockRequest, SpaceblockRequests
+from ..blocks import Had, Partial, SpaceblockRequests
 from ..core import UINT_VAR_MAX
 from ..errors import (
     ErrorCode,
@@ -49,7 +49,7 @@ from ..errors import (
     error_code,
 )
 from ..limits import NAME_ROUNDS, PHASE_MAX, TEXT_MAX, Limits
-from ..manifest import Entry, Manifest
+from ..manifest import Manifest
 from ..messages import (
     Amend,
     BlockDigests,
@@ -62,13 +62,11 @@ from ..messages import (
     ItemDigest,
     ItemEnd,
     ItemFailed,
-    ManifestPage,
     Message,
     NameProblem,
     Outcome,
     OutcomeKind,
     Progress,
-    RequestsPage,
     Resend,
     Verdict,
     VerdictKind,
@@ -83,6 +81,21 @@ from ..messages import (
 )
 from ..names import NameRules, Problem
 from .hashed import HashedFigures
+from .offer_reading import OfferReading
+from .receiver_events import (
+    Amended,
+    Failed,
+    Finished,
+    ItemAgreed,
+    ItemConfirmed,
+    ItemDiffers,
+    ItemLost,
+    ItemRestarts,
+    ItemSpoilt,
+    Offered,
+    ReceiverEvent,
+    Settled,
+)
 from .repair import BlockList, differing_ranges
 from .sender import cut, error_message, remote_error
 
@@ -110,103 +123,8 @@ class Status(IntEnum):
     FAILED = 8
 
 
-@dataclass(frozen=True, slots=True)
-class Offered:
-    """The offer is whole and its numbers make sense; names are still to be checked."""
-
-    requests: SpaceblockRequests
-    manifest: Manifest | None
-
-
-@dataclass(frozen=True, slots=True)
-class Amended:
-    """The sender answered :meth:`Receiver.ask_for_names`; ``changed`` says whether it gave any other name."""
-
-    manifest: Manifest
-    changed: bool
-
-
-@dataclass(frozen=True, slots=True)
-class ItemAgreed:
-    """Both digests of this item are equal: put it into place."""
-
-    item: int
-    digest: bytes = field(default=b"", compare=False)
-
-
-@dataclass(frozen=True, slots=True)
-class ItemConfirmed:
-    """This item is what was to be sent, and in its place since an earlier attempt."""
-
-    item: int
-
-
-@dataclass(frozen=True, slots=True)
-class ItemRestarts:
-    """What there was of this item is not the beginning of what is sent."""
-
-    item: int
-
-
-@dataclass(frozen=True, slots=True)
-class ItemDiffers:
-    """The digests of this item differ: hash its blocks and call :meth:`Receiver.blocks_hashed`."""
-
-    item: int
-
-
-@dataclass(frozen=True, slots=True)
-class ItemSpoilt:
-    """The digests of this item differ for good: set it aside."""
-
-    item: int
-
-
-@dataclass(frozen=True, slots=True)
-class ItemLost:
-    """This item will not come, or is not what was sent: drop what there is of it."""
-
-    item: int
-    error: SpaceblockError
-
-
 _STATUS = tuple(Status)
 """By their numbers: looking one up is several times as fast as making it."""
-
-
-@dataclass(frozen=True, slots=True)
-class Settled:
-    """Every item has come to its end and Verified is queued; ``errors`` are those of the items that failed."""
-
-    outcomes: tuple[Outcome, ...]
-    errors: dict[int, SpaceblockError]
-
-
-@dataclass(frozen=True, slots=True)
-class Finished:
-    """The sender knows the outcome: nothing is left to say."""
-
-
-@dataclass(frozen=True, slots=True)
-class Failed:
-    """The transfer ended with this error."""
-
-    error: SpaceblockError
-
-
-ReceiverEvent = (
-    Offered
-    | Amended
-    | ItemAgreed
-    | ItemConfirmed
-    | ItemRestarts
-    | ItemDiffers
-    | ItemSpoilt
-    | ItemLost
-    | Settled
-    | Finished
-    | Failed
-)
 
 
 @dataclass(slots=True)
@@ -228,19 +146,6 @@ class _Repair:
     mine: BlockList
     theirs: BlockList
     ranges: list[Partial] = field(default_factory=list)
-
-
-@dataclass(slots=True)
-class _Reading:
-    """An offer of which only some pages came."""
-
-    uuid: bytes = b""
-    block_size: int = 0
-    items: list[SpaceblockRequest] = field(default_factory=list)
-    entries: list[Entry] = field(default_factory=list)
-    requests: SpaceblockRequests | None = None
-    size: int = 0
-    payload: int = 0
 
 
 class Receiver:
@@ -266,7 +171,7 @@ class Receiver:
         self._compared: set[int] = set()
         self._found: dict[int, str] = {}
         self._hashed = HashedFigures()
-        self._reading = _Reading()
+        self._reading = OfferReading(limits)
         self._queue: list[Message] = []
         self._requests = SpaceblockRequests(b"", 0, ())
         self._status = bytearray()
@@ -598,53 +503,17 @@ class Receiver:
         return Status.FAILED if self.state is State.FAILED else _STATUS[self._status[item]]
 
     def _read_offer(self, message: Message, payload_size: int) -> list[ReceiverEvent]:
-        reading = self._reading
-        reading.payload += payload_size
-        if reading.payload > self._limits.manifest_bytes:
-            raise LimitExceeded("the offer's list of items is longer than the receiver takes: send fewer at a time")
-        if isinstance(message, RequestsPage) and reading.requests is None:
-            return self._read_requests(message)
-        if isinstance(message, ManifestPage) and reading.requests is not None:
-            if message.first != len(reading.entries):
-                raise RemoteProtocolError("the sender's manifest pages do not follow each other")
-            reading.entries.extend(message.entries)
-            if len(reading.entries) > 2 * self._limits.items:
-                raise LimitExceeded(f"the offer has more than {2 * self._limits.items} names: send fewer at a time")
-            if message.last:
-                return self._offered(Manifest.checked(reading.entries, len(reading.items)))
+        offer = self._reading.receive(message, payload_size)
+        if offer is None:
             return []
-        raise RemoteProtocolError(f"the sender sent {type(message).__name__} where its offer was expected")
-
-    def _read_requests(self, page: RequestsPage) -> list[ReceiverEvent]:
-        reading = self._reading
-        if page.first != len(reading.items):
-            raise RemoteProtocolError("the sender's request pages do not follow each other")
-        if page.first == 0:
-            reading.uuid, reading.block_size = page.uuid, page.block_size
-        elif (page.uuid, page.block_size) != (reading.uuid, reading.block_size):
-            raise RemoteProtocolError("the sender's request pages belong to different transfers")
-        reading.items.extend(page.items)
-        reading.size += sum(item.length or 0 for item in page.items)
-        if len(reading.items) > self._limits.items:
-            raise LimitExceeded(f"the offer has more than {self._limits.items} items: send fewer at a time")
-        if reading.size > self._limits.total_size:
-            raise LimitExceeded(f"the offer has more than {self._limits.total_size} bytes: send less at a time")
-        if not page.last:
-            return []
-        reading.requests = SpaceblockRequests(reading.uuid, reading.block_size, tuple(reading.items))
-        return [] if page.manifest_follows else self._offered(None)
-
-    def _offered(self, manifest: Manifest | None) -> list[ReceiverEvent]:
-        requests = self._reading.requests
-        assert requests is not None
-        self._reading = _Reading()
+        requests, self._manifest = offer
+        self._reading = OfferReading(self._limits)
         self._requests = requests
         self._status = bytearray(len(requests.items))
         self._hashed = HashedFigures(requests.items)
         self._left = self._to_come = len(requests.items)
         self.state = State.OFFERED
-        self._manifest = manifest
-        return [Offered(requests, manifest)]
+        return [Offered(requests, self._manifest)]
 
     def _receive_amend(self, message: Amend, payload_size: int) -> list[ReceiverEvent]:
         names = self._amendments

@@ -21,7 +21,8 @@ from ..core import MESSAGE_DATA_MAX, Deframer
 from ..errors import InternalError, NoSpace, RemoteProtocolError, SpaceblockError
 from ..limits import MESSAGE_PAYLOAD_MAX, SMALL_ITEM
 from ..messages import Hole, ItemAbort, ItemEnd, decode_message
-from ..protocol.receiver import ItemLost, Receiver, ReceiverEvent
+from ..protocol.receiver import Receiver
+from ..protocol.receiver_events import ItemLost, ReceiverEvent
 from ..wire import MessageType
 from .debts import Debts
 from .rereading import Pursuit
