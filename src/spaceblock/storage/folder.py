@@ -197,6 +197,8 @@ class FolderSink(Sink):
                 if inode is not None:
                     durable.append((key, Part(inode, mark.offset, mark.checked, mark.digest)))
         with self._errors("write the journal in", self.path, phase=Phase.MOVING):
+            if self.durable:
+                self._staging.flush_names()
             journal.durable_up_to(durable)
         return failed
 
@@ -205,6 +207,7 @@ class FolderSink(Sink):
         stored = store_files(self._staging.fd, False, files)
         with self._lock:
             self._staged.update(item for item, _ in items[:stored])
+            self._staging.named()
         return stored
 
     def write(self, item: int, offset: int, data: memoryview) -> None:
@@ -321,6 +324,7 @@ class FolderSink(Sink):
         with self._lock:
             self._open[item] = fd
             self._staged.add(item)
+            self._staging.named()
 
     def _forget(self, item: int) -> None:
         """What there is of an item, if anything, is not the beginning of anything any more."""
@@ -337,10 +341,15 @@ class FolderSink(Sink):
             return
         self._staging.keep_only(frozenset(self._keys))
         for item, request in enumerate(requests.items):
+            found = None
             if request.rereadable and request.stop is not None:
                 found = self._find_placed(item, request) or self._staging.part(self._keys[item], request)
-                if found is not None:
-                    self.had[item] = found
+            if found is not None:
+                self.had[item] = found
+            elif self._staging.speaks_of(self._keys[item]):
+                # What is not believed now must not be believed of the file that takes its place.
+                with self._errors("remove an unfinished file in", self.path, item):
+                    self._forget(item)
 
     def _find_placed(self, item: int, request: SpaceblockRequest) -> Had | None:
         """An item that an earlier attempt had put into its place, where nobody has changed it since."""
@@ -411,6 +420,8 @@ class FolderSink(Sink):
                     file = Placing(inode_of(status), status.st_size, status.st_mtime_ns, digests[item], name)
                     placings.append((self._keys[item], file))
             if placings:
+                if self.durable:
+                    self._staging.flush_names()
                 journal.placing(placings)
 
     def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:

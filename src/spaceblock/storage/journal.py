@@ -89,19 +89,15 @@ class Journal:
         self._writer = writer
         self._end = end
         self._durable = durable
-        self._unnamed_in = -1  # the folder in which the journal's own name is not durable yet
         self._lock = threading.Lock()
 
     @classmethod
     def create(cls, folder: int, uuid: bytes, keeper: Keeper, durable: bool) -> Journal:
-        """A new journal in ``folder``, which stays open as long as this; raises :class:`OSError`.
-
-        With its first entry it becomes durable itself."""
+        """A new journal in ``folder``; raises :class:`OSError`. Its name has to be made durable before an entry is."""
         fd = os.open(JOURNAL, os.O_RDWR | os.O_CREAT | os.O_EXCL | _NO_FOLLOW, 0o600, dir_fd=folder)
         journal = cls(fd, RecordWriter(keeper.key), 0, Contents(), durable)
         try:
             journal._append(MAGIC + journal._writer.encode(_head(folder, uuid, keeper, durable)))
-            journal._unnamed_in = folder
         except BaseException:
             journal.close()
             raise
@@ -171,9 +167,6 @@ class Journal:
             raise
         if self._durable:
             os.fdatasync(self._fd)
-            if self._unnamed_in >= 0:
-                os.fsync(self._unnamed_in)
-                self._unnamed_in = -1
 
     def _append(self, data: bytes) -> None:
         view = memoryview(data)

@@ -42,6 +42,7 @@ class Staging:
         self.name = name
         self.journal = journal
         self._root = root
+        self._unnamed = {fd, root}
 
     @classmethod
     def make(cls, root: int, uuid: bytes, keeper: Keeper | None, durable: bool) -> Staging:
@@ -90,6 +91,11 @@ class Staging:
             return None
         return Had(part.offset, part.checked, part.digest)
 
+    def speaks_of(self, key: bytes) -> bool:
+        """Whether the journal says anything of an item."""
+        contents = self.journal.contents if self.journal is not None else None
+        return contents is not None and (key in contents.parts or key in contents.placings)
+
     def placing(self, key: bytes) -> Placing | None:
         """The name that the item's file was about to get, or has got."""
         return None if self.journal is None else self.journal.contents.placings.get(key)
@@ -126,6 +132,22 @@ class Staging:
             return inode_of(os.fstat(fd))
         finally:
             os.close(fd)
+
+    def named(self) -> None:
+        """There are new names in the folder."""
+        self._unnamed.add(self.fd)
+
+    def flush_names(self) -> None:
+        """Make the names in the folder durable, and its own: an entry of the journal is worth nothing without the files
+        that it is about, nor they without it. Raises :class:`OSError`."""
+        for fd in (self.fd, self._root):
+            if fd in self._unnamed:
+                self._unnamed.discard(fd)  # before, as there may be further names meanwhile
+                try:
+                    os.fsync(fd)
+                except OSError:
+                    self._unnamed.add(fd)
+                    raise
 
     def close(self, *, keep: bool) -> None:
         """Give the folder up; unless ``keep``, the journal goes, and the folder if it is empty then. Safe to call

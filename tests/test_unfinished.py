@@ -1,0 +1,101 @@
+"""What an earlier attempt left in a folder, and what the next one makes of it."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from blake3 import blake3
+
+from spaceblock.blocks import SpaceblockRequest
+from spaceblock.storage.folder import FolderSink
+from spaceblock.storage.journal import Keeper, Part, Placing, item_key
+from spaceblock.storage.staging import Staging, partial_name
+from support import UUID, manifest_of, open_descriptors, requests_of
+
+KEEPER = Keeper("peer", bytes(range(32)))
+NAME = "file"
+DATA = b"what was received" * 100
+
+
+@pytest.fixture(autouse=True)
+def nothing_stays_open() -> Iterator[None]:
+    before = open_descriptors()
+    yield
+    assert open_descriptors() == before
+
+
+@pytest.fixture
+def target(tmp_path: Path) -> Path:
+    folder = tmp_path / "target"
+    folder.mkdir()
+    return folder
+
+
+def leave(target: Path, data: bytes, claimed: int, *, placing: bool) -> None:
+    """Break off when the journal has just spoken of ``claimed`` bytes of a file that has ``data``."""
+    root = os.open(target, os.O_RDONLY)
+    try:
+        staging = Staging.make(root, UUID, KEEPER, True)
+        assert staging.journal is not None
+        key = item_key(0, NAME, SpaceblockRequest(claimed if placing else len(DATA)))
+        fd = os.open(partial_name(key), os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=staging.fd)
+        os.write(fd, data)
+        status = os.fstat(fd)
+        os.close(fd)
+        digest = blake3(DATA[:claimed]).digest()
+        if placing:
+            staging.journal.placing([(key, Placing(status.st_ino, claimed, status.st_mtime_ns, digest, NAME))])
+        else:
+            staging.journal.durable_up_to([(key, Part(status.st_ino, claimed, claimed, digest))])
+        staging.close(keep=True)
+    finally:
+        os.close(root)
+
+
+def receive(target: Path, data: bytes) -> int | None:
+    """Receive the file from its beginning, or from where it was left; returns where that was."""
+    sink = FolderSink(target, keeper=KEEPER)
+    try:
+        sink.prepare(requests_of(len(data)), manifest_of(NAME))
+        had = sink.had[0].offset if sink.had else None
+        if had is None:
+            sink.begin(0)
+        else:
+            sink.resume(0)
+        if data[had or 0 :]:
+            sink.write(0, had or 0, memoryview(data)[had or 0 :])
+        sink.finish(0)
+        assert sink.place([0], {0: blake3(data).digest()}) == [NAME]
+    finally:
+        sink.close()
+    return had
+
+
+def test_what_was_left_is_gone_on_with(target: Path) -> None:
+    leave(target, DATA[:1000], 700, placing=False)
+    assert receive(target, DATA) == 700
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: DATA}
+
+
+def test_a_file_that_is_shorter_than_claimed_begins_anew(target: Path) -> None:
+    leave(target, DATA[:500], 700, placing=False)
+    assert receive(target, DATA) is None
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: DATA}
+
+
+def test_a_file_without_bytes_that_had_not_got_its_name_begins_anew(target: Path) -> None:
+    leave(target, b"", 0, placing=True)
+    assert receive(target, b"") is None
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: b""}
+
+
+def test_what_is_not_believed_is_not_kept_either(target: Path) -> None:
+    leave(target, DATA[:500], 700, placing=False)
+    sink = FolderSink(target, keeper=KEEPER)
+    sink.prepare(requests_of(len(DATA)), manifest_of(NAME))
+    assert not sink.had
+    sink.close(lost=True)
+    assert list(target.iterdir()) == []
