@@ -2,13 +2,17 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from pathlib import Path
+from typing import TypeVar
 
 from blake3 import blake3
 
 from spaceblock.names import STAGING_PREFIX
+
+_T = TypeVar("_T")
 
 MIB = 1024 * 1024
 
@@ -21,6 +25,20 @@ def check(holds: object, what: str) -> None:
     """Raise :class:`Disproved` with ``what`` is wrong unless something ``holds``."""
     if not holds:
         raise Disproved(what)
+
+
+async def within(work: Awaitable[_T], seconds: int, what: str) -> _T:
+    """The result of ``work``; raises :class:`Disproved` when ``what`` takes longer. Time in which this program was not
+    running at all does not count."""
+    task = asyncio.ensure_future(work)
+    try:
+        for _ in range(seconds):
+            done, _ = await asyncio.wait({task}, timeout=1.0)
+            if done:
+                return task.result()
+        raise Disproved(f"{what} hangs: it takes more than {seconds} seconds")
+    finally:
+        task.cancel()
 
 
 def write_noise(path: Path, size: int, seed: int) -> Path:
