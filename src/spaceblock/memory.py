@@ -89,6 +89,7 @@ class Memory:
         self._journal_key = identity.derived_key("journal")
         self._lock = threading.Lock()
         self._outcomes: OrderedDict[bytes, Received] = OrderedDict()
+        self._named: set[Path] = set()
 
     def keeper(self, peer_id: str) -> Keeper:
         """Whose partial files are kept, for transfers from ``peer_id``."""
@@ -137,7 +138,7 @@ class Memory:
         os.ftruncate(fd, 0)
         os.pwrite(fd, self._encode(Record(_Kind.SENDING, uuid)), 0)
         os.fsync(fd)
-        sync_folder(path.parent)
+        self._sync(path.parent)
         return Claim(uuid, False, path, fd)
 
     # What was received.
@@ -247,8 +248,15 @@ class Memory:
                 os.unlink(draft)
             raise
         if durable:
-            sync_folder(folder)
+            self._sync(folder)
         self._prune(folder)
+
+    def _sync(self, folder: Path) -> None:
+        """Make the names in a folder durable, and once its own: an earlier attempt may have made it without that."""
+        sync_folder(folder)
+        if folder not in self._named:
+            sync_folder(folder.parent)
+            self._named.add(folder)
 
     def _prune(self, folder: Path) -> None:
         """Forget what is too old, and the oldest of what is too much."""
