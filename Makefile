@@ -27,7 +27,7 @@ lint: .venv/built .venv/lint
 	PATH="$(CURDIR)/$(BIN):$$PATH" cython-lint $(CYTHON)
 	PATH="$(CURDIR)/$(BIN):$$PATH" double-quote-cython-strings $(CYTHON)
 	$(BIN)/python -m mypy
-	$(BIN)/python -m mypy.stubtest spaceblock._fastblock spaceblock._fastdeframer spaceblock._fastfiles
+	$(BIN)/python -m mypy.stubtest spaceblock._fastblock spaceblock._fastdeframer spaceblock._fastlists spaceblock._fastfiles
 	PATH="$(CURDIR)/$(BIN):$$PATH" $(BIN)/python -m pyright --verifytypes spaceblock --ignoreexternal
 
 bench: .venv/built .venv/test

@@ -23,7 +23,7 @@ NO_LIBCRYPTO = """
 The native QUIC engine is left out, because libcrypto's headers are missing; QUIC runs on aioquic. To have it, install
 them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl-devel) and build again.
 """
-CORE = ["_fastblock", "_fastdeframer", *(["_fastfiles"] if sys.platform != "win32" else [])]
+CORE = ["_fastblock", "_fastdeframer", "_fastlists", *(["_fastfiles"] if sys.platform != "win32" else [])]
 NATIVE = [
     "congestion",
     "credit",

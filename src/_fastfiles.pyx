@@ -6,12 +6,18 @@ judged here: its caller does that file alone and finds out. Contract: ``spaceblo
 ``spaceblock/_pyfiles.py``, which never does any.
 """
 
+from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer, PyBUF_SIMPLE, PyBUF_WRITABLE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport strlen
 
 from spaceblock.varint cimport VARINT_MAX, varint_size, write_varint
+
+cdef extern from "small_digest.h":
+    enum: SMALL_DIGEST_SIZE
+    enum: SMALL_DIGEST_MAX
+    void small_digest(const uint8_t *data, size_t size, uint8_t *out) noexcept nogil
 
 cdef extern from *:
     """
@@ -67,7 +73,8 @@ cdef extern from *:
     }
 
     static int store_whole(int folder, const char *name, int mode, const uint8_t *data, size_t size, int64_t mtime,
-                           int flush) {
+                           int flush, uint64_t *inode, int64_t *modified) {
+        struct stat status;
         size_t done = 0;
         int fine = 1;
         int fd = openat(folder, name, O_WRONLY | O_CREAT | O_EXCL | O_NOFOLLOW | O_CLOEXEC, (mode_t)mode);
@@ -88,6 +95,11 @@ cdef extern from *:
             fine = futimens(fd, times) == 0;
         }
         if (fine && flush) fine = fsync(fd) == 0;
+        if (fine) fine = fstat(fd, &status) == 0;
+        if (fine) {
+            *inode = (uint64_t)status.st_ino;
+            *modified = SPACEBLOCK_NS(status, m);
+        }
         if (close(fd) != 0) fine = 0;
         if (!fine) unlinkat(folder, name, 0);
         return fine ? 0 : -1;
@@ -116,7 +128,8 @@ cdef extern from *:
     int open_to_read(const char *path) noexcept nogil
     int read_whole(int fd, uint8_t *out, size_t size) noexcept nogil
     int store_whole(
-        int folder, const char *name, int mode, const uint8_t *data, size_t size, int64_t mtime, int flush
+        int folder, const char *name, int mode, const uint8_t *data, size_t size, int64_t mtime, int flush,
+        uint64_t *inode, int64_t *modified
     ) noexcept nogil
     int move_file(int from_folder, const char *src, int to_folder, const char *to) noexcept nogil
     int close(int fd) noexcept nogil
@@ -125,11 +138,16 @@ cdef struct ToRead:
     const char *path
     uint64_t item
     FileIdentity identity
+    size_t start
+    uint8_t[SMALL_DIGEST_SIZE] digest
 
 cdef struct ToStore:
     const char *name
     int mode
     int64_t mtime
+    uint64_t inode
+    int64_t modified
+    uint8_t[SMALL_DIGEST_SIZE] digest
 
 cdef struct ToPlace:
     const char *src
@@ -143,13 +161,11 @@ def read_files(slot, used, limit, block_type, end_type, files):
     cdef size_t at = used, most = limit
     cdef uint64_t kind = block_type, ending = end_type
     cdef ToRead *jobs
-    cdef size_t *starts
     cdef ToRead *job
     PyObject_GetBuffer(slot, &room, PyBUF_SIMPLE | PyBUF_WRITABLE)
     jobs = <ToRead *>malloc(<size_t>max(count, 1) * sizeof(ToRead))
-    starts = <size_t *>malloc(<size_t>max(count, 1) * sizeof(size_t))
     try:
-        if jobs == NULL or starts == NULL:
+        if jobs == NULL:
             raise MemoryError
         if most > <size_t>room.len or at > most:
             raise ValueError(f"{at} of {most} bytes of a buffer of {room.len}; stay within it")
@@ -166,12 +182,11 @@ def read_files(slot, used, limit, block_type, end_type, files):
             if job.identity.size <= 0 or job.item > VARINT_MAX:
                 raise ValueError("only files with bytes, and items below 2^62, are read in one go")
         with nogil:
-            while done < count and read_one(&jobs[done], <uint8_t *>room.buf, &at, most, kind, ending, &starts[done]):
+            while done < count and read_one(&jobs[done], <uint8_t *>room.buf, &at, most, kind, ending):
                 done += 1
-        return at, [starts[i] for i in range(done)]
+        return at, [(jobs[i].start, digest_of(jobs[i].digest, jobs[i].identity.size)) for i in range(done)]
     finally:
         free(jobs)
-        free(starts)
         PyBuffer_Release(&room)
 
 
@@ -193,12 +208,9 @@ def store_files(folder, flush, files):
             PyObject_GetBuffer(data, &views[i], PyBUF_SIMPLE)
             held += 1
         with nogil:
-            while done < count and store_whole(
-                fd, jobs[done].name, jobs[done].mode, <const uint8_t *>views[done].buf, <size_t>views[done].len,
-                jobs[done].mtime, flushes,
-            ) == 0:
+            while done < count and store_one(fd, &jobs[done], &views[done], flushes):
                 done += 1
-        return done
+        return [(digest_of(jobs[i].digest, views[i].len), jobs[i].inode, jobs[i].modified) for i in range(done)]
     finally:
         for i in range(held):
             PyBuffer_Release(&views[i])
@@ -227,7 +239,7 @@ def place_files(staging, folder, files):
 
 
 cdef bint read_one(
-    const ToRead *job, uint8_t *out, size_t *used, size_t limit, uint64_t block_type, uint64_t end_type, size_t *start
+    ToRead *job, uint8_t *out, size_t *used, size_t limit, uint64_t block_type, uint64_t end_type
 ) noexcept nogil:
     # One Block with all bytes and the ItemEnd behind it, or nothing at all.
     cdef size_t size = <size_t>job.identity.size
@@ -248,11 +260,12 @@ cdef bint read_one(
     at += write_varint(at, block)
     at += write_varint(at, job.item)
     at += write_varint(at, 0)
-    start[0] = <size_t>(at - out)
+    job.start = <size_t>(at - out)
     same = is_still(fd, &job.identity) and read_whole(fd, at, size) == 0 and is_still(fd, &job.identity)
     close(fd)
     if not same:
         return False
+    hash_short(at, size, job.digest)
     at += size
     at += write_varint(at, end_type)
     at += write_varint(at, end)
@@ -260,6 +273,25 @@ cdef bint read_one(
     at += write_varint(at, size)
     used[0] = <size_t>(at - out)
     return True
+
+
+cdef bint store_one(int folder, ToStore *job, const Py_buffer *data, int flushes) noexcept nogil:
+    if store_whole(
+        folder, job.name, job.mode, <const uint8_t *>data.buf, <size_t>data.len, job.mtime, flushes,
+        &job.inode, &job.modified,
+    ):
+        return False
+    hash_short(<const uint8_t *>data.buf, <size_t>data.len, job.digest)
+    return True
+
+
+cdef void hash_short(const uint8_t *data, size_t size, uint8_t *digest) noexcept nogil:
+    if size <= SMALL_DIGEST_MAX:
+        small_digest(data, size, digest)
+
+
+cdef object digest_of(const uint8_t *digest, int64_t size):
+    return PyBytes_FromStringAndSize(<const char *>digest, SMALL_DIGEST_SIZE) if size <= SMALL_DIGEST_MAX else None
 
 
 cdef const char *plain(bytes name) except NULL:

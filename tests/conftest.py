@@ -30,9 +30,9 @@ elif sys.version_info < (3, 11):
     # They need an aioquic that needs Python 3.11.
     collect_ignore_glob = ["native/test_handover.py", "native/test_paths.py", "native/test_rare.py", "test_simulated_*"]
 
-CORES = {"python": ("_pyblock", "_pydeframer", "_pyfiles")}
+CORES = {"python": ("_pyblock", "_pydeframer", "_pylists", "_pyfiles")}
 if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
-    CORES["cython"] = ("_fastblock", "_fastdeframer", "_fastfiles")
+    CORES["cython"] = ("_fastblock", "_fastdeframer", "_fastlists", "_fastfiles")
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:

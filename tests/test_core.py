@@ -38,7 +38,7 @@ BLOCK_SIZE = 128 * KIB
 
 def test_the_chosen_core_is_the_extension_unless_switched_off() -> None:
     ask = "from spaceblock.core import *; "
-    ask += "print(IMPLEMENTATION, *{each.__module__ for each in (fill_blocks, Deframer, read_files)})"
+    ask += "print(IMPLEMENTATION, *{each.__module__ for each in (fill_blocks, Deframer, frame_digests, read_files)})"
 
     def answer(**env: str) -> str:
         ended = subprocess.run(
@@ -46,10 +46,10 @@ def test_the_chosen_core_is_the_extension_unless_switched_off() -> None:
         )
         return " ".join(sorted(ended.stdout.replace("spaceblock.", "").split()))
 
-    assert answer(SPACEBLOCK_NO_EXTENSION="1") == "_pyblock _pydeframer _pyfiles python"
+    assert answer(SPACEBLOCK_NO_EXTENSION="1") == "_pyblock _pydeframer _pyfiles _pylists python"
     if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
         files = "_pyfiles" if sys.platform == "win32" else "_fastfiles"
-        assert answer() == f"_fastblock _fastdeframer {files} cython"
+        assert answer() == " ".join(sorted(["_fastblock", "_fastdeframer", "_fastlists", files, "cython"]))
 
 
 def test_each_core_offers_every_exported_name(core: ModuleType) -> None:

@@ -6,9 +6,12 @@ import os
 import stat
 import sys
 from pathlib import Path
+from tempfile import TemporaryDirectory
 
 import pytest
 from blake3 import blake3
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
 import spaceblock
 from spaceblock import core
@@ -65,17 +68,18 @@ def test_files_are_read_as_the_messages_that_they_travel_as(tmp_path: Path) -> N
     files = [(5 + 40 * number, *old(tmp_path / str(number), data)) for number, data in enumerate(contents)]
     slot = bytearray(100_000)
     slot[:3] = b"abc"
-    used, starts = read_files(slot, 3, len(slot), BLOCK, END, files)
+    used, done = read_files(slot, 3, len(slot), BLOCK, END, files)
     assert slot[:3] == b"abc"
     assert messages(bytes(slot[3:used])) == [(5 + 40 * number, len(data), data) for number, data in enumerate(contents)]
-    assert [slot[start : start + len(data)] for start, data in zip(starts, contents, strict=True)] == contents
+    assert [slot[start : start + len(data)] for (start, _), data in zip(done, contents, strict=True)] == contents
+    assert [digest for _, digest in done] == [blake3(data).digest() for data in contents]
 
 
 def test_what_does_not_fit_is_left_for_the_next_buffer(tmp_path: Path) -> None:
     files = [(number, *old(tmp_path / str(number), bytes(1_000))) for number in range(4)]
     slot = bytearray(10_000)
-    used, starts = read_files(slot, 0, 2_500, BLOCK, END, files)
-    assert len(starts) == 2
+    used, done = read_files(slot, 0, 2_500, BLOCK, END, files)
+    assert len(done) == 2
     assert used <= 2_500
     more, rest = read_files(slot, used, used + 2 * 1_009, BLOCK, END, files[2:])
     assert (len(rest), more) == (1, used + (used // 2))
@@ -103,9 +107,9 @@ def test_a_file_that_is_another_now_is_not_read(tmp_path: Path, how: str) -> Non
         elif how == "pipe":
             os.mkfifo(path)
     slot = bytearray(10_000)
-    used, starts = read_files(slot, 0, len(slot), BLOCK, END, files)
+    used, done = read_files(slot, 0, len(slot), BLOCK, END, files)
     assert messages(bytes(slot[:used])) == [(0, 1_000, bytes(1_000))]
-    assert len(starts) == 1
+    assert len(done) == 1
 
 
 def test_names_and_numbers_that_cannot_be(tmp_path: Path) -> None:
@@ -136,9 +140,9 @@ def test_files_are_stored_with_modes_and_times_until_one_cannot_be(tmp_path: Pat
     (place / "2").write_text("mine")
     files = [(str(number).encode(), 0o640 + number, YEAR_2001 + number, b"x" * number) for number in range(4)]
     try:
-        assert store_files(fd, flush, files) == 2
-        assert store_files(fd, flush, files[3:]) == 1
-        assert store_files(fd, flush, [(b"old", 0o600, -1, b"")]) in (0, 1)  # before 1970: not every disk takes it
+        assert len(store_files(fd, flush, files)) == 2
+        assert len(store_files(fd, flush, files[3:])) == 1
+        assert len(store_files(fd, flush, [(b"old", 0o600, -1, b"")])) in (0, 1)  # before 1970: not every disk takes it
     finally:
         os.close(fd)
     assert (place / "2").read_text() == "mine"
@@ -147,6 +151,31 @@ def test_files_are_stored_with_modes_and_times_until_one_cannot_be(tmp_path: Pat
         assert (place / str(number)).read_bytes() == b"x" * number
         assert stat.S_IMODE(status.st_mode) == (0o640 + number) & ~umask()
         assert status.st_mtime_ns == YEAR_2001 + number
+
+
+@pytest.mark.parametrize("size", [1, 63, 64, 65, 1_023, 1_024, 1_025, 4_095, 4_096, 4_097, 9_000, 16_384, 16_385])
+def test_short_files_are_hashed_while_they_are_stored(tmp_path: Path, size: int) -> None:
+    data = bytes(number * 7 % 251 for number in range(size))
+    fd = folder(tmp_path / "place")
+    try:
+        ((digest, inode, modified),) = store_files(fd, False, [(b"a", 0o600, NO_TIME, data)])
+    finally:
+        os.close(fd)
+    status = (tmp_path / "place" / "a").stat()
+    assert (inode, modified) == (status.st_ino, status.st_mtime_ns)
+    assert digest == (blake3(data).digest() if size <= 16_384 else None)
+
+
+@settings(max_examples=200)
+@given(st.binary(max_size=200), st.integers(1, 20_000))
+def test_any_short_file_has_the_digest_that_blake3_has(seed: bytes, size: int) -> None:
+    data = (blake3(seed).digest(length=min(size, 997)) * (size // 997 + 1))[:size]
+    with TemporaryDirectory() as name:
+        place = Path(name)
+        slot = bytearray(size + 100)
+        _, ((start, digest),) = read_files(slot, 0, len(slot), BLOCK, END, [(0, *old(place / "file", data))])
+        assert slot[start : start + size] == data
+        assert digest == (blake3(data).digest() if size <= 16_384 else None)
 
 
 def umask() -> int:
@@ -160,7 +189,7 @@ def test_a_link_planted_under_a_name_is_not_followed(tmp_path: Path) -> None:
     fd = folder(place)
     (place / "0").symlink_to(tmp_path / "outside")
     try:
-        assert store_files(fd, False, [(b"0", 0o600, NO_TIME, b"gotcha")]) == 0
+        assert store_files(fd, False, [(b"0", 0o600, NO_TIME, b"gotcha")]) == []
     finally:
         os.close(fd)
     assert not (tmp_path / "outside").exists()
@@ -243,7 +272,7 @@ def test_a_folder_stores_and_places_many_as_it_does_one(tmp_path: Path) -> None:
     try:
         assert sink.prepare(requests, manifest) == set()
         views = [(item, memoryview(f"{item:03}".encode())) for item in range(8)]
-        assert sink.store_whole(views) == 8
+        assert sink.store_whole(views) == [blake3(data).digest() for _, data in views]
         assert sink.place(range(8)) == [*names[:2], "a/2 (1)", *names[3:]]
     finally:
         sink.close()
@@ -281,6 +310,6 @@ def test_where_it_is_missing_nothing_is_done_at_once(monkeypatch: pytest.MonkeyP
     from spaceblock import _pyfiles
 
     assert _pyfiles.read_files(bytearray(9), 4, 9, BLOCK, END, [(0, b"a", 0, 0, 1, 0, 0)]) == (4, [])
-    assert _pyfiles.store_files(0, True, [(b"a", 0o600, NO_TIME, b"")]) == 0
+    assert _pyfiles.store_files(0, True, [(b"a", 0o600, NO_TIME, b"")]) == []
     assert _pyfiles.place_files(0, 0, [(b"a", b"b")]) == 0
     assert core.IMPLEMENTATION == "cython"

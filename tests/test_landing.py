@@ -71,8 +71,8 @@ def kinds(host: Host) -> list[OutcomeKind]:
 class GatedSink(FolderSink):
     """A folder whose disk stands still until the gate opens."""
 
-    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
-        return 0  # so that each step is taken by itself
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> list[bytes]:
+        return []  # so that each step is taken by itself
 
     def __init__(self, folder: Path) -> None:
         super().__init__(folder)
@@ -86,8 +86,8 @@ class GatedSink(FolderSink):
 class FailingSink(FolderSink):
     """A folder that fails one item at one step."""
 
-    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
-        return 0  # so that each step is taken by itself
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> list[bytes]:
+        return []  # so that each step is taken by itself
 
     def __init__(self, folder: Path, step: str, error: Exception, item: int = 0) -> None:
         super().__init__(folder)

@@ -86,8 +86,8 @@ class FlakySink(FolderSink):
         self._fail(item, "finish")
         super().finish(item)
 
-    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
-        return 0  # so that each step of each item can fail
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> list[bytes]:
+        return []  # so that each step of each item can fail
 
     def _place_many(self, items: Sequence[int], folder: int, results: dict[int, str | SpaceblockError]) -> None:
         return

@@ -3,10 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from dataclasses import replace
 
 import pytest
 
-from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
+from spaceblock.blocks import Had, Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import (
     ErrorCode,
     IntegrityError,
@@ -28,6 +29,7 @@ from spaceblock.messages import (
     Error,
     ItemAbort,
     ItemDigest,
+    ItemDigests,
     ItemEnd,
     ItemFailed,
     ManifestPage,
@@ -756,3 +758,86 @@ def test_an_error_of_an_unknown_code_is_an_error_nevertheless() -> None:
     assert isinstance(failed, Failed)
     assert failed.error.code == "error"
     assert str(failed.error) == "from the future"
+
+
+# Many at once.
+
+
+def test_many_items_at_once_are_as_one_by_one() -> None:
+    items = [(0, 5), (1, 7), (2, 4_096)]
+    digests = ItemDigests(tuple((item, size, DIGEST) for item, size in items))
+    names = [(item, str(item)) for item, _ in items]
+    together, single = moving(5, 7, 4_096), moving(5, 7, 4_096)
+    assert together.take_whole(STREAM, items) == 3
+    assert together.items_stored([(item, size, DIGEST) for item, size in items]) == []
+    assert together.receive_digests(digests) == [ItemAgreed(item, DIGEST) for item, _ in items]
+    settled = together.items_placed(names, durable=True)
+    for item, size in items:
+        bring(single, item, size)
+        assert single.item_stored(item, size, DIGEST) == []
+        assert single.receive_message(ItemDigest(item, size, DIGEST)) == [ItemAgreed(item)]
+        last = single.item_placed(item, str(item), durable=True)
+    assert settled == last
+    assert together.messages_to_send() == single.messages_to_send()
+    assert (together.received, together.verified, together.durable) == (
+        single.received,
+        single.verified,
+        single.durable,
+    )
+
+
+@pytest.mark.parametrize(
+    ("items", "taken"),
+    [
+        ([(0, 5), (0, 5)], 1),  # twice
+        ([(0, 5), (1, 8)], 1),  # of another size than was announced
+        ([(0, 5), (9, 5)], 1),  # not offered
+        ([(0, 5), (2, 200_000)], 1),  # more than a block
+        ([(0, 5), (3, 1)], 1),  # of a size that only the end tells
+        ([(4, 6)], 0),  # skipped
+        ([(5, 3)], 0),  # a part of one
+        ([(6, 4)], 0),  # of which something is had
+    ],
+)
+def test_what_is_not_plain_is_left_to_be_looked_at_alone(items: list[tuple[int, int]], taken: int) -> None:
+    requests = requests_of(5, 7, 200_000, None, 6)
+    part = (SpaceblockRequest(9, Partial(3, 6)), SpaceblockRequest(4))
+    receiver = offered(replace(requests, items=requests.items + part))
+    receiver.accept(skip=[4], had={6: Had(2, 2, DIGEST)})
+    before = receiver.received
+    assert receiver.take_whole(STREAM, items) == taken
+    assert receiver.received == before + 5 * taken
+
+
+def test_nothing_is_taken_whole_in_the_middle_of_an_item_or_beyond_the_limit() -> None:
+    receiver = moving(5, 7)
+    assert receiver.block(STREAM, 1, 0, 3)
+    assert receiver.take_whole(STREAM, [(0, 5)]) == 0
+    assert receiver.take_whole(STREAM + 1, [(0, 5)]) == 1
+    small = Receiver(Limits(total_size=12))
+    for page in pages_of_requests(requests_of(5, 7), False):
+        small.receive_message(page)
+    small.accept()
+    assert small.take_whole(STREAM, [(0, 5), (1, 7)]) == 2
+    receiver.fail(TransferCancelled("no more"))
+    assert receiver.take_whole(STREAM + 1, [(1, 7)]) == 0
+
+
+def test_digests_that_nobody_asked_for_are_found_among_many() -> None:
+    receiver = moving(5, 7)
+    for digests in ([(0, 5, DIGEST), (0, 5, DIGEST)], [(9, 5, DIGEST)]):
+        with pytest.raises(RemoteProtocolError, match="nobody asked for"):
+            receiver.receive_digests(ItemDigests(tuple(digests)))
+    early = offered(requests_of(5))
+    with pytest.raises(RemoteProtocolError, match="ItemDigest while the transfer was offered"):
+        early.receive_digests(ItemDigests(((0, 5, DIGEST),)))
+
+
+def test_a_digest_among_many_that_differs_is_told_of() -> None:
+    receiver = moving(5, 7)
+    assert receiver.take_whole(STREAM, [(0, 5), (1, 7)]) == 2
+    assert receiver.receive_digests(ItemDigests(((0, 5, DIGEST), (1, 7, bytes([1] * 32))))) == []
+    agreed, lost = receiver.items_stored([(0, 5, DIGEST), (1, 7, DIGEST)])
+    assert agreed == ItemAgreed(0, DIGEST)
+    assert isinstance(lost, ItemLost)
+    assert isinstance(lost.error, IntegrityError)

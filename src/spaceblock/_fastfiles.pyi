@@ -15,19 +15,23 @@ def read_files(
     block_type: int,
     end_type: int,
     files: Sequence[tuple[int, bytes, int, int, int, int, int]],
-) -> tuple[int, list[int]]:
+) -> tuple[int, list[tuple[int, bytes | None]]]:
     """Put whole files into ``slot`` behind ``used`` and before ``limit``, each as one ``Block`` and an ``ItemEnd``.
 
     A file is given as its item and path, and as device, inode, size above 0, times of change and of status change in
     nanoseconds, all of which it must have before it is read and after. Returns how much of the slot is used, and for
-    each file that was read where its bytes begin. ValueError for a number out of its range.
+    each file that was read where its bytes begin and, if it is short, its BLAKE3 digest. ValueError for a number out of
+    its range.
     """
 
-def store_files(folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]) -> int:
-    """Make new files in the open ``folder``, and with ``flush`` make their bytes durable; returns how many.
+def store_files(
+    folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]
+) -> list[tuple[bytes | None, int, int]]:
+    """Make new files in the open ``folder``, and with ``flush`` make their bytes durable.
 
     A file is given as its name, its mode under the umask, its time of change in nanoseconds (-2^63: none) and its
-    bytes.
+    bytes. Returns for each that was made its BLAKE3 digest, if it is short, its inode, and the time of change that it
+    has.
     """
 
 def place_files(staging: int, folder: int, files: Sequence[tuple[bytes, bytes]]) -> int:

@@ -16,12 +16,14 @@ def read_files(
     block_type: int,
     end_type: int,
     files: Sequence[tuple[int, bytes, int, int, int, int, int]],
-) -> tuple[int, list[int]]:
+) -> tuple[int, list[tuple[int, bytes | None]]]:
     return used, []
 
 
-def store_files(folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]) -> int:
-    return 0
+def store_files(
+    folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]
+) -> list[tuple[bytes | None, int, int]]:
+    return []
 
 
 def place_files(staging: int, folder: int, files: Sequence[tuple[bytes, bytes]]) -> int:

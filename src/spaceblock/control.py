@@ -4,11 +4,14 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .core import Deframer
+from .core import Deframer, parse_digests
 from .errors import RemoteProtocolError, SpaceblockError
 from .limits import MESSAGE_PAYLOAD_MAX
-from .messages import Message, decode_message
+from .messages import ItemDigests, Message, decode_message
 from .quic.interface import Stream
+from .wire import MessageType
+
+_DIGEST = int(MessageType.ITEM_DIGEST)
 
 
 class MessageStream:
@@ -16,6 +19,7 @@ class MessageStream:
 
     ``on_message(message, payload_size)`` is called for each message that is known; ``on_end()`` when the peer finished
     or reset its direction; ``on_error(error)`` once, when something malformed came, after which nothing more is read.
+    With ``on_digests(digests)`` many ``ItemDigest`` that come together are told of at once.
     """
 
     def __init__(
@@ -24,11 +28,13 @@ class MessageStream:
         on_message: Callable[[Message, int], None],
         on_end: Callable[[], None],
         on_error: Callable[[SpaceblockError], None],
+        on_digests: Callable[[ItemDigests], None] | None = None,
     ) -> None:
         self.stream = stream
         self._on_message = on_message
         self._on_end = on_end
         self._on_error = on_error
+        self._on_digests = on_digests
         self._deframer = Deframer(MESSAGE_PAYLOAD_MAX, 0)
         self._reading = True
         self.ended: bool = False
@@ -64,6 +70,11 @@ class MessageStream:
         position = 0
         try:
             while self._reading and position < len(data):
+                if self._on_digests is not None and data[position] == _DIGEST and self._deframer.at_boundary:
+                    digests, position = parse_digests(_DIGEST, data, position)
+                    if digests:
+                        self._on_digests(ItemDigests(tuple(digests)))
+                        continue
                 position = self._deframer.feed(data, position)
                 if self._deframer.event == Deframer.MESSAGE:
                     payload = self._deframer.payload

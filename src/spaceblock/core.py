@@ -1,7 +1,8 @@
 """The core, compiled where it can be: one set of names, from two extensions or from their twins in Python.
 
-``_fastblock`` and its twin ``_pyblock`` write blocks, ``_fastdeframer`` and ``_pydeframer`` read them; ``_fastfiles``
-handles many small files at once where the system has what that takes, and ``_pyfiles`` none.
+``_fastblock`` and its twin ``_pyblock`` write blocks, ``_fastdeframer`` and ``_pydeframer`` read them; ``_fastlists``
+and ``_pylists`` make and read many short messages at once; ``_fastfiles`` handles many small files at once where the
+system has what that takes, and ``_pyfiles`` none.
 ``SPACEBLOCK_NO_EXTENSION=1`` in the environment chooses the twins. Extensions that are absent mean the twins as well;
 one that is present and does not load is an error. :data:`IMPLEMENTATION` says which it is.
 """
@@ -24,6 +25,8 @@ __all__ = [
     "encode_uint_var",
     "fill_blocks",
     "frame_blocks",
+    "frame_digests",
+    "parse_digests",
     "place_files",
     "read_files",
     "slice_range",
@@ -51,16 +54,17 @@ if TYPE_CHECKING:
     )
     from ._fastdeframer import Deframer
     from ._fastfiles import place_files, read_files, store_files
+    from ._fastlists import frame_digests, parse_digests
 else:
 
     def _choose():
         if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
             try:
-                return "cython", _load("_fastblock", "_fastdeframer", _FILES)
+                return "cython", _load("_fastblock", "_fastdeframer", "_fastlists", _FILES)
             except ModuleNotFoundError as error:
                 if error.name != f"{__package__}._fastblock":
                     raise
-        return "python", _load("_pyblock", "_pydeframer", "_pyfiles")
+        return "python", _load("_pyblock", "_pydeframer", "_pylists", "_pyfiles")
 
     def _load(*names):
         return [importlib.import_module(f"{__package__}.{name}") for name in names]

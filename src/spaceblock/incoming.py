@@ -35,7 +35,7 @@ from .following import ShowProgress, follower
 from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, Limits, Timeouts
 from .manifest import Manifest, renamed
 from .memory import Memory
-from .messages import Feature, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
+from .messages import Feature, ItemDigests, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
 from .names import Problem, refusal
 from .options import Conflict, Durability, Reports
 from .protocol.receiver import Receiver, State
@@ -201,7 +201,7 @@ class Incoming(Job):
         self._timeouts = timeouts
         self._reports = reports
         self._on_offer = on_offer
-        self._control = MessageStream(stream, self._receive, self._receive_end, self.fail)
+        self._control = MessageStream(stream, self._receive, self._receive_end, self.fail, self._receive_digests)
         self._make_sink: Callable[[], Sink] | None = None
         self._rename: Rename | None = None
         self._asks_user = False
@@ -724,6 +724,15 @@ class Incoming(Job):
             self.changed()
         self.act(events)
 
+    def _receive_digests(self, message: ItemDigests) -> None:
+        try:
+            events = self.receiver.receive_digests(message)
+        except SpaceblockError as error:
+            self.fail(error)
+            return
+        self.changed()
+        self.act(events)
+
     def _receive_end(self) -> None:
         self.act(self.receiver.receive_end())
 
@@ -775,14 +784,15 @@ class Incoming(Job):
                 self.fail(InternalError(f"putting files into place failed unexpectedly: {error!r}; report this"))
                 return
             events: list[ReceiverEvent] = []
-            for item, result in zip(batch, future.result(), strict=True):
-                if isinstance(result, str):
-                    self._items_done += 1
-                    events += self.receiver.item_placed(item, result, self.sink.durable)
-                else:
+            results = list(zip(batch, future.result(), strict=True))
+            names = [(item, result) for item, result in results if isinstance(result, str)]
+            self._items_done += len(names)
+            for item, result in results:
+                if isinstance(result, SpaceblockError):
                     events += self.receiver.item_failed(item, result)
                 if self.debts is not None:
                     self.debts.settled(item)
+            events += self.receiver.items_placed(names, self.sink.durable)
             self.act(events)
 
         self.beside(place).add_done_callback(placed)

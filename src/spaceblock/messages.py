@@ -16,7 +16,7 @@ from enum import IntEnum, IntFlag
 from typing import ClassVar
 
 from .blocks import Partial
-from .core import encode_uint_var
+from .core import encode_uint_var, frame_digests
 from .errors import LocalProtocolError, RemoteProtocolError
 from .limits import MESSAGE_PAYLOAD_MAX, PHASE_MAX, TEXT_MAX
 from .pages import (
@@ -68,6 +68,7 @@ __all__ = [
     "Hole",
     "ItemAbort",
     "ItemDigest",
+    "ItemDigests",
     "ItemEnd",
     "ItemFailed",
     "ManifestPage",
@@ -359,6 +360,22 @@ class ItemDigest(Message):
     @classmethod
     def _read(cls, reader: Reader) -> ItemDigest:
         return cls(reader.uint(), reader.uint(), reader.take(DIGEST_SIZE))
+
+
+@dataclass(frozen=True, slots=True)
+class ItemDigests(Message):
+    """Many :class:`ItemDigest` in a row: each an item, its size and its digest."""
+
+    TYPE: ClassVar[MessageType] = MessageType.ITEM_DIGEST
+    digests: tuple[tuple[int, int, bytes], ...]
+
+    def encode(self) -> bytes:
+        try:
+            return frame_digests(MessageType.ITEM_DIGEST, self.digests)
+        except ValueError as error:
+            raise LocalProtocolError(
+                f"an ItemDigest message cannot be sent because {reason_of(error)}: correct its values"
+            ) from error
 
 
 @dataclass(frozen=True, slots=True)

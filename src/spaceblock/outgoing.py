@@ -694,11 +694,10 @@ class Outgoing(Job):
                     release(unsent)
                 raise
         assert self._sender is not None
-        for item, size, digest in filled.sent:
-            self._ended.add(item)
-            if digest is not None:
-                self._sender.item_sent(item, size, digest)
-            self._items_sent += 1
+        self._ended.update(item for item, _, _ in filled.sent)
+        self._items_sent += len(filled.sent)
+        sent = [(item, size, digest) for item, size, digest in filled.sent if digest is not None]
+        self._sender.items_sent(sent)
         for item, error in filled.aborted:
             self._sender.item_aborted(item, error)
             self._items_sent += 1

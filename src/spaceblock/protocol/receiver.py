@@ -35,7 +35,7 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
-from ..blocks import Had, Partial, SpaceblockRequests
+from ..blocks import Full, Had, Partial, SpaceblockRequests
 from ..core import UINT_VAR_MAX
 from ..errors import (
     ErrorCode,
@@ -60,6 +60,7 @@ from ..messages import (
     HaveReply,
     ItemAbort,
     ItemDigest,
+    ItemDigests,
     ItemEnd,
     ItemFailed,
     Message,
@@ -179,7 +180,7 @@ class Receiver:
         self._to_come = 0
         self._moving: dict[int, _Moving] = {}
         self._carried: dict[int, int] = {}
-        self._theirs: dict[int, ItemDigest] = {}
+        self._theirs: dict[int, tuple[int, bytes]] = {}
         self._mine: dict[int, tuple[int, bytes]] = {}
         self._outcomes: dict[int, Outcome] = {}
         self._errors: dict[int, SpaceblockError] = {}
@@ -221,6 +222,22 @@ class Receiver:
             self.ends_stream = True
             return [Finished()]
         raise RemoteProtocolError(f"the sender sent {type(message).__name__} while the transfer was {self._word()}")
+
+    def receive_digests(self, message: ItemDigests) -> list[ReceiverEvent]:
+        """As :meth:`receive_message` for each of them."""
+        if self.state is not State.MOVING:
+            single = (ItemDigest(*digest) for digest in message.digests)
+            return [event for each in single for event in self.receive_message(each)]
+        events: list[ReceiverEvent] = []
+        status, theirs = self._status, self._theirs
+        for item, size, digest in message.digests:
+            if item >= len(status) or status[item] >= Status.AGREED or item in theirs:
+                events += self._receive_digest(ItemDigest(item, size, digest))
+                continue
+            theirs[item] = (size, digest)
+            if status[item] == Status.STORED:
+                events += self._compare(item)
+        return events
 
     def receive_end(self) -> list[ReceiverEvent]:
         """The peer finished the control stream."""
@@ -295,6 +312,20 @@ class Receiver:
         self._mine[item] = (size, digest)
         return self._compare(item)
 
+    def items_stored(self, items: Iterable[tuple[int, int, bytes]]) -> list[ReceiverEvent]:
+        """As :meth:`item_stored`, for many items at once."""
+        events: list[ReceiverEvent] = []
+        status, mine, theirs = self._status, self._mine, self._theirs
+        for item, size, digest in items:
+            if status[item] != Status.ENDED or self.state is not State.MOVING:
+                events += self.item_stored(item, size, digest)
+                continue
+            status[item] = Status.STORED
+            mine[item] = (size, digest)
+            if item in theirs:
+                events += self._compare(item)
+        return events
+
     def item_found(self, item: int, digest: bytes, name: str) -> list[ReceiverEvent]:
         """What is here of an item that is only compared, under ``name``, has ``digest``."""
         if self._status[item] != Status.ENDED or self.state is not State.MOVING:
@@ -306,12 +337,13 @@ class Receiver:
 
     def item_placed(self, item: int, name: str, durable: bool) -> list[ReceiverEvent]:
         """An AGREED item is where it belongs, under ``name`` (empty: in a buffer)."""
-        if self._status[item] != Status.AGREED or self.state is not State.MOVING:
-            return []
-        size, digest = self._mine.pop(item)
-        if durable:
-            self.item_durable(item, size)
-        self._settle(item, Status.PLACED, Outcome(OutcomeKind.VERIFIED, digest, size, name))
+        return self.items_placed([(item, name)], durable)
+
+    def items_placed(self, items: Iterable[tuple[int, str]], durable: bool) -> list[ReceiverEvent]:
+        """As :meth:`item_placed`, for many items at once."""
+        for item, name in items:
+            if self._status[item] == Status.AGREED and self.state is State.MOVING:
+                self._set_placed(item, name, durable)
         return self._check_settled()
 
     def item_durable(self, item: int, size: int) -> None:
@@ -364,6 +396,27 @@ class Receiver:
         return queue
 
     # What comes on the data streams.
+
+    def take_whole(self, stream: int, items: Sequence[tuple[int, int]]) -> int:
+        """Take items that came on ``stream`` one after the other, each whole in one ``Block`` and ended: by index and
+        size. Returns how many of them are as plain as can be; what to say of the next, :meth:`block` knows."""
+        if self.state is not State.MOVING or stream in self._carried:
+            return 0
+        status, requests, had, block_size = self._status, self._requests.items, self._had, self._requests.block_size
+        left = self._limits.total_size - self.received
+        taken = 0
+        for item, size in items:
+            if item >= len(status) or status[item] != Status.WAITING or item in had:
+                break
+            request = requests[item]
+            if request.size != size or type(request.range) is not Full or size > block_size or size > left:
+                break
+            status[item] = Status.ENDED
+            left -= size
+            taken += 1
+        self.received = self._limits.total_size - left
+        self._to_come -= taken
+        return taken
 
     def block(self, stream: int, item: int, offset: int, length: int) -> bool:
         """Check the header of a ``Block`` (or ``Hole``) message before a byte of it is used.
@@ -560,18 +613,18 @@ class Receiver:
             return []
         if status >= Status.AGREED or item in self._theirs:
             raise RemoteProtocolError(f"the sender sent a digest of item {item} that nobody asked for")
-        self._theirs[item] = message
+        self._theirs[item] = (message.size, message.digest)
         return self._compare(item)
 
     def _compare(self, item: int) -> list[ReceiverEvent]:
         theirs = self._theirs.get(item)
         if theirs is None or self._status[item] != Status.STORED:
             return []
-        size, digest = self._mine[item]
+        mine = size, digest = self._mine[item]
         if item in self._compared:
-            return self._settle_compared(item, equal=(theirs.size, theirs.digest) == (size, digest))
-        if (theirs.size, theirs.digest) != (size, digest):
-            return self._differs(item, can_be_repaired=theirs.size == size)
+            return self._settle_compared(item, equal=theirs == mine)
+        if theirs != mine:
+            return self._differs(item, can_be_repaired=theirs[0] == size)
         del self._theirs[item]
         self.verified += size
         had = self._had.get(item)
@@ -659,6 +712,12 @@ class Receiver:
         if item in self._mine:
             return self.item_stored(item, *self._mine.pop(item))
         return []
+
+    def _set_placed(self, item: int, name: str, durable: bool) -> None:
+        size, digest = self._mine.pop(item)
+        if durable:
+            self.item_durable(item, size)
+        self._settle(item, Status.PLACED, Outcome(OutcomeKind.VERIFIED, digest, size, name))
 
     def _settle_compared(self, item: int, *, equal: bool) -> list[ReceiverEvent]:
         size, digest = self._mine.pop(item)

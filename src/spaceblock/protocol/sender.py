@@ -45,6 +45,7 @@ from ..messages import (
     HaveReply,
     ItemAbort,
     ItemDigest,
+    ItemDigests,
     ItemFailed,
     Message,
     NameProblems,
@@ -169,7 +170,7 @@ class Sender:
         self._queue: list[Message] = []
         self._verdicts: list[Verdict] = []
         self._outcomes: list[Outcome] = []
-        self._digests: dict[int, ItemDigest] = {}
+        self._digests: dict[int, tuple[int, bytes]] = {}
         self._errors: dict[int, SpaceblockError] = {}
         self._hashed = HashedFigures(requests.items)
         self._answered = False
@@ -258,8 +259,14 @@ class Sender:
     def item_sent(self, item: int, size: int, digest: bytes) -> None:
         """All bytes of ``item`` are on their stream; ``digest`` is BLAKE3 over them."""
         if self.state is SenderState.MOVING:
-            self._digests[item] = message = ItemDigest(item, size, digest)
-            self._queue.append(message)
+            self._digests[item] = (size, digest)
+            self._queue.append(ItemDigest(item, size, digest))
+
+    def items_sent(self, items: Sequence[tuple[int, int, bytes]]) -> None:
+        """As :meth:`item_sent`, for many items at once."""
+        if items and self.state is SenderState.MOVING:
+            self._digests.update({item: (size, digest) for item, size, digest in items})
+            self._queue.append(ItemDigests(tuple(items)))
 
     def item_aborted(self, item: int, error: SpaceblockError) -> None:
         """This side cannot send (the rest of) ``item``, and said so by :func:`abort_message` on its data stream."""
@@ -415,7 +422,7 @@ class Sender:
             mine = self._digests.get(index)
             if mine is None or index in self._errors:
                 raise RemoteProtocolError(f"the receiver verified item {index}, which was not sent or had failed")
-            if mine.digest != outcome.digest or mine.size != outcome.size:
+            if mine != (outcome.size, outcome.digest):
                 raise IntegrityError(
                     f"the receiver's digest of item {index} is not this side's: send it again", item=index
                 )

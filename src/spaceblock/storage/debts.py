@@ -7,7 +7,7 @@ while others arrive.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 
 from ..limits import CHECKPOINTS, RING_SLOTS, SLOT_SIZE
 
@@ -40,6 +40,13 @@ class Debts:
         self._reach[item] = stop
         self._total += count
         self._unmarked += count
+
+    def received_whole(self, items: Iterable[tuple[int, int]]) -> None:
+        """All bytes of these items came, from the offset 0 on, each given with its size."""
+        for item, size in items:
+            self._owed[item] = self._reach[item] = size
+            self._total += size
+            self._unmarked += size
 
     def marked(self) -> None:
         """Marks were made."""

@@ -175,11 +175,13 @@ class Feed:
             files.append((item, *small))
         if not files:
             return False
-        wire.used, starts = read_files(wire.slot, wire.used, limit, MessageType.BLOCK, MessageType.ITEM_END, files)
-        for start, (item, _, _, _, length, _, _) in zip(starts, files, strict=False):
-            filled.sent.append((item, length, blake3(wire.slot[start : start + length]).digest()))
+        wire.used, done = read_files(wire.slot, wire.used, limit, MessageType.BLOCK, MessageType.ITEM_END, files)
+        for (start, digest), (item, _, _, _, length, _, _) in zip(done, files, strict=False):
+            if digest is None:
+                digest = blake3(wire.slot[start : start + length]).digest()
+            filled.sent.append((item, length, digest))
             self._lane.popleft()
-        return bool(starts)
+        return bool(done)
 
     def _open(self, item: int) -> None:
         source = self._sources[item]

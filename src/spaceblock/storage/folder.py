@@ -45,7 +45,7 @@ from .mounts import mounts_below
 from .probe import rules_of
 from .rereading import FileBytes, Reread
 from .sinks import Mark, Sink
-from .staging import Staging, inode_of, partial_name, sweep
+from .staging import INODE_MAX, Staging, inode_of, partial_name, sweep
 
 logger: logging.Logger = logging.getLogger("spaceblock")
 
@@ -84,6 +84,7 @@ class FolderSink(Sink):
         self._rewritten: set[int] = set()  # whose bytes are put between others, so that holes have to be written
         self._open: dict[int, int] = {}
         self._staged: set[int] = set()
+        self._made: dict[int, tuple[int, int, int]] = {}  # of files made whole: inode, size and time of change
         self._names: list[str] = []
         self._starts: list[int] = []
         self._lengths: list[int | None] = []
@@ -175,6 +176,7 @@ class FolderSink(Sink):
         with self._errors("open the unfinished file of", self._names[item], item, Phase.VERIFYING):
             fd = self._staging.open_part(self._keys[item])
         self._rewritten.add(item)
+        self._made.pop(item, None)
         self._opened(item, fd)
 
     def reread(self, item: int) -> Reread:
@@ -202,13 +204,17 @@ class FolderSink(Sink):
             journal.durable_up_to(durable)
         return failed
 
-    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> list[bytes]:
         files = [(self._partial(item).encode(), *self._metadata.of_file(item), data) for item, data in items]
         stored = store_files(self._staging.fd, False, files)
+        digests = []
         with self._lock:
-            self._staged.update(item for item, _ in items[:stored])
+            for (item, data), (digest, inode, modified) in zip(items, stored, strict=False):
+                self._staged.add(item)
+                self._made[item] = inode & INODE_MAX, len(data), modified
+                digests.append(blake3(data).digest() if digest is None else digest)
             self._staging.named()
-        return stored
+        return digests
 
     def write(self, item: int, offset: int, data: memoryview) -> None:
         with self._errors("write", self._names[item], item, Phase.MOVING):
@@ -415,10 +421,9 @@ class FolderSink(Sink):
         with self._errors("write the journal in", self.path, phase=Phase.VERIFYING):
             placings = []
             for item, name in names.items():
-                status = self._staging.status(self._keys[item])
-                if status is not None and item in digests:
-                    file = Placing(inode_of(status), status.st_size, status.st_mtime_ns, digests[item], name)
-                    placings.append((self._keys[item], file))
+                made = self._made.get(item) or self._staging.made(self._keys[item])
+                if made is not None and item in digests:
+                    placings.append((self._keys[item], Placing(*made, digests[item], name)))
             if placings:
                 if self.durable:
                     self._staging.flush_names()

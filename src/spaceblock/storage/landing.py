@@ -9,7 +9,7 @@ takes no more, so the stream's credit runs out and its sender waits; nothing els
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import dataclass, field
 from enum import Enum, auto
@@ -72,6 +72,7 @@ class Host(Protocol):
 
 
 class _Kind(Enum):
+    WHOLE = auto()  # some items whose bytes landed together, to be stored and hashed
     BEGIN = auto()
     RESUME = auto()
     REOPEN = auto()
@@ -100,9 +101,9 @@ class _Step:
     at_once: bool = False
     """It only computes, so that it may be done on the event loop."""
 
+    whole: Sequence[tuple[int, memoryview]] = ()
+    """The items of :attr:`_Kind.WHOLE`, with their bytes."""
 
-_WHOLE = (_Kind.BEGIN, _Kind.STORE, _Kind.END)
-"""The steps of an item whose bytes landed together."""
 
 _Result = tuple[int, int, "bytes | SpaceblockError | None"]
 """An item, its size, and its digest or why there is none; None where the digest is still to be found by reading."""
@@ -212,7 +213,15 @@ class Landing:
     def _collect(self) -> None:
         """Check the blocks that have landed, and note them for the worker."""
         left = self.intake.room
-        for item, offset, length, room, start in self.intake.landed():
+        landed = self.intake.landed()
+        whole = 0  # up to here items were taken whole
+        for index, (item, offset, length, room, start) in enumerate(landed):
+            if index < whole:
+                continue
+            if length and not offset:
+                whole = index + 2 * self._take_whole(landed, index)
+                if index < whole:
+                    continue
             if not length:
                 self._end_item(ItemEnd(item, offset))
                 continue
@@ -237,6 +246,27 @@ class Landing:
         debts = self._host.debts
         if debts is not None and debts.wants_marks:
             self._host.mark_all()
+
+    def _take_whole(self, landed: Sequence[tuple[int, int, int, int, int]], index: int) -> int:
+        """Note the items of which a block and the end landed together, from ``landed[index]`` on; returns how many."""
+        found: list[tuple[int, int]] = []
+        for at in range(index, len(landed) - 1, 2):
+            item, offset, length, room, _ = landed[at]
+            ended, size, nothing, _, _ = landed[at + 1]
+            if offset or nothing or ended != item or size != length or room in self._in_place:
+                break
+            found.append((item, length))
+        count = self._host.receiver.take_whole(self._key, found) if found else 0
+        if count:
+            whole = []
+            for at in range(index, index + 2 * count, 2):
+                item, _, length, room, start = landed[at]
+                whole.append((item, self._rooms[room][start : start + length]))
+            self._steps.append(_Step(_Kind.WHOLE, found[0][0], whole=whole))
+            self.blocks += count
+            if self._host.debts is not None:
+                self._host.debts.received_whole(found[:count])
+        return count
 
     def _begin(self, item: int, in_place: bool, offset: int) -> None:
         if item in self._begun:
@@ -409,28 +439,27 @@ class Landing:
             self._host.marked(done.marks)
         for slot in done.slots:
             self._host.ring.give(slot)
+        stored = []
         for item, size, result in done.results:
-            if result is None:
+            if isinstance(result, bytes):
+                stored.append((item, size, result))
+            elif result is None:
                 self._host.written(item, size)
-            elif isinstance(result, bytes):
-                self._host.act(self._host.receiver.item_stored(item, size, result))
             elif isinstance(result, NoSpace):
                 self._host.fail(result)
             else:
                 self._host.act(self._host.receiver.item_failed(item, result))
+        if stored:
+            self._host.act(self._host.receiver.items_stored(stored))
 
     def _work(self, steps: list[_Step], done: _Done) -> None:
         """Runs in a worker thread unless all is at once; an item without a hasher has failed or was dropped."""
         results, marks = done.results, done.marks
         sink = self._host.sink
-        index = 0
-        while index < len(steps):
-            stored = self._store_whole(steps, index, results)
-            if stored:
-                index += 3 * stored
+        for step in steps:
+            if step.kind is _Kind.WHOLE:
+                results += _store_whole(sink, step.whole)
                 continue
-            step = steps[index]
-            index += 1
             if step.kind is _Kind.GIVE_BACK:
                 done.slots.append(step.data)
                 continue
@@ -469,22 +498,27 @@ class Landing:
                 sink.discard(step.item)
                 results.append((step.item, 0, error))
 
-    def _store_whole(self, steps: list[_Step], index: int, results: list[_Result]) -> int:
-        """Store items at once of which everything is here, from ``steps[index]`` on; returns how many."""
-        whole: list[tuple[int, memoryview]] = []
-        for at in range(index, len(steps) - 2, 3):
-            begin, store, end = steps[at : at + 3]
-            if (begin.kind, store.kind, end.kind) != _WHOLE or store.length != end.length:
-                break
-            if begin.item not in self._hashers:
-                break
-            whole.append((begin.item, store.data))
-        if len(whole) < 2:
-            return 0
-        stored = self._host.sink.store_whole(whole)
-        for item, data in whole[:stored]:
-            results.append((item, len(data), self._hashers.pop(item).digest()))
-        return stored
+
+def _store_whole(sink: Sink, items: Sequence[tuple[int, memoryview]]) -> Iterator[_Result]:
+    """Store and hash items of which everything is here: as many at once as go well, the next by itself, and so on."""
+    done = 0
+    while done < len(items):
+        rest = items[done:] if done else items
+        digests = sink.store_whole(rest)
+        for (item, data), digest in zip(rest, digests, strict=False):
+            yield item, len(data), digest
+        done += len(digests)
+        if done < len(items):
+            item, data = items[done]
+            done += 1
+            try:
+                sink.begin(item)
+                sink.write(item, 0, data)
+                sink.finish(item)
+                yield item, len(data), blake3(data).digest()
+            except SpaceblockError as error:
+                sink.discard(item)
+                yield item, 0, error
 
 
 def _store(sink: Sink, step: _Step) -> None:

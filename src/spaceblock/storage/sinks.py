@@ -92,12 +92,13 @@ class Sink(abc.ABC):
     def begin(self, item: int) -> None:
         """The first bytes of the item, or its end if it has none, are about to come."""
 
-    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> int:
-        """Begin, write and finish items with all their bytes, one after another; returns how many that went well for.
+    def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> list[bytes]:
+        """Begin, write and finish items with all their bytes, one after another; returns the digests of those for which
+        that went well.
 
-        The first that did not is left as if it had not begun.
+        The first for which it did not is left as if it had not begun.
         """
-        return 0
+        return []
 
     def resume(self, item: int) -> None:
         """As :meth:`begin`, for an item of which something is ``had``: the bytes behind that are about to come."""

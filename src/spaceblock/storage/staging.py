@@ -28,7 +28,7 @@ if sys.platform != "win32":
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-_INODE_MAX = 2**62 - 1
+INODE_MAX = 2**62 - 1
 
 _BEGINNING = 600.0
 """Seconds in which a folder without a journal may still get one."""
@@ -107,6 +107,11 @@ class Staging:
         except OSError:
             return None
         return status if stat.S_ISREG(status.st_mode) and _is_ours(status) else None
+
+    def made(self, key: bytes) -> tuple[int, int, int] | None:
+        """The inode, size and time of change of an item's partial file; None if there is none."""
+        status = self.status(key)
+        return None if status is None else (inode_of(status), status.st_size, status.st_mtime_ns)
 
     def open_part(self, key: bytes, length: int | None = None) -> int:
         """A descriptor of the partial file, cut to ``length`` bytes if that is given."""
@@ -207,7 +212,7 @@ def partial_name(key: bytes) -> str:
 
 def inode_of(status: os.stat_result) -> int:
     """The inode's number, as far as a journal can hold it."""
-    return status.st_ino & _INODE_MAX
+    return status.st_ino & INODE_MAX
 
 
 def _left_behind(root: int) -> Iterator[str]:

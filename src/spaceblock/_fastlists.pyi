@@ -1,0 +1,14 @@
+"""The contract of what handles many short messages at once, and of its twin ``_pylists``."""
+
+from collections.abc import Sequence
+
+from _typeshed import ReadableBuffer
+
+def frame_digests(kind: int, digests: Sequence[tuple[int, int, bytes]]) -> bytes:
+    """Messages of type ``kind``, each of an item, its size and its digest of 32 bytes; ValueError for a number beyond
+    2^62-1, and for a digest of another length."""
+
+def parse_digests(kind: int, data: ReadableBuffer, pos: int = 0) -> tuple[list[tuple[int, int, bytes]], int]:
+    """The messages that :func:`frame_digests` makes, from ``pos`` on as far as they follow each other and are whole;
+    and the position behind them. What comes there is for who reads any message; ValueError for a ``pos`` beyond the
+    end."""
