@@ -12,6 +12,11 @@ from libc.string cimport memcpy
 from spaceblock._fastblock cimport acquire, bounded
 from spaceblock.varint cimport VARINT_MAX, read_varint, varint_size, write_varint
 
+cdef extern from "Python.h":
+    ctypedef struct PyTypeObject:
+        int (*tp_descr_set)(object descriptor, object instance, object value) except -1
+    PyTypeObject *Py_TYPE(object each)
+
 cdef enum:
     _DIGEST_SIZE = 32
     # A type, a length, an item, a size, and a digest.
@@ -71,3 +76,22 @@ def parse_digests(kind, data, pos=0):
         return digests, begin - <const uint8_t *>view.buf
     finally:
         PyBuffer_Release(&view)
+
+
+def make_records(cls, rows):
+    cdef list slots = [getattr(cls, name) for name in cls.__slots__]
+    cdef Py_ssize_t width = len(slots), i
+    cdef list made = []
+    cdef tuple row
+    cdef object new = cls.__new__
+    for slot in slots:
+        if Py_TYPE(slot).tp_descr_set == NULL:
+            raise TypeError(f"{cls.__name__} has no slots that can be filled; give a dataclass with slots")
+    for row in rows:
+        if len(row) != width:
+            raise TypeError(f"{cls.__name__} has {width} fields and not {len(row)}; give a value for each")
+        record = new(cls)
+        for i in range(width):
+            Py_TYPE(slots[i]).tp_descr_set(slots[i], record, row[i])
+        made.append(record)
+    return made

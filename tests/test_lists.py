@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import FrozenInstanceError, dataclass
 from types import ModuleType
 
 import pytest
@@ -53,3 +54,21 @@ def test_another_length_is_no_digest(core: ModuleType) -> None:
         core.frame_digests(KIND, [(2**62, 0, bytes(32))])
     with pytest.raises(ValueError, match="pos is 9, outside 0 to 3"):
         core.parse_digests(KIND, b"abc", 9)
+
+
+@dataclass(frozen=True, slots=True)
+class Pair:
+    first: int
+    second: str = "two"
+
+
+def test_records_are_what_their_class_makes(core: ModuleType) -> None:
+    rows = [(number, str(number)) for number in range(5)]
+    made = core.make_records(Pair, iter(rows))
+    assert made == [Pair(*row) for row in rows]
+    assert [hash(each) for each in made] == [hash(Pair(*row)) for row in rows]
+    with pytest.raises(FrozenInstanceError):
+        made[0].first = 1
+    for row in ((1,), (1, "a", 2)):
+        with pytest.raises(TypeError, match="Pair has 2 fields"):
+            core.make_records(Pair, [row])

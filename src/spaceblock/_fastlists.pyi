@@ -1,8 +1,11 @@
 """The contract of what handles many short messages at once, and of its twin ``_pylists``."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from typing import Any, TypeVar
 
 from _typeshed import ReadableBuffer
+
+_T = TypeVar("_T")
 
 def frame_digests(kind: int, digests: Sequence[tuple[int, int, bytes]]) -> bytes:
     """Messages of type ``kind``, each of an item, its size and its digest of 32 bytes; ValueError for a number beyond
@@ -12,3 +15,9 @@ def parse_digests(kind: int, data: ReadableBuffer, pos: int = 0) -> tuple[list[t
     """The messages that :func:`frame_digests` makes, from ``pos`` on as far as they follow each other and are whole;
     and the position behind them. What comes there is for who reads any message; ValueError for a ``pos`` beyond the
     end."""
+
+def make_records(cls: type[_T], rows: Iterable[tuple[Any, ...]]) -> list[_T]:
+    """An instance of a dataclass with slots for each row, which has a value for each field in their order.
+
+    For values that are known to be right: ``__post_init__`` need not be run. TypeError for a row of another length.
+    """

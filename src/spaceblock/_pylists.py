@@ -5,13 +5,15 @@ Names, signatures, results and exceptions are those of ``_fastlists``; ``_fastli
 
 from __future__ import annotations
 
-from collections.abc import Sequence
-from typing import TYPE_CHECKING
+from collections.abc import Iterable, Sequence
+from typing import TYPE_CHECKING, Any, TypeVar
 
 from ._pyblock import bounded, bytes_of, decode_uint_var, encode_uint_var
 
 if TYPE_CHECKING:
     from _typeshed import ReadableBuffer
+
+_T = TypeVar("_T")
 
 _DIGEST_SIZE = 32
 
@@ -47,3 +49,13 @@ def parse_digests(kind: int, data: ReadableBuffer, pos: int = 0) -> tuple[list[t
         except ValueError:
             pass
     return found, pos
+
+
+def make_records(cls: type[_T], rows: Iterable[tuple[Any, ...]]) -> list[_T]:
+    width = len(cls.__slots__)  # type: ignore[attr-defined]
+    made = []
+    for row in rows:
+        if len(row) != width:
+            raise TypeError(f"{cls.__name__} has {width} fields and not {len(row)}; give a value for each")
+        made.append(cls(*row))
+    return made

@@ -26,6 +26,7 @@ __all__ = [
     "fill_blocks",
     "frame_blocks",
     "frame_digests",
+    "make_records",
     "parse_digests",
     "place_files",
     "read_files",
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
     )
     from ._fastdeframer import Deframer
     from ._fastfiles import place_files, read_files, store_files
-    from ._fastlists import frame_digests, parse_digests
+    from ._fastlists import frame_digests, make_records, parse_digests
 else:
 
     def _choose():

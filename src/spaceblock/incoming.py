@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .asking import Rename, ask_for_names
 from .blocks import Had
 from .control import MessageStream
+from .core import make_records
 from .display import printable
 from .errors import (
     ConnectionLost,
@@ -92,8 +93,13 @@ class Offer:
         """The sender's peer ID."""
         self.uuid: str = requests.uuid.hex()
         self.items: tuple[OfferItem, ...] = tuple(
-            OfferItem(index, names.get(index), request.size, request.range, request.rereadable)
-            for index, request in enumerate(requests.items)
+            make_records(
+                OfferItem,
+                (
+                    (index, names.get(index), request.size, request.range, request.rereadable)
+                    for index, request in enumerate(requests.items)
+                ),
+            )
         )
         """What would travel, in the order of the indexes."""
         sizes = [request.length for request in requests.items]
@@ -837,10 +843,11 @@ class Incoming(Job):
 
     def _receipt_of(self, outcomes: Mapping[int, Outcome]) -> Receipt:
         assert self.offer is not None
-        items = tuple(
-            ReceiptItem(
+        offered = self.offer.items
+        rows = (
+            (
                 item,
-                self.offer.items[item].name,
+                offered[item].name,
                 outcome.name or None,
                 outcome.size,
                 outcome.digest.hex(),
@@ -849,6 +856,7 @@ class Incoming(Job):
             for item, outcome in sorted(outcomes.items())
             if outcome.kind is not OutcomeKind.FAILED
         )
+        items = tuple(make_records(ReceiptItem, rows))
         moved = sum(item.size for item in items if not item.skipped)
         repaired = sum(self.receiver.repaired.values())
         names = self._renamed(items)

@@ -14,6 +14,7 @@ from typing import Any, TypeVar, cast
 from .asking import Rename, ask_for_names
 from .blocks import Had
 from .control import MessageStream
+from .core import make_records
 from .errors import (
     ErrorCode,
     RemoteProtocolError,
@@ -697,7 +698,10 @@ class Outgoing(Job):
         self._ended.update(item for item, _, _ in filled.sent)
         self._items_sent += len(filled.sent)
         sent = [(item, size, digest) for item, size, digest in filled.sent if digest is not None]
-        self._sender.items_sent(sent)
+        if len(sent) == 1:
+            self._sender.item_sent(*sent[0])
+        else:
+            self._sender.items_sent(sent)
         for item, error in filled.aborted:
             self._sender.item_aborted(item, error)
             self._items_sent += 1
@@ -818,8 +822,8 @@ class Outgoing(Job):
 
     def _receipt(self, completed: Completed) -> Receipt:
         assert self._prepared is not None
-        items = tuple(
-            ReceiptItem(
+        rows = (
+            (
                 index,
                 source.name,
                 outcome.name or None,
@@ -830,6 +834,7 @@ class Outgoing(Job):
             for index, (source, outcome) in enumerate(zip(self._prepared.sources, completed.outcomes, strict=True))
             if outcome.kind is not OutcomeKind.FAILED
         )
+        items = tuple(make_records(ReceiptItem, rows))
         moved = sum(item.size for item in items if not item.skipped)
         uuid = self._prepared.requests.uuid.hex()
         repaired = 0 if self._sender is None else sum(self._sender.repaired.values())

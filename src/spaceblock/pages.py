@@ -13,7 +13,7 @@ from enum import IntEnum
 from typing import ClassVar, Protocol, TypeVar
 
 from .blocks import Full, Partial, Range, SpaceblockRequest, SpaceblockRequests
-from .core import decode_uint_var
+from .core import decode_uint_var, make_records
 from .limits import MESSAGE_PAYLOAD_MAX
 from .manifest import Entry, EntryKind
 from .wire import (
@@ -328,7 +328,8 @@ def _write_requests(out: Writer, items: Iterable[SpaceblockRequest]) -> None:
 
 def _read_requests(reader: Reader, count: int) -> tuple[SpaceblockRequest, ...]:
     data, pos = reader.data, reader.pos
-    items = []
+    rows: list[tuple[int | None, Range, bool, int | None]] = []
+    is_plain = True
     for _ in range(count):
         flags, pos = decode_uint_var(data, pos)
         if flags > 15:
@@ -341,13 +342,14 @@ def _read_requests(reader: Reader, count: int) -> tuple[SpaceblockRequest, ...]:
             start, pos = decode_uint_var(data, pos)
             stop, pos = decode_uint_var(data, pos)
             part = Partial(start, stop)
+            is_plain = False
+        stored: int | None = None
         if flags & _HOLES:
             stored, pos = decode_uint_var(data, pos)
-            items.append(SpaceblockRequest(size, part, bool(flags & _REREADABLE), stored))
-        else:
-            items.append(SpaceblockRequest(size, part, bool(flags & _REREADABLE)))
+            is_plain = False
+        rows.append((size, part, bool(flags & _REREADABLE), stored))
     reader.pos = pos
-    return tuple(items)
+    return tuple(make_records(SpaceblockRequest, rows) if is_plain else [SpaceblockRequest(*row) for row in rows])
 
 
 def _entry_kind(number: int, flags: int) -> EntryKind:
@@ -385,7 +387,7 @@ def _write_entry(out: Writer, entry: Entry) -> None:
 
 def _read_entries(reader: Reader, count: int) -> tuple[Entry, ...]:
     data, pos = reader.data, reader.pos
-    entries = []
+    rows = []
     for _ in range(count):
         number, pos = decode_uint_var(data, pos)
         flags, pos = decode_uint_var(data, pos)
@@ -410,9 +412,9 @@ def _read_entries(reader: Reader, count: int) -> tuple[Entry, ...]:
         if flags & _HAS_TARGET:
             target, pos = take_string(data, pos, NAME_MAX)
             check_name(target)
-        entries.append(Entry(kind, name, item, mode, mtime, target))
+        rows.append((kind, name, item, mode, mtime, target))
     reader.pos = pos
-    return tuple(entries)
+    return tuple(make_records(Entry, rows))
 
 
 def _read_verdicts(reader: Reader, count: int) -> tuple[Verdict, ...]:
@@ -455,18 +457,18 @@ def _write_outcome(out: Writer, outcome: Outcome) -> None:
 
 def _read_outcomes(reader: Reader, count: int) -> tuple[Outcome, ...]:
     data, pos = reader.data, reader.pos
-    outcomes = []
+    rows: list[tuple[OutcomeKind, bytes, int, str, int]] = []
     for _ in range(count):
         number, pos = decode_uint_var(data, pos)
         if number == _VERIFIED:
             digest, pos = take(data, pos, DIGEST_SIZE)
             size, pos = decode_uint_var(data, pos)
             name, pos = take_string(data, pos, NAME_MAX)
-            outcomes.append(Outcome(OutcomeKind.VERIFIED, digest, size, name))
+            rows.append((OutcomeKind.VERIFIED, digest, size, name, 0))
         elif OutcomeKind(number) is OutcomeKind.FAILED:
             code, pos = decode_uint_var(data, pos)
-            outcomes.append(Outcome(OutcomeKind.FAILED, code=check_code(code)))
+            rows.append((OutcomeKind.FAILED, b"", 0, "", check_code(code)))
         else:
-            outcomes.append(Outcome(OutcomeKind.SKIPPED))
+            rows.append((OutcomeKind.SKIPPED, b"", 0, "", 0))
     reader.pos = pos
-    return tuple(outcomes)
+    return tuple(make_records(Outcome, rows))

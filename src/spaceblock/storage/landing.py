@@ -449,7 +449,9 @@ class Landing:
                 self._host.fail(result)
             else:
                 self._host.act(self._host.receiver.item_failed(item, result))
-        if stored:
+        if len(stored) == 1:
+            self._host.act(self._host.receiver.item_stored(*stored[0]))
+        elif stored:
             self._host.act(self._host.receiver.items_stored(stored))
 
     def _work(self, steps: list[_Step], done: _Done) -> None:
