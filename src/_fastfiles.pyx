@@ -55,6 +55,20 @@ cdef extern from *:
             SPACEBLOCK_NS(status, m) == wanted->modified && SPACEBLOCK_NS(status, c) == wanted->changed;
     }
 
+    /* Of a plain file that can be read and is stored in full. */
+    static int look_at(const char *path, FileIdentity *found, int *mode) {
+        struct stat status;
+        if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode) || access(path, R_OK) != 0) return 0;
+        if ((int64_t)status.st_blocks * 512 < (int64_t)status.st_size) return 0;
+        found->device = (uint64_t)status.st_dev;
+        found->inode = (uint64_t)status.st_ino;
+        found->size = (int64_t)status.st_size;
+        found->modified = SPACEBLOCK_NS(status, m);
+        found->changed = SPACEBLOCK_NS(status, c);
+        *mode = (int)(status.st_mode & 07777);
+        return 1;
+    }
+
     static int open_to_read(const char *path) {
         return open(path, O_RDONLY | O_CLOEXEC | O_NONBLOCK);
     }
@@ -125,6 +139,7 @@ cdef extern from *:
         int64_t changed
 
     bint is_still(int fd, const FileIdentity *wanted) noexcept nogil
+    bint look_at(const char *path, FileIdentity *found, int *mode) noexcept nogil
     int open_to_read(const char *path) noexcept nogil
     int read_whole(int fd, uint8_t *out, size_t size) noexcept nogil
     int store_whole(
@@ -133,6 +148,11 @@ cdef extern from *:
     ) noexcept nogil
     int move_file(int from_folder, const char *src, int to_folder, const char *to) noexcept nogil
     int close(int fd) noexcept nogil
+
+cdef struct ToFind:
+    const char *path
+    FileIdentity identity
+    int mode
 
 cdef struct ToRead:
     const char *path
@@ -152,6 +172,28 @@ cdef struct ToStore:
 cdef struct ToPlace:
     const char *src
     const char *to
+
+
+def find_files(paths):
+    cdef tuple kept = tuple(paths)  # so that they live as long as the pointers to them
+    cdef Py_ssize_t count = len(kept), i, done = 0
+    cdef FileIdentity *found
+    cdef ToFind *jobs = <ToFind *>malloc(<size_t>max(count, 1) * sizeof(ToFind))
+    cdef list rows = []
+    try:
+        if jobs == NULL:
+            raise MemoryError
+        for i in range(count):
+            jobs[i].path = plain(kept[i])
+        with nogil:
+            while done < count and look_at(jobs[done].path, &jobs[done].identity, &jobs[done].mode):
+                done += 1
+        for i in range(done):
+            found = &jobs[i].identity
+            rows.append((jobs[i].mode, (found.device, found.inode, found.size, found.modified, found.changed)))
+        return rows
+    finally:
+        free(jobs)
 
 
 def read_files(slot, used, limit, block_type, end_type, files):

@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 import spaceblock
 from spaceblock import core
-from spaceblock.core import IMPLEMENTATION, Deframer, place_files, read_files, store_files
+from spaceblock.core import IMPLEMENTATION, Deframer, find_files, place_files, read_files, store_files
 from spaceblock.storage.feed import Feed
 from spaceblock.storage.files import TICK, FileSource, expand
 from spaceblock.storage.folder import FolderSink
@@ -311,5 +311,42 @@ def test_where_it_is_missing_nothing_is_done_at_once(monkeypatch: pytest.MonkeyP
 
     assert _pyfiles.read_files(bytearray(9), 4, 9, BLOCK, END, [(0, b"a", 0, 0, 1, 0, 0)]) == (4, [])
     assert _pyfiles.store_files(0, True, [(b"a", 0o600, NO_TIME, b"")]) == []
+    assert _pyfiles.find_files([b"a"]) == []
     assert _pyfiles.place_files(0, 0, [(b"a", b"b")]) == 0
     assert core.IMPLEMENTATION == "cython"
+
+
+def test_plain_files_are_found_as_they_are_and_others_are_left(tmp_path: Path) -> None:
+    expected = []
+    for number in range(5):
+        expected.append(old(tmp_path / str(number), bytes(number)))
+        (tmp_path / str(number)).chmod(0o640 + number)
+    paths = [path for path, *_ in expected]
+    found = find_files(paths)
+    for (mode, identity), path in zip(found, paths, strict=True):
+        status = os.stat(path)
+        assert mode == stat.S_IMODE(status.st_mode)
+        assert identity == (
+            status.st_dev,
+            status.st_ino,
+            status.st_size,
+            status.st_mtime_ns,
+            status.st_ctime_ns,
+        )
+    (tmp_path / "link").symlink_to("0")
+    for other in ("link", ".", "missing"):
+        assert len(find_files([paths[0], os.fsencode(tmp_path / other), paths[1]])) == 1
+    with pytest.raises(ValueError, match="zero byte"):
+        find_files([b"a\0b"])
+
+
+def test_a_file_with_holes_is_looked_at_alone(tmp_path: Path) -> None:
+    with (tmp_path / "sparse").open("wb") as file:
+        file.truncate(1 << 20)
+    if os.stat(tmp_path / "sparse").st_blocks * 512 >= 1 << 20:
+        pytest.skip("this file system has no holes")
+    (tmp_path / "plain").write_bytes(b"bytes")
+    assert len(find_files([os.fsencode(tmp_path / name) for name in ("plain", "sparse")])) == 1
+    sources = {each.name: each for each in expand(str(tmp_path), "top", None, "skip") if isinstance(each, FileSource)}
+    assert sources["top/sparse"].is_sparse
+    assert not sources["top/plain"].is_sparse

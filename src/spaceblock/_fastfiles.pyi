@@ -8,6 +8,10 @@ from collections.abc import Sequence
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
+def find_files(paths: Sequence[bytes]) -> list[tuple[int, tuple[int, int, int, int, int]]]:
+    """Look at plain files that can be read and have no holes: the bits of each one's mode, and its device, inode, size,
+    times of change and of status change in nanoseconds."""
+
 def read_files(
     slot: WriteableBuffer,
     used: int,

@@ -9,6 +9,10 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 
+def find_files(paths: Sequence[bytes]) -> list[tuple[int, tuple[int, int, int, int, int]]]:
+    return []
+
+
 def read_files(
     slot: WriteableBuffer,
     used: int,

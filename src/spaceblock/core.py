@@ -24,6 +24,7 @@ __all__ = [
     "decode_uint_var",
     "encode_uint_var",
     "fill_blocks",
+    "find_files",
     "frame_blocks",
     "frame_digests",
     "make_records",
@@ -54,7 +55,7 @@ if TYPE_CHECKING:
         write_uint_var,
     )
     from ._fastdeframer import Deframer
-    from ._fastfiles import place_files, read_files, store_files
+    from ._fastfiles import find_files, place_files, read_files, store_files
     from ._fastlists import frame_digests, make_records, parse_digests
 else:
 

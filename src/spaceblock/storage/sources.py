@@ -15,7 +15,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
-from ..core import MESSAGE_DATA_MAX
+from ..core import MESSAGE_DATA_MAX, make_records
 from ..errors import BufferUnfit, LocalProtocolError, source_error
 from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
@@ -186,7 +186,8 @@ def prepare(
                     sources.append(found)
         else:
             sources.append(_measured(thing) if isinstance(thing, StreamSource) else thing)
-    entries += [_entry(source, item) for item, source in enumerate(sources) if source.name is not None]
+    rows = (_entry_row(source, item) for item, source in enumerate(sources) if source.name is not None)
+    entries += make_records(Entry, rows)
     items = tuple(source.request for source in sources)
     requests = SpaceblockRequests(uuid.uuid4().bytes, _block_size(items), items)
     prepared = Prepared(requests, None, tuple(sources), tuple(entries))
@@ -245,11 +246,11 @@ def _measured(source: StreamSource) -> StreamSource:
     return StreamSource(source.reader, source.name, request_of(stop, (start, stop) if start else None))
 
 
-def _entry(source: Source, item: int) -> Entry:
-    assert source.name is not None
+def _entry_row(source: Source, item: int) -> tuple[Any, ...]:
+    """The fields of the entry that names ``source``."""
     if isinstance(source, FileSource) and source.mode is not None:
-        return Entry(EntryKind.FILE, source.name, item, source.mode, source.identity.modified_ns)
-    return Entry(EntryKind.FILE, source.name, item)
+        return EntryKind.FILE, source.name, item, source.mode, source.identity.modified_ns, None
+    return EntryKind.FILE, source.name, item, None, None, None
 
 
 def _block_size(items: Sequence[SpaceblockRequest]) -> int:
