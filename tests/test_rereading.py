@@ -102,7 +102,7 @@ def test_less_than_there_should_be_is_noticed() -> None:
 def test_blocks_are_those_of_the_grid(start: int, stop: int) -> None:
     data = pattern(3 * BLOCK)
     hashing = BlockHashing(start, stop, BLOCK)
-    while not hashing.work(MemoryBytes(memoryview(data))):
+    while not hashing.chase(MemoryBytes(memoryview(data)))[0]:
         pass
     edges = [start, *range((start // BLOCK + 1) * BLOCK, stop, BLOCK), stop] if stop > start else []
     assert hashing.blocks == [blake3(data[one:other]).digest() for one, other in pairwise(edges)]

@@ -59,9 +59,9 @@ if TYPE_CHECKING:
     from .api import connect, listen
     from .contacts import Contact
     from .identity import Identity
-    from .incoming import Offer
     from .listener import Listener
     from .names import BadName, NameRule, NameRules
+    from .offer import Offer
     from .peer import Peer
     from .storage.sources import Item
     from .transfer import Transfer
@@ -144,7 +144,7 @@ _LATE = {
     "Listener": "listener",
     "NameRule": "names",
     "NameRules": "names",
-    "Offer": "incoming",
+    "Offer": "offer",
     "Peer": "peer",
     "Transfer": "transfer",
     "connect": "api",

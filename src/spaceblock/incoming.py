@@ -4,10 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-import os
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Mapping, Sequence
+from collections.abc import Callable, Coroutine, Iterable, Mapping
 from contextlib import suppress
-from functools import partial
 from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
@@ -15,7 +13,6 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from .asking import Rename, ask_for_names
 from .blocks import Had
 from .control import MessageStream
-from .core import make_records
 from .display import printable
 from .errors import (
     ConnectionLost,
@@ -28,17 +25,16 @@ from .errors import (
     Stalled,
     StorageError,
     TransferCancelled,
-    TransferRefused,
     error_code,
 )
-from .events import OfferItem, Phase, Receipt, ReceiptItem
-from .following import ShowProgress, follower
+from .events import Phase, Receipt
 from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, Limits, Timeouts
-from .manifest import Manifest, renamed
+from .manifest import Manifest
 from .memory import Memory
 from .messages import Feature, ItemDigests, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
 from .names import Problem, refusal
-from .options import Conflict, Durability, Reports
+from .offer import Offer
+from .options import Reports
 from .protocol.receiver import Receiver, State
 from .protocol.receiver_events import (
     Amended,
@@ -56,10 +52,12 @@ from .protocol.receiver_events import (
 )
 from .protocol.sender import first_error
 from .quic.interface import Stream
+from .receipts import given, receipt_of
+from .rehashing import rehash
 from .storage.comparing import Comparison
 from .storage.debts import Debts
 from .storage.landing import Landing
-from .storage.rereading import BlockHashing, Pursuit, Reread
+from .storage.rereading import BlockHashing, Pursuit
 from .storage.ring import Ring
 from .storage.sinks import IntoSink, Mark, Sink
 from .transfer import Current, Job, Transfer, damaged, either, spawn, typed_error
@@ -83,91 +81,6 @@ _HASHED_INTERVAL = 1.0
 """Seconds between two messages that say how much was read of what is here already."""
 
 
-class Offer:
-    """What a peer wants to send. Answer it once, by :meth:`accept` or :meth:`decline`; unanswered it expires."""
-
-    def __init__(self, incoming: Incoming, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
-        self._incoming = incoming
-        names = {} if manifest is None else {entry.item: entry.name for entry in manifest.entries}
-        self.peer: str = incoming.peer_id
-        """The sender's peer ID."""
-        self.uuid: str = requests.uuid.hex()
-        self.items: tuple[OfferItem, ...] = tuple(
-            make_records(
-                OfferItem,
-                (
-                    (index, names.get(index), request.size, request.range, request.rereadable)
-                    for index, request in enumerate(requests.items)
-                ),
-            )
-        )
-        """What would travel, in the order of the indexes."""
-        sizes = [request.length for request in requests.items]
-        self.total_size: int | None = None if None in sizes else sum(size or 0 for size in sizes)
-        """Bytes that would travel; None while a size is unknown."""
-
-    def accept(
-        self,
-        folder: str | os.PathLike[str] | None = None,
-        *,
-        into: Sequence[Any] | None = None,
-        on_conflict: Conflict = "rename",
-        durability: Durability = "fsync",
-        rename: Rename | None = None,
-        progress: ShowProgress | None = None,
-    ) -> Transfer:
-        """Receive everything, into ``folder`` or into what ``into`` gives; returns the started :class:`Transfer`.
-
-        ``into`` has one target for each item. A writable C-contiguous buffer is as long as the item's range, and filled
-        in place. A binary file object, a pipe or standard output's ``buffer`` among them, is written to from where it
-        stands, with nothing spooled; it is flushed at the end and not closed. ``spaceblock.DISCARD`` takes everything
-        and keeps nothing. Byte 0 of a target is the range's start, and what a failed transfer leaves in one is
-        undefined.
-
-        ``on_conflict`` says what to do where a name is taken: ``"rename"`` to a free one, ``"skip"`` the item,
-        ``"overwrite"`` it atomically, or raise an ``"error"``. What is skipped is compared with what is there, without
-        sending it; the receipt tells which is the same, by its digest.
-
-        A name that cannot be used in this folder is the sender's to change. Where that does not help,
-        ``rename(item, problem)`` returns another (``problem.proposal`` would do) or None; it may be a coroutine
-        function, and otherwise runs in a thread. Without it the whole offer is refused with :class:`NameRejected`.
-
-        With ``durability="fsync"`` a verified file survives a loss of power. ``progress`` is that of :meth:`Peer.send`.
-
-        Raises :class:`LocalProtocolError` if the offer was answered before. Awaiting the transfer raises
-        :class:`StorageError`, :class:`NameRejected`, :class:`BufferUnfit` and what can happen on the way, and has
-        happened where the offer is gone already; the sender is told the same.
-        """
-        if (folder is None) == (into is None):
-            raise LocalProtocolError("give accept() either a folder or into=[...]")
-        if on_conflict not in ("rename", "skip", "overwrite", "error"):
-            raise LocalProtocolError(f"on_conflict={on_conflict!r} is not 'rename', 'skip', 'overwrite' or 'error'")
-        if durability not in ("fsync", "none"):
-            raise LocalProtocolError(f"durability={durability!r} is not 'fsync' or 'none'")
-        shown = None if progress is None else follower(progress)
-
-        def make_sink() -> Sink:
-            if into is not None:
-                return IntoSink(into)
-            from .storage.folder import FolderSink
-
-            assert folder is not None
-            return FolderSink(folder, on_conflict, durability, self._incoming.keeper)
-
-        transfer = self._incoming.accept(make_sink, rename)
-        if shown is not None:
-            self._incoming.show_on(shown)
-        return transfer
-
-    async def decline(self, reason: str = "") -> None:
-        """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``.
-
-        Raises :class:`LocalProtocolError` if the offer was answered before; harmless if it is gone.
-        """
-        text = "the receiver declined" + (f": {reason}" if reason else "")
-        await self._incoming.decline(TransferRefused(text))
-
-
 class Incoming(Job):
     """One transfer from the peer to this side; implements :class:`spaceblock.storage.landing.Host`."""
 
@@ -186,7 +99,6 @@ class Incoming(Job):
         self._memory = memory
         resumes = memory is not None and features & Feature.RESUME
         self.keeper: Keeper | None = memory.keeper(peer_id) if memory is not None and resumes else None
-        self._reread = 0
         self._recording = False
         self._to_record: Settled | None = None
         self._is_lost = False
@@ -355,9 +267,9 @@ class Incoming(Job):
             self.phase = phase
             self.changed()
         compared = 0 if self._comparison is None else self._comparison.hashed
-        if compared + self._reread and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
+        if compared + self.reread and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
             self._told_hashed = monotonic()
-            self.receiver.hashed(compared + self._reread)
+            self.receiver.hashed(compared + self.reread)
             self.act([])
         interval = self._reports.interval
         if interval is None:
@@ -511,31 +423,34 @@ class Incoming(Job):
                 self._chases[item] = self._start(self._chase(item, pursuit))
 
     async def _chase(self, item: int, pursuit: Pursuit) -> None:
-        digest = None
-        async for is_last, found in self._read_again(item, pursuit, pursuit.chase):
-            digest = found
-            if is_last:
-                break
+        digest = await self._rehash(item, pursuit)
         if digest is not None:
             self.act(self.receiver.item_stored(item, self._length(item), digest))
 
     async def _hash_again(self, item: int, size: int) -> None:
         """An item was repaired: what is it now?"""
-        hashing = self._hashing(item)
-        async for is_last in self._read_again(item, hashing, hashing.work):
-            if is_last:
-                self.act(self.receiver.item_stored(item, self._length(item), hashing.digest()))
-                break
+        digest = await self._rehash(item, self._hashing(item))
+        if digest is not None:
+            self.act(self.receiver.item_stored(item, self._length(item), digest))
 
     async def _find_difference(self, item: int) -> None:
         """Find the digests of an item's blocks, as it is here."""
         hashing = self._hashing(item)
-        async for is_last in self._read_again(item, hashing, hashing.work):
-            if is_last:
-                self.act(self.receiver.blocks_hashed(item, hashing.blocks))
-                break
+        if await self._rehash(item, hashing) is not None:
+            self.act(self.receiver.blocks_hashed(item, hashing.blocks))
         if item in self.receiver.repaired:
             self._tell_repair(item)
+
+    async def _rehash(self, item: int, hashing: Pursuit | BlockHashing) -> bytes | None:
+        """Read what there is of ``item``; returns its digest, or None where that is not known yet. A failure is the
+        item's."""
+        try:
+            return await rehash(self, lambda: self.sink.reread(item), hashing)
+        except (SpaceblockError, OSError, EOFError) as error:
+            text = f"what arrived of item {item} cannot be read again: send it once more"
+            found = error if isinstance(error, SpaceblockError) else StorageError(text, item=item)
+            self.act(self.receiver.item_failed(item, found))
+            return None
 
     def _hashing(self, item: int) -> BlockHashing:
         assert self._offered_event is not None
@@ -551,30 +466,6 @@ class Incoming(Job):
     def _tell_repair(self, item: int) -> None:
         assert self.offer is not None
         _logger.warning("%s", damaged(self.offer.items[item].name, item, self.receiver.repaired[item]))
-
-    async def _read_again(
-        self, item: int, hashing: Pursuit | BlockHashing, work: Callable[[Reread], _T]
-    ) -> AsyncIterator[_T]:
-        """What ``work`` returns, turn by turn, with what there is of ``item`` before it; a failure is the item's."""
-        turn: asyncio.Future[_T] | None = None
-        source: Reread | None = None
-        try:
-            opening = self.beside(lambda: self.sink.reread(item))
-            source = await asyncio.shield(opening)
-            while True:
-                before = hashing.hashed
-                turn = self.beside(partial(work, source))
-                result = await asyncio.shield(turn)
-                self._reread += hashing.hashed - before
-                self.changed()
-                yield result
-        except (SpaceblockError, OSError, EOFError) as error:
-            text = f"what arrived of item {item} cannot be read again: send it once more"
-            found = error if isinstance(error, SpaceblockError) else StorageError(text, item=item)
-            self.act(self.receiver.item_failed(item, found))
-        finally:
-            if source is not None:
-                _close_after(turn, source)
 
     def _set_aside(self, item: int) -> None:
         def told(future: asyncio.Future[str]) -> None:
@@ -843,49 +734,22 @@ class Incoming(Job):
 
     def _receipt_of(self, outcomes: Mapping[int, Outcome]) -> Receipt:
         assert self.offer is not None
-        offered = self.offer.items
-        rows = (
-            (
-                item,
-                offered[item].name,
-                outcome.name or None,
-                outcome.size,
-                outcome.digest.hex(),
-                outcome.kind is OutcomeKind.SKIPPED or self.receiver.compared(item),
-            )
-            for item, outcome in sorted(outcomes.items())
-            if outcome.kind is not OutcomeKind.FAILED
-        )
-        items = tuple(make_records(ReceiptItem, rows))
-        moved = sum(item.size for item in items if not item.skipped)
-        repaired = sum(self.receiver.repaired.values())
-        names = self._renamed(items)
-        return Receipt(
-            self.offer.uuid, self.peer_id, items, moved, self.seconds, names, self.receiver.resumed, repaired
-        )
-
-    def _renamed(self, items: Sequence[ReceiptItem]) -> dict[str, str]:
         offered = self._offered_event
-        if offered is None or offered.manifest is None or self._manifest is None:
-            return {}
-        places = {item.index: item.path for item in items if item.path is not None}
-        return renamed(offered.manifest.entries, self._manifest.entries, places)
+        return receipt_of(
+            self.offer.uuid,
+            self.peer_id,
+            [(item, self.offer.items[item].name, outcome) for item, outcome in sorted(outcomes.items())],
+            is_compared=self.receiver.compared,
+            before=() if offered is None or offered.manifest is None else offered.manifest.entries,
+            after=() if self._manifest is None else self._manifest.entries,
+            seconds=self.seconds,
+            resumed=self.receiver.resumed,
+            repaired=sum(self.receiver.repaired.values()),
+        )
 
     def _receipt(self, settled: Settled) -> Receipt:
         receipt = self._receipt_of(dict(enumerate(settled.outcomes)))
-        error = first_error(settled.errors, settled.outcomes)
-        if error is not None:
-            error.receipt = receipt
-            raise error
-        return receipt
-
-
-def _close_after(turn: asyncio.Future[Any] | None, source: Reread) -> None:
-    """Close what a thread may still be reading."""
-    if turn is None or turn.done():
-        source.close()
-    else:
-        turn.add_done_callback(lambda _: source.close())
+        return given(receipt, first_error(settled.errors, settled.outcomes))
 
 
 _REPORTED = {

@@ -26,7 +26,7 @@ from .throttle import throttle_of
 from .transfer import Unseen, spawn
 
 if TYPE_CHECKING:
-    from .incoming import Offer
+    from .offer import Offer
 
 # Whoever listens has time now, and none when an offer comes.
 for _module in ("incoming", "storage.folder"):

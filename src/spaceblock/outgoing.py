@@ -14,7 +14,6 @@ from typing import Any, TypeVar, cast
 from .asking import Rename, ask_for_names
 from .blocks import Had
 from .control import MessageStream
-from .core import make_records
 from .errors import (
     ErrorCode,
     RemoteProtocolError,
@@ -23,9 +22,10 @@ from .errors import (
     TransferCancelled,
     error_code,
 )
-from .events import Phase, Receipt, ReceiptItem
-from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, FLIGHT_MAX, SMALL_ITEM, Timeouts
-from .manifest import Entry, renamed
+from .events import Phase, Receipt
+from .lanes import lanes_of
+from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, FLIGHT_MAX, Timeouts
+from .manifest import Entry
 from .memory import Claim, Memory
 from .messages import (
     Feature,
@@ -58,6 +58,8 @@ from .protocol.sender import (
 from .protocol.session import FEATURES
 from .query import ask
 from .quic.interface import Connection, Stream, StreamStopped
+from .receipts import given, receipt_of
+from .rehashing import rehash
 from .storage.ahead import AHEAD, Ahead
 from .storage.feed import Feed, Filled
 from .storage.files import FileSource
@@ -101,10 +103,6 @@ _HASHED_INTERVAL = 1.0
 
 _SPARE = 2
 """Buffers that a lane leaves in the ring when it takes one ahead of need, so that the others can always go on."""
-
-_LANE_BYTES = 64 * SMALL_ITEM
-_LANE_ITEMS = 4_096
-"""Small items on one data stream: enough to make the stream's own cost vanish, few enough to spread over the lanes."""
 
 
 class Outgoing(Job):
@@ -160,7 +158,6 @@ class Outgoing(Job):
         self._ended: set[int] = set()
         self._hashed_again: dict[int, bytes] = {}
         self._resumed = 0
-        self._reread = 0
 
     @property
     def control_stream(self) -> Stream | None:
@@ -252,7 +249,7 @@ class Outgoing(Job):
         self._look_at_source()
         if self._sender is not None and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
             self._told_hashed = monotonic()
-            self._sender.hashed(self._hashed + self._reread)
+            self._sender.hashed(self._hashed + self.reread)
             self._act([])
 
     def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
@@ -463,12 +460,8 @@ class Outgoing(Job):
         assert self._prepared is not None
         assert self._sender is not None
         source = self._prepared.sources[item]
-        digest = None
         try:
-            async for is_last, found in self._read_again(source, pursuit, pursuit.chase):
-                digest = found
-                if is_last:
-                    break
+            digest = await rehash(self, _opening(source), pursuit)
         except SpaceblockError as error:
             self._give_up(item, error)
             return
@@ -485,9 +478,7 @@ class Outgoing(Job):
         assert request.stop is not None
         hashing = BlockHashing(request.start, request.stop, prepared.requests.block_size)
         try:
-            async for is_last in self._read_again(prepared.sources[item], hashing, hashing.work):
-                if is_last:
-                    break
+            await rehash(self, _opening(prepared.sources[item]), hashing)
         except SpaceblockError as error:
             self._give_up(item, error)
             return
@@ -506,28 +497,6 @@ class Outgoing(Job):
         self._act([])
         feed = Feed([item], prepared.sources, prepared.requests.block_size, again={item: wanted.ranges})
         await self._send_lane(feed)
-
-    async def _read_again(
-        self, source: Source, hashing: Pursuit | BlockHashing, work: Callable[[Reread], _T]
-    ) -> AsyncIterator[_T]:
-        """What ``work`` returns, turn by turn, with the bytes of ``source`` before it."""
-        assert isinstance(source, (FileSource, BufferSource))
-        reading = self.beside(partial(reread, source))
-        source_bytes = await asyncio.shield(reading)
-        turn: asyncio.Future[_T] | None = None
-        try:
-            while True:
-                before = hashing.hashed
-                turn = self.beside(partial(work, source_bytes))
-                result = await asyncio.shield(turn)
-                self._reread += hashing.hashed - before
-                self.changed()
-                yield result
-        finally:
-            if turn is None or turn.done():
-                source_bytes.close()
-            else:
-                turn.add_done_callback(lambda _: source_bytes.close())
 
     def _give_up(self, item: int, error: SpaceblockError) -> None:
         """This side cannot send ``item`` after all, whatever has moved of it."""
@@ -821,56 +790,27 @@ class Outgoing(Job):
         release_buffers(self._held)
 
     def _receipt(self, completed: Completed) -> Receipt:
-        assert self._prepared is not None
-        rows = (
-            (
-                index,
-                source.name,
-                outcome.name or None,
-                outcome.size,
-                outcome.digest.hex(),
-                outcome.kind is OutcomeKind.SKIPPED or index in self._compared,
-            )
-            for index, (source, outcome) in enumerate(zip(self._prepared.sources, completed.outcomes, strict=True))
-            if outcome.kind is not OutcomeKind.FAILED
+        prepared = self._prepared
+        assert prepared is not None
+        manifest = prepared.manifest if self._sender is None else self._sender.manifest
+        ends = enumerate(zip(prepared.sources, completed.outcomes, strict=True))
+        receipt = receipt_of(
+            prepared.requests.uuid.hex(),
+            self._peer_id,
+            [(item, source.name, outcome) for item, (source, outcome) in ends],
+            is_compared=self._compared.__contains__,
+            before=prepared.entries,
+            after=() if manifest is None else manifest.entries,
+            seconds=self.seconds,
+            resumed=self._resumed,
+            repaired=0 if self._sender is None else sum(self._sender.repaired.values()),
         )
-        items = tuple(make_records(ReceiptItem, rows))
-        moved = sum(item.size for item in items if not item.skipped)
-        uuid = self._prepared.requests.uuid.hex()
-        repaired = 0 if self._sender is None else sum(self._sender.repaired.values())
-        names = self._renamed(items)
-        receipt = Receipt(uuid, self._peer_id, items, moved, self.seconds, names, self._resumed, repaired)
-        error = first_error(completed.errors, completed.outcomes)
-        if error is not None:
-            error.receipt = receipt
-            raise error
-        return receipt
+        return given(receipt, first_error(completed.errors, completed.outcomes))
 
     def _moved_bytes(self, completed: Completed) -> int:
         return sum(outcome.size for item, outcome in enumerate(completed.outcomes) if item not in self._compared)
 
-    def _renamed(self, items: Sequence[ReceiptItem]) -> dict[str, str]:
-        assert self._prepared is not None
-        manifest = self._prepared.manifest if self._sender is None else self._sender.manifest
-        if manifest is None:
-            return {}
-        places = {item.index: item.path for item in items if item.path is not None}
-        return renamed(self._prepared.entries, manifest.entries, places)
 
-
-def lanes_of(wanted: Sequence[int], sources: Sequence[Source]) -> Iterator[list[int]]:
-    """The items of each data stream: a large one, or one of unknown size, alone; small ones together in their order."""
-    lane: list[int] = []
-    size = 0
-    for item in wanted:
-        length = source_length(sources[item])
-        if length is None or length > SMALL_ITEM:
-            yield [item]
-            continue
-        lane.append(item)
-        size += length
-        if len(lane) >= _LANE_ITEMS or size >= _LANE_BYTES:
-            yield lane
-            lane, size = [], 0
-    if lane:
-        yield lane
+def _opening(source: Source) -> Callable[[], Reread]:
+    assert isinstance(source, (FileSource, BufferSource)), "what is read once is never had"
+    return partial(reread, source)

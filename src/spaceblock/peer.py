@@ -40,7 +40,8 @@ from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, spawn
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .incoming import Incoming, Offer
+    from .incoming import Incoming
+    from .offer import Offer
     from .outgoing import Outgoing
 
 SOFTWARE = "spaceblock"

@@ -18,8 +18,8 @@ from .contacts import Contact
 from .errors import ConnectionLost, LocalProtocolError
 from .events import Receipt
 from .following import ShowProgress
-from .incoming import Offer
 from .interrupts import run
+from .offer import Offer
 from .options import Conflict, Durability, Links, Options
 from .peer import Peer
 from .tickets import Ticket

@@ -113,6 +113,8 @@ class Job:
         self.phase: Phase = Phase.PREPARING
         self.transfer: Transfer = Transfer(self)
         self.idle = idle
+        self.reread: int = 0
+        """Bytes that were read once more, of what is there already."""
         self._workers = ThreadPoolExecutor(DATA_STREAMS, thread_name_prefix="spaceblock-disk")
         self._beside: ThreadPoolExecutor | None = None
         self._running: set[asyncio.Future[Any]] = set()

@@ -24,9 +24,9 @@ from .records import ArrivedItem, MovingItem, error_record, print_record
 
 if TYPE_CHECKING:
     from ..asking import Rename
-    from ..incoming import Offer
     from ..listener import Listener
     from ..names import BadName
+    from ..offer import Offer
     from ..options import Options
     from ..peer import Peer
     from ..transfer import Transfer

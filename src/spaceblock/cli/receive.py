@@ -14,8 +14,8 @@ from ..api import connect, listen
 from ..asking import Rename
 from ..display import printable
 from ..errors import ConnectionLost, SpaceblockError, TransferRefused, storage_error
-from ..incoming import Offer
 from ..interrupts import COMMAND_SIGNALS, run
+from ..offer import Offer
 from ..options import Conflict
 from ..transfer import Transfer
 from .choices import Choices

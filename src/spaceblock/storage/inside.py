@@ -25,8 +25,8 @@ class Inside:
     that is wanted, and noted in ``metadata``. Raises :class:`StorageError`."""
 
     def __init__(self, path: str, *, durable: bool) -> None:
-        self.path = path
-        self.metadata = Metadata()
+        self.path: str = path
+        self.metadata: Metadata = Metadata()
         self._durable = durable
         try:
             self.root: int = os.open(path, _FOLDER)

@@ -135,13 +135,16 @@ class BlockHashing:
         self.hashed: int = 0
         """Bytes that were read again so far."""
 
-    def work(self, source: Reread) -> bool:
-        """Go on for one turn; True at the end. Raises what ``source`` raises, and :class:`EOFError`."""
+    def chase(self, source: Reread) -> tuple[bool, bytes | None]:
+        """Go on for one turn: whether this is the last, and then the digest of the whole.
+
+        Raises what ``source`` raises, and :class:`EOFError` where it has less.
+        """
         buffer = memoryview(bytearray(PORTION))
         for _ in range(PORTIONS):
             left = min(self._stop - self._position, self._block_size - self._position % self._block_size)
             if self._position >= self._stop:
-                return True
+                break
             count = source.read(self._position, buffer[: min(left, PORTION)])
             if not count:
                 raise EOFError
@@ -153,7 +156,8 @@ class BlockHashing:
             if count == left:
                 self.blocks.append(self._block.digest())
                 self._block = blake3()
-        return self._position >= self._stop
+        is_last = self._position >= self._stop
+        return is_last, self.digest() if is_last else None
 
     def digest(self) -> bytes:
         """The digest of the whole, once all is read."""

@@ -1,0 +1,106 @@
+"""What a peer wants to send, as the program sees it that answers."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Sequence
+from typing import TYPE_CHECKING, Any
+
+from .asking import Rename
+from .core import make_records
+from .errors import LocalProtocolError, TransferRefused
+from .events import OfferItem
+from .following import ShowProgress, follower
+from .manifest import Manifest
+from .options import Conflict, Durability
+from .storage.sinks import IntoSink, Sink
+
+if TYPE_CHECKING:
+    from .blocks import SpaceblockRequests
+    from .incoming import Incoming
+    from .transfer import Transfer
+
+
+class Offer:
+    """What a peer wants to send. Answer it once, by :meth:`accept` or :meth:`decline`; unanswered it expires."""
+
+    def __init__(self, incoming: Incoming, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
+        self._incoming = incoming
+        names = {} if manifest is None else {entry.item: entry.name for entry in manifest.entries}
+        self.peer: str = incoming.peer_id
+        """The sender's peer ID."""
+        self.uuid: str = requests.uuid.hex()
+        self.items: tuple[OfferItem, ...] = tuple(
+            make_records(
+                OfferItem,
+                (
+                    (index, names.get(index), request.size, request.range, request.rereadable)
+                    for index, request in enumerate(requests.items)
+                ),
+            )
+        )
+        """What would travel, in the order of the indexes."""
+        sizes = [request.length for request in requests.items]
+        self.total_size: int | None = None if None in sizes else sum(size or 0 for size in sizes)
+        """Bytes that would travel; None while a size is unknown."""
+
+    def accept(
+        self,
+        folder: str | os.PathLike[str] | None = None,
+        *,
+        into: Sequence[Any] | None = None,
+        on_conflict: Conflict = "rename",
+        durability: Durability = "fsync",
+        rename: Rename | None = None,
+        progress: ShowProgress | None = None,
+    ) -> Transfer:
+        """Receive everything, into ``folder`` or into what ``into`` gives; returns the started :class:`Transfer`.
+
+        ``into`` has one target for each item. A writable C-contiguous buffer is as long as the item's range, and filled
+        in place. A binary file object, a pipe or standard output's ``buffer`` among them, is written to from where it
+        stands, with nothing spooled; it is flushed at the end and not closed. ``spaceblock.DISCARD`` takes everything
+        and keeps nothing. Byte 0 of a target is the range's start, and what a failed transfer leaves in one is
+        undefined.
+
+        ``on_conflict`` says what to do where a name is taken: ``"rename"`` to a free one, ``"skip"`` the item,
+        ``"overwrite"`` it atomically, or raise an ``"error"``. What is skipped is compared with what is there, without
+        sending it; the receipt tells which is the same, by its digest.
+
+        A name that cannot be used in this folder is the sender's to change. Where that does not help,
+        ``rename(item, problem)`` returns another (``problem.proposal`` would do) or None; it may be a coroutine
+        function, and otherwise runs in a thread. Without it the whole offer is refused with :class:`NameRejected`.
+
+        With ``durability="fsync"`` a verified file survives a loss of power. ``progress`` is that of :meth:`Peer.send`.
+
+        Raises :class:`LocalProtocolError` if the offer was answered before. Awaiting the transfer raises
+        :class:`StorageError`, :class:`NameRejected`, :class:`BufferUnfit` and what can happen on the way, and has
+        happened where the offer is gone already; the sender is told the same.
+        """
+        if (folder is None) == (into is None):
+            raise LocalProtocolError("give accept() either a folder or into=[...]")
+        if on_conflict not in ("rename", "skip", "overwrite", "error"):
+            raise LocalProtocolError(f"on_conflict={on_conflict!r} is not 'rename', 'skip', 'overwrite' or 'error'")
+        if durability not in ("fsync", "none"):
+            raise LocalProtocolError(f"durability={durability!r} is not 'fsync' or 'none'")
+        shown = None if progress is None else follower(progress)
+
+        def make_sink() -> Sink:
+            if into is not None:
+                return IntoSink(into)
+            from .storage.folder import FolderSink
+
+            assert folder is not None
+            return FolderSink(folder, on_conflict, durability, self._incoming.keeper)
+
+        transfer = self._incoming.accept(make_sink, rename)
+        if shown is not None:
+            self._incoming.show_on(shown)
+        return transfer
+
+    async def decline(self, reason: str = "") -> None:
+        """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``.
+
+        Raises :class:`LocalProtocolError` if the offer was answered before; harmless if it is gone.
+        """
+        text = "the receiver declined" + (f": {reason}" if reason else "")
+        await self._incoming.decline(TransferRefused(text))
