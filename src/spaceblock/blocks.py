@@ -103,7 +103,8 @@ class SpaceblockRequest:
     @property
     def length(self) -> int | None:
         """The bytes to transfer; None when unknown."""
-        return None if self.stop is None else self.stop - self.start
+        part = self.range  # asked for again and again, of every item
+        return part.stop - part.start if isinstance(part, Partial) else self.size
 
     @property
     def space(self) -> int:

@@ -657,6 +657,8 @@ def _mounted(folder: str, mounts: Container[str]) -> tuple[str, str] | None:
 
 def _all_named(given: Sequence[str | None], folders: Sequence[str], limits: NameRules) -> list[str]:
     """The items' names; those without one get one that no other item or folder of the transfer has."""
+    if None not in given:
+        return [name for name in given if name is not None]
     fold = limits.fold
     taken = {fold(name.partition("/")[0]) for name in (*given, *folders) if name is not None}
     names = []

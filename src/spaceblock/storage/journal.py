@@ -19,6 +19,7 @@ from enum import IntEnum
 from blake3 import blake3
 
 from ..blocks import SpaceblockRequest
+from ..core import encode_uint_var
 from ..wire import DIGEST_SIZE, NAME_MAX, UUID_SIZE, Reader, Writer, unzigzag, zigzag
 from .records import MAGIC, Record, RecordWriter, read_file, read_records
 
@@ -245,13 +246,13 @@ def _read_part(reader: Reader) -> Part:
 
 
 def _encode_placing(placing: Placing) -> bytes:
-    out = Writer()
-    out.uint(placing.inode)
-    out.uint(placing.size)
-    out.uint(zigzag(placing.mtime_ns))
-    out.fixed(placing.digest, DIGEST_SIZE)
-    out.string(placing.name, NAME_MAX)
-    return bytes(out.out)
+    # Many at once are noted, on the way of small files to their places: a Writer would take twice as long.
+    number = encode_uint_var
+    name = placing.name.encode()
+    if len(placing.digest) != DIGEST_SIZE or len(name) > NAME_MAX:
+        raise ValueError("a digest or a name does not have a length that a journal can hold")
+    figures = number(placing.inode) + number(placing.size) + number(zigzag(placing.mtime_ns))
+    return figures + placing.digest + number(len(name)) + name
 
 
 def _read_placing(reader: Reader) -> Placing:

@@ -44,14 +44,15 @@ class RecordWriter:
 
     def encode(self, *records: Record) -> bytes:
         """The bytes that append ``records``."""
-        out = bytearray()
+        out: list[bytes] = []
         for record in records:
-            if len(record.payload) > PAYLOAD_MAX:
-                raise ValueError(f"a record of {len(record.payload)} bytes passes the limit of {PAYLOAD_MAX}")
-            head = _HEAD.pack(len(record.payload), record.kind)
-            self.tag = _tag(self._key, self.tag, head, record.payload)
-            out += head + record.payload + self.tag
-        return bytes(out)
+            payload = record.payload
+            if len(payload) > PAYLOAD_MAX:
+                raise ValueError(f"a record of {len(payload)} bytes passes the limit of {PAYLOAD_MAX}")
+            whole = _HEAD.pack(len(payload), record.kind) + payload
+            self.tag = _tag(self._key, self.tag, whole)
+            out += (whole, self.tag)
+        return b"".join(out)
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,7 +77,7 @@ def read_records(data: bytes, key: bytes) -> Records:
         if length > PAYLOAD_MAX or end > len(data):
             break
         payload = data[start : start + length]
-        following = _tag(key, tag, data[position:start], payload)
+        following = _tag(key, tag, data[position : start + length])
         if following != data[start + length : end]:
             break
         found.append(Record(kind, payload))
@@ -95,5 +96,5 @@ def read_file(fd: int) -> bytes:
     return bytes(data)
 
 
-def _tag(key: bytes, before: bytes, head: bytes, payload: bytes) -> bytes:
-    return blake3(before + head + payload, key=key).digest(length=TAG_SIZE)
+def _tag(key: bytes, before: bytes, record: bytes) -> bytes:
+    return blake3(before + record, key=key).digest(length=TAG_SIZE)
