@@ -687,8 +687,8 @@ class Incoming(Job):
             for item, result in results:
                 if isinstance(result, SpaceblockError):
                     events += self.receiver.item_failed(item, result)
-                if self.debts is not None:
-                    self.debts.settled(item)
+            if self.debts is not None:
+                self.debts.settled_all(batch)
             events += self.receiver.items_placed(names, self.sink.durable)
             self.act(events)
 

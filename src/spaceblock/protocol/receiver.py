@@ -36,7 +36,7 @@ from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
 from ..blocks import Full, Had, Partial, SpaceblockRequests
-from ..core import UINT_VAR_MAX
+from ..core import UINT_VAR_MAX, make_records
 from ..errors import (
     ErrorCode,
     IntegrityError,
@@ -341,9 +341,17 @@ class Receiver:
 
     def items_placed(self, items: Iterable[tuple[int, str]], durable: bool) -> list[ReceiverEvent]:
         """As :meth:`item_placed`, for many items at once."""
-        for item, name in items:
-            if self._status[item] == Status.AGREED and self.state is State.MOVING:
-                self._set_placed(item, name, durable)
+        if self.state is not State.MOVING:
+            return []
+        placed = [(item, name) for item, name in items if self._status[item] == Status.AGREED]
+        rows = []
+        for item, name in placed:
+            size, digest = self._mine.pop(item)
+            if durable:
+                self.item_durable(item, size)
+            rows.append((OutcomeKind.VERIFIED, digest, size, name, 0))
+        for (item, _), outcome in zip(placed, make_records(Outcome, rows), strict=True):
+            self._settle(item, Status.PLACED, outcome)
         return self._check_settled()
 
     def item_durable(self, item: int, size: int) -> None:
@@ -712,12 +720,6 @@ class Receiver:
         if item in self._mine:
             return self.item_stored(item, *self._mine.pop(item))
         return []
-
-    def _set_placed(self, item: int, name: str, durable: bool) -> None:
-        size, digest = self._mine.pop(item)
-        if durable:
-            self.item_durable(item, size)
-        self._settle(item, Status.PLACED, Outcome(OutcomeKind.VERIFIED, digest, size, name))
 
     def _settle_compared(self, item: int, *, equal: bool) -> list[ReceiverEvent]:
         size, digest = self._mine.pop(item)

@@ -61,6 +61,13 @@ class Debts:
         self._pay(item, self._owed.get(item, 0))
         self._reach.pop(item, None)
 
+    def settled_all(self, items: Iterable[int]) -> None:
+        """As :meth:`settled`, for many items."""
+        for item in items:
+            self._total -= self._owed.pop(item, 0)
+            self._reach.pop(item, None)
+        self._go_on()
+
     def wait(self, when_paid: Callable[[], None]) -> None:
         """Call ``when_paid`` once, as soon as reading on makes sense."""
         if when_paid not in self._waiting:
@@ -76,5 +83,8 @@ class Debts:
         if owed > count:
             self._owed[item] = owed - count
         self._total -= count
+        self._go_on()
+
+    def _go_on(self) -> None:
         while self._waiting and not self.too_high:
             self._waiting.popleft()()
