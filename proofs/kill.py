@@ -202,6 +202,8 @@ class Trial:
                 self._count_again()
                 if not receiver.running():
                     receiver = self._receive()
+                if sender.last("complete") is not None:
+                    break
             else:
                 code = sender.wait()
                 self._count_again()

@@ -146,3 +146,27 @@ def test_a_home_that_cannot_be_written_stops_nobody_from_sending(home: Path) -> 
     memory = memory_at(home)
     (home / "sending").write_bytes(b"in the way")
     assert not memory.claim("peer", ["/a"]).is_known
+
+
+def test_what_is_complete_is_forgotten_when_that_was_told(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    memory = memory_at(home)
+    claims = [memory.claim("peer", [f"/{number}"]) for number in range(20)]
+    for claim in claims:
+        memory.complete(claim)
+    assert not memory.is_told
+    assert memory_at(home).claim("peer", ["/19"]).uuid != claims[19].uuid, "this program was told, as it sends it again"
+    monkeypatch.setattr("spaceblock.memory._over", set())
+    others, first = memory_at(home).claim("peer", ["/18"]), memory_at(home).claim("peer", ["/0"])
+    assert (others.uuid, others.is_known) == (claims[18].uuid, True), "another one may not have been"
+    assert not first.is_known, "only the last few are kept for that"
+    for claim in (others, first):
+        claim.release(forget=True)
+
+
+def test_nothing_is_left_of_what_was_told(home: Path) -> None:
+    memory = memory_at(home)
+    memory.complete(memory.claim("peer", ["/a"]))
+    assert len(list((home / "sending").iterdir())) == 1
+    memory.told()
+    assert memory.is_told
+    assert list((home / "sending").iterdir()) == []

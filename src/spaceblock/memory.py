@@ -1,7 +1,8 @@
 """What an identity remembers of its transfers over the end of a program: what it is sending, and what it received.
 
 1. What is being sent has its UUID kept under a digest of the peer and of what was given to send, until the receiver
-   has verified it. So the same command resumes, and asks first whether all is there already.
+   has verified it, and whoever sent it has been told. So the same command resumes, and asks first whether all is there
+   already.
 2. What was received has its outcome kept before the sender hears of it, for whom it came from and nobody else. So a
    lost last message is neither a failure nor a second copy.
 3. Every file is bound to its identity by a keyed digest (see :mod:`.storage.records`); what does not fit counts as not
@@ -18,7 +19,7 @@ import secrets
 import sys
 import threading
 import time
-from collections import OrderedDict
+from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum
@@ -37,6 +38,12 @@ from .wire import UUID_SIZE, MessageType
 
 if sys.platform != "win32":
     import fcntl
+
+_OVER_MAX = 16
+"""Transfers that are complete and whose UUIDs are still there, as their sender may not have been told."""
+
+_over: set[Path] = set()
+_over_lock = threading.Lock()
 
 _SENDING = "sending"
 _RECEIVED = "received"
@@ -89,6 +96,7 @@ class Memory:
         self._journal_key = identity.derived_key("journal")
         self._lock = threading.Lock()
         self._outcomes: OrderedDict[bytes, Received] = OrderedDict()
+        self._to_tell: deque[Path] = deque()
         self._named: set[Path] = set()
 
     def keeper(self, peer_id: str) -> Keeper:
@@ -106,6 +114,7 @@ class Memory:
         try:
             folder = private_folder(self._home / _SENDING)
             path = folder / self._name("\0".join((peer_id, *what)).encode(errors="surrogateescape"))
+            _forget_over(path)  # whoever sends it once more has been told
             found = self._claim(path)
             self._prune(folder)
         except OSError:  # what cannot be remembered can still be sent
@@ -140,6 +149,35 @@ class Memory:
         os.fsync(fd)
         self._sync(path.parent)
         return Claim(uuid, False, path, fd)
+
+    def complete(self, claim: Claim) -> None:
+        """What was sent under ``claim`` is verified. It is forgotten when this program sends the same again, or at
+        :meth:`told`; a program that is killed before it could tell anybody hears of it when it is started again."""
+        if claim.path is None:
+            claim.release(forget=True)
+            return
+        claim.release(forget=False)
+        with _over_lock:
+            _over.add(claim.path)
+            self._to_tell.append(claim.path)
+        self._forget_all_but(_OVER_MAX)
+
+    @property
+    def is_told(self) -> bool:
+        """Whether :meth:`told` has nothing to do."""
+        return not self._to_tell
+
+    def told(self) -> None:
+        """Whoever sent what is complete knows of it."""
+        self._forget_all_but(0)
+
+    def _forget_all_but(self, count: int) -> None:
+        while True:
+            with _over_lock:
+                if len(self._to_tell) <= count:
+                    return
+                path = self._to_tell.popleft()
+            _forget_over(path)
 
     # What was received.
 
@@ -269,6 +307,15 @@ class Memory:
             if age > REMEMBERED_SECONDS or number >= REMEMBERED_MAX - REMEMBERED_MAX // 8:
                 with contextlib.suppress(OSError):
                     os.unlink(path)
+
+
+def _forget_over(path: Path) -> None:
+    """Forget the UUID of a transfer that is complete, if this program completed it."""
+    with _over_lock:
+        if path in _over:
+            _over.discard(path)
+            with contextlib.suppress(OSError):
+                os.unlink(path)
 
 
 def _read_outcomes(records: Sequence[Record]) -> Received | None:

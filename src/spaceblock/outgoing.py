@@ -369,8 +369,8 @@ class Outgoing(Job):
 
     def _forget(self) -> None:
         """The transfer has come to its end: sending the same again is another one."""
-        if self._claim is not None:
-            self.in_worker(partial(self._claim.release, forget=True))
+        if self._claim is not None and self._memory is not None:
+            self.in_worker(partial(self._memory.complete, self._claim))
 
     async def _from_worker(self, work: Callable[[], _T]) -> _T:
         job = self.in_worker(work)

@@ -385,6 +385,8 @@ class Peer:
         await self._connection.wait_closed()
         if not self._gone:
             self._connection_closed(CloseReason(code, reason))
+        if not self._memory.is_told:
+            await asyncio.to_thread(self._memory.told)
 
     def _fail_connection(self, error: SpaceblockError) -> None:
         """The peer broke a rule that concerns the whole connection."""

@@ -9,6 +9,7 @@ from pathlib import Path
 import pytest
 
 import spaceblock
+from spaceblock import memory
 from spaceblock.control import MessageStream
 from spaceblock.errors import ConnectionLost
 from spaceblock.messages import Message, VerifiedPage
@@ -100,6 +101,27 @@ async def test_nothing_unfinished_is_left_when_the_sender_hears_that_all_is_ther
     async with pair(receiver, here=sender) as peers:
         await deliver(peers, folder, folder=inbox, sending={"links": "copy"})
     assert found == [{"folder", "folder/a", "folder/link"}]
+
+
+async def test_a_sender_killed_before_it_told_anybody_makes_no_second_copy(
+    tmp_path: Path,
+    inbox: Path,
+    sender: spaceblock.Options,
+    receiver: spaceblock.Options,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    source = file_of(tmp_path, "a", 100_000)
+    with monkeypatch.context() as patch:
+        patch.setattr(memory.Memory, "told", lambda _: None)  # what a program does last that is not killed
+        async with pair(receiver, here=sender) as peers:
+            await deliver(peers, source, folder=inbox)
+    monkeypatch.setattr(memory, "_over", set())  # another program
+    async with pair(receiver, here=sender) as peers:
+        receipt = await within(peers.here.send(source)._wait())
+        assert receipt.resumed == receipt.bytes == 100_000
+        assert tree(inbox) == {"a": source.read_bytes()}
+        await deliver(peers, source, folder=inbox)
+    assert sorted(tree(inbox)) == ["a", "a (1)"]
 
 
 async def test_what_was_told_once_is_sent_anew_the_next_time(

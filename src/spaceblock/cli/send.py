@@ -14,7 +14,6 @@ import click
 from ..api import connect, listen
 from ..display import printable
 from ..errors import ConnectionLost, SourceError, SpaceblockError, source_error
-from ..events import Receipt
 from ..interrupts import COMMAND_SIGNALS, run
 from ..options import Links
 from ..peer import Peer
@@ -52,26 +51,28 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
     )
     rename = console.renamer(fix_names) if asks else None
 
-    async def to(peer: Peer) -> Receipt:
+    async def to(peer: Peer) -> None:
         console.connected(peer, options)
-        return await console.follow(peer.send(*sources, links=links, rename=rename), names)
+        receipt = await console.follow(peer.send(*sources, links=links, rename=rename), names)
+        console.complete(receipt, "sent")  # at once: until it is said, the same command hears of it once more
 
-    async def work() -> Receipt:
+    async def work() -> None:
         if ticket is not None:
             async with connect(await choices.reach(ticket), options=options) as peer:
-                return await to(peer)
+                await to(peer)
+                return
         async with listen(*address, options=options) as listener, announcing(listener, choices.announce, console):
             console.listening(listener, ADVICE)
             async for peer in listener.peers():
-                return await to(peer)
+                await to(peer)
+                return
         raise ConnectionLost("the listener ended before a peer came: send again")
 
     try:
-        receipt = run(work(), COMMAND_SIGNALS, kill_next=True)
+        run(work(), COMMAND_SIGNALS, kill_next=True)
     except SpaceblockError as error:
         console.failed(error)
         return error.exit_code
-    console.complete(receipt, "sent")
     return 0
 
 
