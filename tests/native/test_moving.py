@@ -15,7 +15,8 @@ from typing import TypeVar
 import pytest
 
 from nat import Nat, nat
-from quic_pair import CLIENT, MIB, Reader, Streams, endpoints
+from quic_pair import CLIENT, MIB, Reader, Streams, endpoints, pair
+from spaceblock.errors import ConnectionFailed, LocalProtocolError
 from spaceblock.quic import Connection, Stream, TransportOptions
 
 T = TypeVar("T")
@@ -160,3 +161,78 @@ def received_by(sock: socket.socket) -> int:
         while True:
             size += len(sock.recv(65_535))
     return size
+
+
+@pytest.mark.parametrize("native", [True, False], ids=["native", "aioquic"])
+@pytest.mark.parametrize("host", HOSTS)
+@pytest.mark.parametrize("upload", [True, False], ids=["up", "down"])
+async def test_a_client_that_moves_by_itself(host: str, upload: bool, native: bool) -> None:
+    options = TransportOptions(native=native)
+    async with pair(options) as both:
+        await move_bytes(both.client, both.server, 1_000)
+        before = both.server.peer_address
+        places = [before]
+
+        async def move() -> None:
+            await both.client_endpoint.rebind(host)
+            places.append(both.client_endpoint.local_address)
+
+        sender, receiver = (both.client, both.server) if upload else (both.server, both.client)
+        await move_bytes(sender, receiver, SIZE if native else MIB, (move, move))
+        await move_bytes(both.client, both.server, 1_000)
+        assert len(set(places)) == 3
+        assert both.server.peer_address == both.client.local_address == places[-1]
+        assert both.server.close_reason is both.client.close_reason is None
+
+
+async def test_a_client_that_moves_shows_another_connection_id() -> None:
+    seen: set[bytes] = set()
+
+    def watch(datagram: bytes, peer: tuple[str, int], outgoing: bool) -> bool:
+        if outgoing and datagram[0] < 0x80:
+            seen.add(datagram[1:9])
+        return True
+
+    async with pair(OPTIONS) as both:
+        await move_bytes(both.client, both.server, 1_000)
+        both.client_endpoint.packet_filter = watch
+        for moves in range(4):
+            await move_bytes(both.client, both.server, 1_000)
+            assert len(seen) == 1 + moves
+            await both.client_endpoint.rebind("127.0.0.1")
+
+
+async def test_who_cannot_move() -> None:
+    async with pair(OPTIONS) as both:
+        with pytest.raises(LocalProtocolError, match="accepts connections"):
+            await both.server_endpoint.rebind("127.0.0.1")
+        await move_bytes(both.client, both.server, 1_000)
+        before = both.client_endpoint.local_address
+        with pytest.raises(ConnectionFailed, match="cannot be used"):
+            await both.client_endpoint.rebind(*both.server_endpoint.local_address)
+        with pytest.raises(LocalProtocolError, match="another family"):
+            await both.client_endpoint.rebind("::1")
+        assert both.client_endpoint.local_address == before
+        await move_bytes(both.client, both.server, 1_000)
+        await both.client_endpoint.close()
+        with pytest.raises(ConnectionFailed, match="closed"):
+            await both.client_endpoint.rebind("127.0.0.1")
+
+
+async def test_nobody_moves_before_the_handshake_is_confirmed() -> None:
+    async with endpoints(OPTIONS) as (client, server):
+        came = asyncio.Event()
+
+        def ignore(datagram: bytes, peer: tuple[str, int], outgoing: bool) -> bool:
+            came.set()
+            return False
+
+        server.packet_filter = ignore
+        calling = asyncio.ensure_future(client.connect(server.local_address, CLIENT, timeout=30))
+        await within(came.wait())
+        before = client.local_address
+        with pytest.raises(LocalProtocolError, match="cannot move now"):
+            await client.rebind("127.0.0.1")
+        assert client.local_address == before
+        server.packet_filter = None
+        await within(calling)

@@ -2,10 +2,14 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from hosts import Host, Path
 
 from spaceblock.core import encode_uint_var as varint
+from spaceblock.errors import LocalProtocolError
+from spaceblock.quic import TransportOptions
 from spaceblock.quic.handover import ConnectionId
 from spaceblock.quic.handshake.engine import Engine
 from spaceblock.quic.native.engine_shell import WAITING_MAX, NativeEngine
@@ -21,7 +25,7 @@ ID_LIMIT = 0x09
 PROTOCOL_VIOLATION = 0x0A
 
 
-def both(**options: int) -> Path:
+def both(**options: Any) -> Path:
     """Both sides native, and nothing under way."""
     path = Path(**options)
     path.confirm()
@@ -435,3 +439,66 @@ def test_what_comes_after_the_end_is_ignored() -> None:
     path.client.engine.send_stream_data(path.client.engine.open_stream(True), b"late", True)
     path.settle()
     assert path.server.received == {}
+
+
+# ---- Connection IDs in the course of time ----
+
+
+def numbers(path: Path) -> tuple[int, int]:
+    """Of the peer's ID that each side uses."""
+    return path.client.native._ids.current.sequence, path.server.native._ids.current.sequence
+
+
+def test_ids_are_exchanged_while_bytes_move() -> None:
+    path = both(id_lifetime=2.0)
+    data = bytes(range(256)) * 100
+    stream_id = path.client.engine.open_stream(True)
+    seen = [numbers(path)]
+    for piece in range(20):
+        path.client.engine.send_stream_data(stream_id, data, piece == 19)
+        path.settle()
+        seen.append(numbers(path))
+    assert path.server.received[stream_id] == 20 * data
+    # In twenty seconds, each time once the two are over.
+    assert [seen[-1][0] - seen[0][0], seen[-1][1] - seen[0][1]] == [10, 10]
+    for host, other in ((path.client, path.server), (path.server, path.client)):
+        assert len(host.retired) == 10
+        assert host.native._ids.current.cid not in other.retired
+        assert len(host.native._ids.tokens) == 1, "what is retired resets nothing any more"
+
+
+def test_ids_stay_while_nothing_comes() -> None:
+    path = both(id_lifetime=2.0)
+    before = numbers(path)
+    for _ in range(10):
+        path.settle()
+    assert numbers(path) == before
+
+
+def test_an_id_stays_where_the_peer_left_no_other() -> None:
+    path = both(id_lifetime=2.0)
+    path.server.native._ids._spare.clear()
+    before = numbers(path)
+    for _ in range(5):
+        open_one(path)
+    assert numbers(path)[1] == before[1]
+    assert numbers(path)[0] > before[0]
+
+
+def test_where_the_peer_forbids_it_a_client_does_not_move() -> None:
+    for forbidden in (False, True):
+        path = Path()
+        path.confirm()
+        assert isinstance(path.client.engine, Engine)
+        path.client.engine._may_move = not forbidden
+        assert path.client.engine.may_move is not forbidden
+        path.client.hand_over()
+        assert path.client.native.may_move is not forbidden
+        path.server.hand_over()
+        assert not path.server.native.may_move
+
+
+@pytest.mark.parametrize("lifetime", [0.0, -1.0, float("nan")])
+def test_a_lifetime_that_no_id_has(lifetime: float) -> None:
+    with pytest.raises(LocalProtocolError, match="choose more than 0"):
+        TransportOptions(id_lifetime=lifetime)

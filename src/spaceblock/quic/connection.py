@@ -298,6 +298,17 @@ class AioquicConnection(Connection):
             else:
                 self._engine.take_news(now)
 
+    @property
+    def may_move(self) -> bool:
+        """:meth:`move` is possible now, or needless."""
+        return self.close_reason is not None or self._engine.may_move
+
+    def move(self, is_far: bool) -> None:
+        """What is sent from now on leaves from another address, on another host if it is ``is_far``."""
+        if self.close_reason is None:
+            self._engine.move(is_far, self._loop.time())
+            self.service()
+
     def reset_by_peer(self, now: float) -> None:
         """The peer has sent a stateless reset; :meth:`service` must follow."""
         self._engine.reset_by_peer(now)

@@ -19,14 +19,14 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any
 
-from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, Unreachable
+from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, LocalProtocolError, Unreachable
 from ..limits import DATAGRAM_MIN
 from .connection import AioquicConnection, plain_address
 from .handshake.engine import client_engine, server_engine
 from .handshake.first_packets import CID_SIZE, VERSION, RetryTokens, initial_token, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
 from .resets import StatelessResets, reset_key
-from .routes import largest_datagram
+from .routes import largest_datagram, look_up, reachable_addresses
 
 _log = logging.getLogger("spaceblock")
 
@@ -81,7 +81,7 @@ class Endpoint:
     ) -> None:
         self._packet_filter: PacketFilter | None = None
         self.local_address: Address = plain_address(sock.getsockname())
-        self.local_addresses: list[Address] = _reachable_addresses(sock)
+        self.local_addresses: list[Address] = reachable_addresses(*plain_address(sock.getsockname()))
         """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
 
         self.receive_buffer: int = _buffer_size(sock, socket.SO_RCVBUF)
@@ -179,6 +179,55 @@ class Endpoint:
                 # Nobody needs the reports any more, and uvloop stops watching a socket that has one.
                 _report_errors(self._sock, False)
         return connection
+
+    async def rebind(self, host: str, port: int = 0) -> None:
+        """Go on from another address of this system, with all connections (RFC 9000, section 9.2): for clients alone.
+
+        What arrives at the former one is lost, and sent again. Raises
+        :class:`~spaceblock.errors.ConnectionFailed` when the address cannot be had, and
+        :class:`~spaceblock.errors.LocalProtocolError` when this endpoint accepts connections, when the address is of
+        another family, and while a connection cannot move: until its handshake is confirmed and the server has given
+        it another connection ID, or if the server forbids it. Nothing has changed then.
+        """
+        if self._server is not None:
+            raise LocalProtocolError("an endpoint that accepts connections cannot move; listen on another one as well")
+        sock = await _open_socket(host, port)
+        if self._is_closing:
+            sock.close()
+            raise ConnectionFailed("the endpoint is closed, so it cannot move; open another one")
+        if sock.family != self._sock.family:
+            sock.close()
+            raise LocalProtocolError(f"{host} is of another family than the present address; open another endpoint")
+        if not all(connection.may_move for connection in self._connections):
+            sock.close()
+            raise LocalProtocolError("a connection cannot move now; try again later, or connect again from there")
+        is_far = plain_address(sock.getsockname())[0] != self.local_address[0]
+        self._exchange_socket(sock)
+        for connection, packets in self._engines.items():
+            packets.limit_datagrams(self.largest_datagram(connection.raw_peer_address))
+        for connection in list(self._connections):
+            connection.move(is_far)
+
+    def _exchange_socket(self, sock: socket.socket) -> None:
+        old, self._sock = self._sock, sock
+        thread, self._thread = self._thread, None
+        if thread is not None:
+            self._loop.remove_reader(thread.bell)
+            thread.end()
+        self._loop.remove_reader(old)
+        self._loop.remove_writer(old)
+        self.local_address = plain_address(sock.getsockname())
+        self.local_addresses = reachable_addresses(*plain_address(sock.getsockname()))
+        self._has_trains = _knows_trains(sock)
+        _report_errors(sock, bool(self._connecting))
+        if self._pump is None:
+            self._loop.add_reader(sock, self._on_readable)
+        else:
+            self._pump.attach(sock)
+            self._watch_pump(self._pump, thread is not None)
+        old.close()
+        self._queue.clear()
+        self._blocked.clear()
 
     async def close(self) -> None:
         """Close all connections, answer late packets for a closing period (RFC 9000, section 10.2), close the socket.
@@ -533,14 +582,18 @@ class Endpoint:
 
     def _start_pump(self) -> None:
         from .native.pump import Pump
+
+        self._pump = Pump(self._sock)
+        self._watch_pump(self._pump, self._options.threaded)
+
+    def _watch_pump(self, pump: Pump, threaded: bool) -> None:
         from .native.udp import prepare_socket
 
         prepare_socket(self._sock, gro=True, receive_buffer=SOCKET_BUFFER, send_buffer=SOCKET_BUFFER)
-        self._pump = Pump(self._sock)
-        if self._options.threaded:
+        if threaded:
             from .native.pump_thread import PumpThread
 
-            self._thread = PumpThread(self._pump)
+            self._thread = PumpThread(pump)
             self._loop.add_reader(self._thread.bell, self._on_bell)
             self._thread.start()
         self._loop.add_reader(self._sock, self._on_readable_pump)
@@ -647,7 +700,7 @@ def _receive_trains(sock: socket.socket) -> bool:
 
 async def _open_socket(host: str, port: int) -> socket.socket:
     try:
-        found = await _look_up(host, port, socket.AF_UNSPEC, socket.AI_PASSIVE)
+        found = await look_up(host, port, socket.AF_UNSPEC, socket.AI_PASSIVE)
         family, kind, protocol, _, address = found[0]
         sock = socket.socket(family, kind, protocol)
         try:
@@ -700,7 +753,7 @@ async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any
     flags = socket.AI_V4MAPPED | socket.AI_ALL if sock.family == socket.AF_INET6 else 0
     host, port = address
     try:
-        found = await asyncio.wait_for(_look_up(host, port, sock.family, flags), timeout)
+        found = await asyncio.wait_for(look_up(host, port, sock.family, flags), timeout)
     except (OSError, asyncio.TimeoutError) as error:
         raise Unreachable(
             f"the address {_show(address)} cannot be found; check its spelling and the network", phase="connecting"
@@ -733,15 +786,6 @@ def _train_stop(datagrams: list[tuple[bytes, Any]], start: int) -> int:
     return stop
 
 
-async def _look_up(host: str, port: int, family: int, flags: int) -> list[Any]:
-    """What ``getaddrinfo`` says, on a thread only if a name must be resolved."""
-    try:
-        return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=flags | socket.AI_NUMERICHOST)
-    except OSError:
-        loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
-
-
 def _report_errors(sock: socket.socket, wanted: bool) -> None:
     """Whether the kernel shall keep what the network reports, such as that nobody listens on a port."""
     if _HAS_ERROR_QUEUE:
@@ -749,24 +793,6 @@ def _report_errors(sock: socket.socket, wanted: bool) -> None:
             sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, wanted)  # also for IPv4 peers of an IPv6 socket
             if sock.family == socket.AF_INET6:
                 sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, wanted)
-
-
-def _reachable_addresses(sock: socket.socket) -> list[Address]:
-    host, port = plain_address(sock.getsockname())
-    if host not in ("0.0.0.0", "::"):
-        return [(host, port)]
-    # Connecting a UDP socket sends nothing, but chooses the source address of the route; the targets are the
-    # addresses set aside for documentation (RFC 5737, RFC 3849).
-    routes = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")]
-    families = [socket.AF_INET] if host == "0.0.0.0" else [socket.AF_INET, socket.AF_INET6]
-    addresses: list[Address] = []
-    for family, target in routes:
-        if family in families:
-            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
-                probe.connect((target, 9))
-                addresses.append((probe.getsockname()[0], port))
-    addresses.append(("127.0.0.1", port))
-    return list(dict.fromkeys(addresses))
 
 
 def _show(address: Address) -> str:

@@ -140,6 +140,9 @@ class HandOver:
     datagram_max: int
     """Bytes of UDP payload that the peer takes at most."""
 
+    may_move: bool
+    """The peer lets this side change its address (RFC 9000, section 18.2)."""
+
     max_data: int
     """What the peer allows on the connection, and what of it is used."""
     data_sent: int

@@ -148,6 +148,10 @@ class TransportOptions:
     for tests.
     """
 
+    id_lifetime: float = 300.0
+    """Seconds after which the native engine sends to another connection ID of the peer's, so that whoever watches from
+    afar cannot tell for long what belongs together; only while something arrives."""
+
     cipher_suites: tuple[str, ...] = field(default_factory=preferred_suites)
     """TLS 1.3 suites, the preferred one first; a server's order decides."""
 
@@ -161,6 +165,10 @@ class TransportOptions:
             raise LocalProtocolError(
                 f"a key update after {self.key_update_packets} packets is not possible; "
                 f"choose a number from 1 to {KEY_UPDATE_PACKETS_MAX}"
+            )
+        if not self.id_lifetime > 0:
+            raise LocalProtocolError(
+                f"a connection ID cannot be used for {self.id_lifetime:g} seconds; choose more than 0"
             )
 
     @property

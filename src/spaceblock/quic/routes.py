@@ -1,11 +1,14 @@
-"""What the system knows of the way to a peer, asked without sending anything."""
+"""What the system knows of the way to a peer, asked without sending it anything."""
 
 from __future__ import annotations
 
+import asyncio
+import contextlib
 import socket
 from typing import Any
 
 from ..limits import DATAGRAM_MAX
+from .interface import Address
 
 IPV4_HEADERS = 28
 IPV6_HEADERS = 48
@@ -30,6 +33,36 @@ def largest_datagram(address: Any) -> int:
     except OSError:
         return DATAGRAM_MAX
     return min(packet - (IPV6_HEADERS if is_ipv6 else IPV4_HEADERS), DATAGRAM_MAX)
+
+
+def reachable_addresses(host: str, port: int) -> list[Address]:
+    """Where others may reach a socket that is bound to ``host`` and ``port``.
+
+    For a wildcard address those are the addresses of the default routes, then loopback.
+    """
+    if host not in ("0.0.0.0", "::"):
+        return [(host, port)]
+    # Connecting a UDP socket sends nothing, but chooses the source address of the route; the targets are the
+    # addresses set aside for documentation (RFC 5737, RFC 3849).
+    routes = [(socket.AF_INET, "192.0.2.1"), (socket.AF_INET6, "2001:db8::1")]
+    families = [socket.AF_INET] if host == "0.0.0.0" else [socket.AF_INET, socket.AF_INET6]
+    addresses: list[Address] = []
+    for family, target in routes:
+        if family in families:
+            with contextlib.suppress(OSError), socket.socket(family, socket.SOCK_DGRAM) as probe:
+                probe.connect((target, 9))
+                addresses.append((probe.getsockname()[0], port))
+    addresses.append(("127.0.0.1", port))
+    return list(dict.fromkeys(addresses))
+
+
+async def look_up(host: str, port: int, family: int, flags: int) -> list[Any]:
+    """What ``getaddrinfo`` says, on a thread only if a name must be resolved."""
+    try:
+        return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=flags | socket.AI_NUMERICHOST)
+    except OSError:
+        loop = asyncio.get_running_loop()
+        return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
 
 
 _IP_MTU = 14  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet

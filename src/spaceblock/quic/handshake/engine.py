@@ -104,6 +104,7 @@ class Engine(QuicConnection):
         self.version_mismatch: bool = False
         """The server named its QUIC versions, and ours is not among them."""
 
+        self._may_move = self._is_client
         self._datagram_max = 65_527  # of the peer, unless it says otherwise (RFC 9000, section 18.2)
         self._token_of = token_of
         if not self._is_client:
@@ -285,6 +286,16 @@ class Engine(QuicConnection):
         """The handshake is confirmed (RFC 9001, section 4.1.2): from now on all packets have short headers."""
         return self._handshake_confirmed and self._state is QuicConnectionState.CONNECTED and not self._close_pending
 
+    @property
+    def may_move(self) -> bool:
+        """:meth:`move` is possible now: the handshake is confirmed, the peer allows it, and has left an ID for it."""
+        return self.confirmed and self._may_move and bool(self._peer_cid_available or not self._peer_cid.cid)
+
+    def move(self, is_far: bool, now: float) -> None:
+        """What is sent from now on leaves from another address of this client (RFC 9000, section 9.2)."""
+        self.change_connection_id()
+        self.ping()
+
     def abort(self) -> None:
         """Forget the connection without a word to the peer, or without a further one."""
         self._set_state(QuicConnectionState.TERMINATED)
@@ -338,9 +349,10 @@ class Engine(QuicConnection):
     def _parse_transport_parameters(self, data: bytes, from_session_ticket: bool = False) -> None:
         super()._parse_transport_parameters(data, from_session_ticket)
         parameters = pull_quic_transport_parameters(Buffer(data=data))
-        # Two parameters that aioquic reads and does not heed (RFC 9000, section 18.2).
+        # Three parameters that aioquic reads and does not heed (RFC 9000, section 18.2).
         if parameters.ack_delay_exponent is not None:
             self._remote_ack_delay_exponent = parameters.ack_delay_exponent
+        self._may_move = self._is_client and not parameters.disable_active_migration
         if parameters.max_udp_payload_size is not None:
             self._datagram_max = parameters.max_udp_payload_size
             self._max_datagram_size = min(self._max_datagram_size, self._datagram_max)

@@ -68,6 +68,7 @@ def hand_over(engine: Engine) -> HandOver:
         max_ack_delay=loss.max_ack_delay,
         idle_timeout=min(engine._configuration.idle_timeout, engine._remote_max_idle_timeout or 3600.0),
         datagram_max=engine._datagram_max,
+        may_move=engine._may_move,
         max_data=engine._remote_max_data,
         data_sent=engine._remote_max_data_used,
         max_stream_data_bidi_local=engine._remote_max_stream_data_bidi_local,

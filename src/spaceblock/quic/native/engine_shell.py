@@ -99,6 +99,8 @@ class NativeEngine:
         self._events: deque[Any] = deque()
         self._ids = ConnectionIds(self, state, token_of)
         self._paths = Paths(self, self._ids, state, state.largest_received_time)
+        self._may_move = state.is_client and state.may_move
+        self._renew_at = state.largest_received_time + options.id_lifetime
         self._rare = RareFrames(self, self._ids, self._paths)
         self._idle_timeout = state.idle_timeout
         self.packets.idle_since = int(state.largest_received_time * MICROSECONDS)
@@ -174,6 +176,11 @@ class NativeEngine:
         """One behind the highest byte that arrived; of a stream that was reset, its final size, once."""
         stream = self.packets.receive_streams.get(stream_id)
         return self._final_sizes.pop(stream_id, None) if stream is None else int(stream.highest)
+
+    @property
+    def may_move(self) -> bool:
+        """:meth:`move` is possible now: a client's peer allows it, and has left an ID for the new path."""
+        return self._may_move and self._ids.has_spare
 
     # Streams.
 
@@ -319,6 +326,24 @@ class NativeEngine:
         if packets.violation is not None:
             code, kind, reason = packets.violation
             self.close(code, kind, reason)
+        elif now >= self._renew_at and self.path_is_valid:
+            self._renew_at = now + self._options.id_lifetime
+            self._ids.replace()
+
+    def move(self, is_far: bool, now: float) -> None:
+        """What is sent from now on leaves from another address of this client (RFC 9000, section 9.2).
+
+        Nobody who sees both shall know them for one, so the peer's connection ID is another one too. ``is_far``: it is
+        another host, so that round trips and windows begin anew (section 9.4).
+        """
+        if self._close_reason is not None:
+            return
+        self._ids.replace()
+        self._renew_at = now + self._options.id_lifetime
+        if is_far:
+            self.forget_path()
+        self._paths.moved(now)
+        self.packets.probe()
 
     def datagrams_to_send(self, now: float) -> list[tuple[bytes, Any]]:
         """Send what is due; what closes the connection is returned, to be sent and kept by the caller."""

@@ -2,7 +2,8 @@
 
 Rules: this side has as many IDs at the peer as the handshake left there, and replaces each one that the peer retires.
 Of the peer's, one is used on each path, and never on two paths that it is not told to be one (section 9.5); who gives
-back a path gives back its ID, which is retired and never used again.
+back a path gives back its ID, which is retired and never used again. The one in use is exchanged when this side moves,
+and after a while.
 """
 
 from __future__ import annotations
@@ -58,6 +59,11 @@ class ConnectionIds:
 
     # The peer's.
 
+    @property
+    def has_spare(self) -> bool:
+        """Whether :meth:`lend` has one to give."""
+        return bool(self._spare) or not self.current.cid
+
     def lend(self) -> ConnectionId | None:
         """An ID for another path, to be put to :meth:`use` or given back by :meth:`retire`; None while there is none.
 
@@ -91,6 +97,16 @@ class ConnectionIds:
         if self._lent.pop(known.sequence, None) is not None:
             self._note_tokens()
             self._send_retire(known.sequence)
+
+    def replace(self) -> bool:
+        """Use another ID from now on, and never again the one that was used; False where the peer left none."""
+        old, fresh = self.current, self.lend()
+        if fresh is None:
+            return False
+        if fresh is not old:
+            self.use(fresh)
+            self.retire(old)
+        return True
 
     def take(self, sequence: int, retire_before: int, cid: bytes, token: bytes) -> None:
         """NEW_CONNECTION_ID (section 19.15)."""
@@ -127,10 +143,8 @@ class ConnectionIds:
                 del kept[sequence]
                 self._send_retire(sequence)
         self._note_tokens()
-        if self.current.sequence < bound and (fresh := self.lend()) is not None:
-            old = self.current
-            self.use(fresh)
-            self.retire(old)
+        if self.current.sequence < bound:
+            self.replace()
 
     def _note_tokens(self) -> None:
         self.tokens = tuple(known.token for known in (self.current, *self._lent.values()) if known.token)

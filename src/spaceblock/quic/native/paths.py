@@ -104,6 +104,10 @@ class Paths:
         """Whether the peer is at ``address``."""
         return same_place(address, self._active.address)
 
+    def moved(self, now: float) -> None:
+        """This side is elsewhere: ask whether the peer is there still, and be found by that (section 9.2)."""
+        self._begin(self._active, now)
+
     # What came.
 
     def visited(self, address: Any, size: int, theirs: bytes, moved: bool, now: float) -> None:

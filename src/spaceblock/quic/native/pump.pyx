@@ -188,6 +188,13 @@ cdef class Pump:
                 memcpy(&key, PyBytes_AS_STRING(cid), LOCAL_CID_SIZE)
                 self.routes.drop(key)
 
+    def attach(self, sock):
+        """Go on with another socket, while no thread may :meth:`serve`; a train that waited for the old one is lost."""
+        with self.lock:
+            self.sock = sock
+            self.fd = sock.fileno()
+            self.held_size = 0
+
     def forget(self, PacketEngine engine not None):
         """Forget an engine that has no route any more."""
         cdef void *each
