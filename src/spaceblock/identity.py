@@ -157,7 +157,12 @@ def home() -> Path:
     ``SPACEBLOCK_HOME`` if set; else ``spaceblock`` in ``XDG_DATA_HOME``, or in the place where the system keeps such
     data. Raises :class:`StorageError` when it cannot be made.
     """
-    return private_folder(_home_path())
+    path = _home_path()
+    try:
+        return private_folder(path)
+    except StorageError as error:
+        message = f"{error.message}, and name it in SPACEBLOCK_HOME"
+        raise type(error)(message, errno=error.errno) from error
 
 
 def peer_id_of(public_key: bytes) -> bytes:
@@ -259,6 +264,8 @@ def _home_path() -> Path:
         if os.path.isabs(data_home := os.environ.get("XDG_DATA_HOME", "")):
             return Path(data_home, "spaceblock")
         user = Path.home()
+        if not user.is_absolute():  # such as an empty HOME; no key belongs into whatever folder is the current one
+            raise RuntimeError(f"HOME is {os.fspath(user)!r}")
     except RuntimeError as error:
         message = "this user's home folder is not known: set SPACEBLOCK_HOME to a folder"
         raise StorageError(message, errno=errno.ENOENT) from error

@@ -85,7 +85,7 @@ class Ticket:
             raise LocalProtocolError("a ticket expires between 1970 and the year 9999: choose another lifetime")
         if not 1 <= len(self.addresses) <= ADDRESSES_MAX:
             raise LocalProtocolError(f"a ticket holds 1 to {ADDRESSES_MAX} addresses, not {len(self.addresses)}")
-        object.__setattr__(self, "addresses", tuple(_usual_address(host, port) for host, port in self.addresses))
+        object.__setattr__(self, "addresses", tuple(usual_address(host, port) for host, port in self.addresses))
 
     def __repr__(self) -> str:
         where = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses)
@@ -185,7 +185,8 @@ class _Reader:
         return int.from_bytes(self.take(size), "big")
 
 
-def _usual_address(host: str, port: int) -> tuple[str, int]:
+def usual_address(host: str, port: int) -> tuple[str, int]:
+    """An address as tickets have it; raises :class:`LocalProtocolError` for one that they cannot hold."""
     if not 0 < port < 65_536:
         raise LocalProtocolError(f"a ticket cannot hold the port {port}: choose one from 1 to 65535")
     try:

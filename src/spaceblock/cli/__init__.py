@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import gc
+import math
 import os
 import signal
 import sys
@@ -21,6 +22,7 @@ import click
 
 from .. import __version__
 from ..errors import SpaceblockError
+from .output import OutputFailed, fill_gaps, print_out
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Job = Callable[[], int]
@@ -41,6 +43,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         gc.set_threshold(_GARBAGE)
     words = list(sys.argv[1:] if arguments is None else arguments)
     json = "--json" in words
+    fill_gaps()
     signal.signal(signal.SIGTERM, _terminate)
     try:
         job = spaceblock.main(words, prog_name="spaceblock", standalone_mode=False)
@@ -49,10 +52,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
         return _fail(error.format_message(), "usage", 2, json, hint=_hint(words))
     except SpaceblockError as error:
         return _fail(error.message, error.code, error.exit_code, json)
-    except BrokenPipeError:
-        # Nobody reads standard output any more, and the interpreter would complain of it once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
-        return _fail("standard output was closed before the end: keep its reader running", "output", 1, False)
+    except OutputFailed as error:
+        return _fail(str(error), "output", 1, False)
     except (KeyboardInterrupt, click.Abort) as error:
         return _fail("interrupted", "interrupted", 128 + getattr(error, "signal", signal.SIGINT), json)
     except Exception as error:
@@ -74,17 +75,28 @@ def _fail(message: str, code: str, exit_code: int, json: bool, hint: str = "") -
     from .console import print_error
     from .records import error_record, print_record
 
-    if json:
-        print_record(error_record(code, message, exit_code))
-    print_error(message)
-    if hint:
-        print(hint, file=sys.stderr)
+    try:
+        if json:
+            print_record(error_record(code, message, exit_code))
+        print_error(message)
+        if hint:
+            print(hint, file=sys.stderr)
+    except (OSError, OutputFailed):  # nobody can be told, but by the exit code
+        for number in (1, 2):
+            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
     return exit_code
 
 
 def _hint(words: Sequence[str]) -> str:
     command = f" {words[0]}" if words and words[0] in spaceblock.commands else ""
     return f"Try 'spaceblock{command} --help'."
+
+
+def _finite(context: click.Context, parameter: click.Parameter, value: float | None) -> float | None:
+    """Neither "nan" nor "inf" is a time, but both are numbers to click."""
+    if value is not None and not math.isfinite(value):
+        raise click.BadParameter("write a number of seconds, such as 2.5")
+    return value
 
 
 def _endpoint_options(command: _Command) -> _Command:
@@ -121,6 +133,7 @@ def _endpoint_options(command: _Command) -> _Command:
             click.option(
                 "--timeout",
                 type=click.FloatRange(min=0, min_open=True),
+                callback=_finite,
                 metavar="SECONDS",
                 help="Give up connecting after so long; 10 if not given.",
             ),
@@ -303,7 +316,7 @@ def show_id(identity: str | None, json: bool) -> _Job:
         if json:
             print_record({"type": "identity", "peer": peer_id})
         else:
-            print(peer_id)
+            print_out(peer_id)
         return 0
 
     return job
@@ -348,6 +361,7 @@ def trust(
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
+    callback=_finite,
     default=3.0,
     metavar="SECONDS",
     help="How long to listen for answers; 3 if not given.",
@@ -396,7 +410,7 @@ def completion(shell: str) -> _Job:
 
         kind = get_completion_class(shell)
         assert kind is not None
-        print(kind(spaceblock, {}, "spaceblock", "_SPACEBLOCK_COMPLETE").source())
+        print_out(kind(spaceblock, {}, "spaceblock", "_SPACEBLOCK_COMPLETE").source())
         return 0
 
     return job

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import os
 import socket
-import sys
 from dataclasses import dataclass
 
 import click
@@ -15,8 +14,9 @@ from ..errors import LocalProtocolError, TicketMalformed
 from ..identity import parse_peer_id
 from ..limits import Timeouts
 from ..options import Options
-from ..tickets import TEXT_MAX, Ticket
+from ..tickets import TEXT_MAX, Ticket, usual_address
 from . import lan
+from .console import can_ask
 from .quantities import parse_ports, parse_size
 from .trusted import NAME_MAX, TrustedPeer, TrustedPeers
 
@@ -100,7 +100,7 @@ class Choices:
             for peer_id in self.trust:
                 parse_peer_id(peer_id)
             for address in self.advertise:
-                split_address(address, 1)
+                usual_address(*split_address(address, 1))
         except LocalProtocolError as error:
             raise click.UsageError(error.message) from None
         timeouts = Timeouts() if self.timeout is None else Timeouts(connect=self.timeout)
@@ -119,7 +119,7 @@ class Choices:
 
     def _peer_named(self, text: str) -> Ticket | TrustedPeer:
         """A ticket, or who has this name here; raises :class:`TicketMalformed` for neither."""
-        if len(text) > NAME_MAX or text.startswith("sb2"):
+        if not text or len(text) > NAME_MAX or text.startswith("sb2"):
             return Ticket.parse(text)
         peer = self.trusted().find(text)
         if peer is None:
@@ -134,7 +134,7 @@ class Choices:
 
 
 def _ask() -> str:
-    if not (sys.stdin.isatty() and sys.stderr.isatty()):
+    if not can_ask():
         raise click.UsageError(
             f'"-" asks for the ticket, which takes a terminal: use --ticket-file or {TICKET_VARIABLE}'
         )

@@ -20,6 +20,7 @@ from ..bars import Row, open_display, size_text, title_of, wrapped
 from ..display import printable, shortened, shown
 from ..errors import SpaceblockError
 from ..events import ItemProgress, OfferItem, Progress, Receipt, ReceiptItem
+from .output import print_out
 from .records import ArrivedItem, MovingItem, error_record, print_record
 
 if TYPE_CHECKING:
@@ -50,7 +51,7 @@ OUTPUT = "-"
 
 def can_ask() -> bool:
     """Whether there is a terminal to ask on."""
-    return sys.stdin.isatty() and sys.stderr.isatty()
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
 
 
 def open_console(
@@ -110,7 +111,10 @@ class Console:
     def invite(self, ticket: str, advice: str) -> None:
         """The ticket for the other side, alone on its line, and what to do with it."""
         self.say(advice)
-        print(ticket, file=sys.stderr if self._data_on_output else sys.stdout, flush=True)
+        if self._data_on_output:
+            print(ticket, file=sys.stderr, flush=True)
+        else:
+            print_out(ticket)
 
     def listening(self, listener: Listener, advice: str) -> None:
         """This side waits for another, which needs the ticket."""

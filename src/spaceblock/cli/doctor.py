@@ -19,6 +19,7 @@ from ..bars import size_text
 from ..display import printable
 from ..errors import SpaceblockError
 from ..options import Options, why_not_native
+from .output import print_out
 from .records import print_record
 
 Status = Literal["good", "slow", "bad"]
@@ -52,10 +53,10 @@ def doctor(identity: str | None, *, json: bool) -> int:
                 }
             )
         else:
-            print(text_of(finding))
+            print_out(text_of(finding))
     if not json:
         slow = sum(finding.status != "good" for finding in findings)
-        print("nothing is to be changed" if not slow else f"{slow} of {len(findings)} could be better: see above")
+        print_out("nothing is to be changed" if not slow else f"{slow} of {len(findings)} could be better: see above")
     return 1 if any(finding.status == "bad" for finding in findings) else 0
 
 

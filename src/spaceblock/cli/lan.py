@@ -55,7 +55,7 @@ async def announcing(listener: Listener, name: str | None, console: Console) -> 
         if name is not None:
             try:
                 shown = await stack.enter_async_context(announced(listener, name))
-            except LocalProtocolError as error:
+            except Unreachable as error:
                 console.warn(error.message)
             else:
                 console.say(f"announced on this network as {printable(shown)}")
@@ -162,10 +162,11 @@ def _open() -> AsyncZeroconf:
 
     try:
         return AsyncZeroconf(interfaces=InterfaceChoice.All)
-    except OSError as error:
-        raise LocalProtocolError(
-            f"this computer's network takes no multicast ({error.strerror or error}): use a ticket, or give the peer "
-            "an address with spaceblock trust"
+    except (OSError, RuntimeError) as error:  # the latter where no interface has an address
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise Unreachable(
+            f"this computer's network takes no multicast ({reason or 'no interface is up'}): use a ticket, or give the "
+            "peer an address with spaceblock trust"
         ) from error
 
 

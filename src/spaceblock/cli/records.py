@@ -10,6 +10,8 @@ import json
 from collections.abc import Mapping
 from typing import Any, Literal, TypedDict
 
+from .output import print_out
+
 VERSION = 1
 """The version of all objects."""
 
@@ -168,7 +170,7 @@ Record = Ticket | Offer | Progress | Complete | Error | Bench | Check | Identity
 
 def print_record(record: Record) -> None:
     """One object on a line of standard output."""
-    print(line_of(record), flush=True)
+    print_out(line_of(record))
 
 
 def line_of(record: Mapping[str, Any]) -> str:

@@ -10,6 +10,7 @@ from ..errors import LocalProtocolError
 from ..interrupts import COMMAND_SIGNALS, run
 from . import lan
 from .console import open_console
+from .output import print_out
 from .records import print_record
 from .trusted import TrustedPeer, TrustedPeers
 
@@ -55,7 +56,7 @@ def peers(seconds: float, *, identity: str | None, json: bool) -> int:
             )
         else:
             trusted = f"  trusted as {names[each.peer]}" if each.peer in names else ""
-            print(f"{each.name}  {each.peer}  {' '.join(each.addresses)}{trusted}")
+            print_out(f"{each.name}  {each.peer}  {' '.join(each.addresses)}{trusted}")
     if not found and not json:
         open_console(json=False, quiet=False).say(
             "nobody announces itself on this network: run spaceblock receive --announce NAME on another computer"
@@ -67,4 +68,4 @@ def _show(peer: TrustedPeer, json: bool) -> None:
     if json:
         print_record({"type": "trusted", "peer": peer.peer, "name": peer.name, "addresses": list(peer.addresses)})
     else:
-        print("  ".join([peer.peer, peer.name or "-", *peer.addresses]))
+        print_out("  ".join([peer.peer, peer.name or "-", *peer.addresses]))

@@ -8,6 +8,7 @@ from ...bars import size_text
 from ...errors import LocalProtocolError
 from ...options import Engine, Options
 from ..console import Console, open_console
+from ..output import print_out
 from ..quantities import parse_size
 from ..records import print_record
 from .measure import DATAGRAM
@@ -83,4 +84,4 @@ def _show(console: Console, kind: Kind, size: int, datagram: int, pair: Pair, *,
         f"{sender['engine']} engine, AEAD {sender['aead']}",
         "digests agree" if pair.agreed else "DIGESTS DIFFER",
     ]
-    print(f"{_TITLES[kind]:<16}  {', '.join(parts)}", flush=True)
+    print_out(f"{_TITLES[kind]:<16}  {', '.join(parts)}")
