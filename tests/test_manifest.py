@@ -1,4 +1,4 @@
-"""A manifest finds the name of an item, and refuses to contradict itself."""
+"""A manifest refuses to contradict itself."""
 
 from __future__ import annotations
 
@@ -13,16 +13,7 @@ OTHER = Entry(EntryKind.FILE, "photos/dog.jpg", 2)
 LINK = Entry(EntryKind.LINK, "best", target="photos/cat.jpg")
 
 
-def test_the_entry_of_an_item() -> None:
-    manifest = Manifest((FOLDER, FILE, OTHER, LINK), items=3)
-    assert manifest.entry_of(0) is FILE
-    assert manifest.entry_of(2) is OTHER
-    assert manifest.entry_of(1) is None, "item 1 is an unnamed buffer"
-    assert manifest.entry_of(99) is None
-
-
 def test_no_entries_at_all() -> None:
-    assert Manifest().entry_of(0) is None
     assert Manifest.checked([], 0).entries == ()
 
 

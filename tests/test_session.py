@@ -10,14 +10,12 @@ from spaceblock.messages import (
     Done,
     Feature,
     Hello,
-    NameUnit,
     StreamType,
-    System,
     decode_message,
     encode_stream_header,
 )
-from spaceblock.names import NameRules, local_rules
-from spaceblock.protocol.session import StreamOpening, check_hello, local_hello, peer_rules
+from spaceblock.names import local_rules
+from spaceblock.protocol.session import StreamOpening, check_hello, local_hello
 
 UUID = bytes(range(16))
 
@@ -40,18 +38,14 @@ def test_each_side_greets_with_its_version_and_the_limits_of_its_names() -> None
     features = Feature.RENAME | Feature.COMPARE | Feature.RESUME | Feature.REPAIR | Feature.QUERY
     assert hello.features == features
     assert hello.software == "spaceblock/test"
-    assert peer_rules(hello) == rules
+    assert (hello.system, hello.name_limit) == (rules.system, rules.name_limit)
+    assert (hello.name_unit, hello.path_limit) == (rules.name_unit, rules.path_limit)
 
 
 def test_a_greeting_survives_the_wire() -> None:
     hello = local_hello("spaceblock/test")
     data = hello.encode()
     assert check_hello(decode_message(Hello.TYPE, data[2:])) == hello
-
-
-def test_a_peers_rules_are_those_of_its_greeting() -> None:
-    hello = Hello(VERSION, Feature.NONE, "x", System.WINDOWS, 255, NameUnit.UTF16, 32_000)
-    assert peer_rules(hello) == NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)
 
 
 @pytest.mark.parametrize("message", [Done(), None])

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, replace
 from enum import IntEnum
 
 from .errors import LocalProtocolError, RemoteProtocolError
@@ -50,16 +50,16 @@ class Manifest:
 
     entries: tuple[Entry, ...] = ()
     items: int | None = None
-    _by_item: dict[int, Entry] = field(default_factory=dict, init=False, repr=False, compare=False)
 
     def __post_init__(self) -> None:
         names = set()
+        named: dict[int, Entry] = {}
         for entry in self.entries:
             if entry.name in names:
                 raise LocalProtocolError(f"two entries have the name {entry.name!r}: give one of them another name")
             names.add(entry.name)
             if entry.item is not None:
-                self._add_item(entry, entry.item)
+                self._add_item(named, entry, entry.item)
 
     @classmethod
     def checked(cls, entries: Iterable[Entry], items: int) -> Manifest:
@@ -77,16 +77,12 @@ class Manifest:
             entries[index] = replace(entries[index], name=name)
         return Manifest(tuple(retargeted(self.entries, entries)), self.items)
 
-    def entry_of(self, item: int) -> Entry | None:
-        """The entry that names ``item``, or ``None`` for an unnamed one."""
-        return self._by_item.get(item)
-
-    def _add_item(self, entry: Entry, item: int) -> None:
+    def _add_item(self, named: dict[int, Entry], entry: Entry, item: int) -> None:
         if entry.kind is not EntryKind.FILE:
             raise LocalProtocolError(f"the entry {entry.name!r} is no file but has an item: leave the item out")
         if item < 0 or (self.items is not None and item >= self.items):
             raise LocalProtocolError(f"the entry {entry.name!r} names item {item}, which does not exist: correct it")
-        other = self._by_item.setdefault(item, entry)
+        other = named.setdefault(item, entry)
         if other is not entry:
             names = f"{other.name!r} and {entry.name!r}"
             raise LocalProtocolError(f"the entries {names} both name item {item}: let each item have one name")

@@ -223,11 +223,6 @@ class Memory:
             return found
         return _read_outcomes(self._read(path))
 
-    def is_unfinished(self, uuid: bytes, peer_id: str) -> bool:
-        """Whether ``peer_id`` has begun this transfer and may finish it, or hear that it did."""
-        path = self._received(uuid, peer_id)
-        return path is not None and bool(self._read(path))
-
     def has_unfinished(self, peer_id: str) -> bool:
         """Whether ``peer_id`` has any transfer to finish."""
         wanted = Record(_Kind.UNFINISHED, peer_id.encode())

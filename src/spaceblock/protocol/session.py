@@ -9,7 +9,7 @@ from __future__ import annotations
 from ..core import decode_uint_var
 from ..errors import RemoteProtocolError, VersionMismatch
 from ..messages import VERSION, Feature, Hello, Message, StreamType
-from ..names import NameRules, local_rules
+from ..names import local_rules
 from ..wire import UUID_SIZE
 
 FEATURES = Feature.RENAME | Feature.COMPARE | Feature.RESUME | Feature.REPAIR | Feature.QUERY
@@ -39,11 +39,6 @@ def check_hello(message: Message | None) -> Hello:
             f"the peer speaks version {message.version} and this side version {VERSION}: update the older one"
         )
     return message
-
-
-def peer_rules(hello: Hello) -> NameRules:
-    """What the peer says of its system's names: a hint, for its answer is what counts."""
-    return NameRules(hello.system, hello.name_limit, hello.name_unit, hello.path_limit)
 
 
 class StreamOpening:
