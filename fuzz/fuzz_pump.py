@@ -129,7 +129,7 @@ class _Trains:
         return self._pair.seal(payload, pn, sender=sender), kind
 
     def _is_routed(self, datagram: bytes) -> bool:
-        return len(datagram) > 9 and datagram[0] < 0x80 and datagram[1:9] in [side.cid for side in self._sides]
+        return len(datagram) > 8 and datagram[0] < 0x80 and datagram[1:9] in [side.cid for side in self._sides]
 
 
 def _receive_pumped(choices: Choices, sockets: _Sockets) -> Hashable:

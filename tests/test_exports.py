@@ -117,7 +117,10 @@ FIELDS = {
         *["datagram_size", "engine", "identity", "trust", "name", "advertise", "ticket_lifetime", "reports"],
         *["limits", "timeouts", "bandwidth"],
     ],
-    "Limits": ["items", "manifest_bytes", "transfers", "total_size", "peers", "not_durable"],
+    "Limits": [
+        *["items", "manifest_bytes", "transfers", "total_size", "peers", "not_durable"],
+        *["connections", "offers", "offered_bytes"],
+    ],
     "Timeouts": ["connect", "offer", "idle", "sink", "source", "verify", "close"],
     "Reports": ["interval", "blocks"],
 }

@@ -28,10 +28,10 @@ from .errors import (
     error_code,
 )
 from .events import Phase, Receipt
-from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, Limits, Timeouts
+from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, RATE_MIN, Limits, Timeouts
 from .manifest import Manifest
 from .memory import Memory
-from .messages import Feature, ItemDigests, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
+from .messages import Amend, Feature, ItemDigests, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
 from .names import Problem, refusal
 from .offer import Offer
 from .options import Reports
@@ -54,6 +54,7 @@ from .protocol.sender import first_error
 from .quic.interface import Stream
 from .receipts import given, receipt_of
 from .rehashing import rehash
+from .shares import Share, Stake
 from .storage.comparing import Comparison
 from .storage.debts import Debts
 from .storage.landing import Landing
@@ -94,8 +95,11 @@ class Incoming(Job):
         on_offer: Callable[[Incoming, Offer], None],
         features: Feature = Feature.NONE,
         memory: Memory | None = None,
+        stake: Stake | None = None,
     ) -> None:
         super().__init__(timeouts.idle)
+        self._stake = stake or Stake(Share(), limits)
+        self._offer_size = 0
         self._memory = memory
         resumes = memory is not None and features & Feature.RESUME
         self.keeper: Keeper | None = memory.keeper(peer_id) if memory is not None and resumes else None
@@ -258,6 +262,9 @@ class Incoming(Job):
         return Current(item, offered.name, arrived, self.receiver.length_of(item))
 
     def tick(self) -> None:
+        if self.offer is None and self.seconds > self._timeouts.offer + self._offer_size / RATE_MIN:
+            text = "the offer takes too long to arrive: check the network and send again"
+            self.fail(Stalled(text, phase=str(self.phase)))
         moved = (self.receiver.received, self.receiver.verified, self.receiver.durable, self._items_done)
         if moved != self._moved:
             self._source_waits = False
@@ -510,6 +517,7 @@ class Incoming(Job):
         if self.answered:
             raise LocalProtocolError("the offer was answered before: wait for the next one")
         self.answered = True
+        self._stake.answered()
 
     async def _prepare(self) -> tuple[set[int], frozenset[int]]:
         """Make the sink, see to the names, and check the rest; returns the items to skip and those to compare."""
@@ -611,13 +619,16 @@ class Incoming(Job):
 
     def _receive(self, message: Message, payload_size: int) -> None:
         try:
+            if self.receiver.state is State.READING:
+                self._offer_size += payload_size
+                self._stake.grow(payload_size)
             events = self.receiver.receive_message(message, payload_size)
         except SpaceblockError as error:
             self.fail(error)
             return
         if isinstance(message, Waiting):
             self._source_waits = True
-        else:
+        elif not isinstance(message, Amend) or message.last:  # pages that say nothing new could come for ever
             self.changed()
         self.act(events)
 
@@ -705,6 +716,7 @@ class Incoming(Job):
                 future.set_exception(error)
 
     async def _clean_up(self) -> None:
+        self._stake.over()
         for reset in self._resets:
             reset.cancel()
         for task in self._tasks:

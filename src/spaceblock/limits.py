@@ -53,6 +53,15 @@ class Limits:
     """Received bytes of one transfer into a folder that a loss of power may cost; before there are more, nothing more
     is read. They are what is sent again after an interruption."""
 
+    connections: int = 64
+    """Connections of one peer to one listener at once."""
+
+    offers: int = 64
+    """Offers of one peer that nobody has answered yet, over all its connections."""
+
+    offered_bytes: int = 512 * 1024 * 1024
+    """Encoded requests and manifests of all open transfers of one peer, over all its connections."""
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -94,6 +103,32 @@ PARTIALS_KEPT = 7 * 86_400.0
 
 PARTIALS_MAX = 64
 """Interrupted transfers kept in one folder; of more the oldest go."""
+
+PARTIALS_PEER = 16
+"""Those of one peer among them, so that nobody pushes out what others left."""
+
+PARTIALS_BYTES = 2**40
+"""Bytes on the disk of what one peer left in one folder; of more the oldest go, and the newest stays in any case."""
+
+WRONG_TICKETS = 32
+"""Handshakes of one address (of IPv6: one network of 64 bits) without a ticket or trust that are judged within
+:data:`WRONG_TICKETS_SECONDS`; after that its packets begin no connection until these are over."""
+
+WRONG_TICKETS_ALL = 256
+"""Such handshakes of all addresses together; after that everybody has to prove an address before anything is kept."""
+
+WRONG_TICKETS_SECONDS = 60.0
+"""Seconds after which wrong tickets are forgotten."""
+
+GUESSERS_MAX = 4_096
+"""Addresses of wrong tickets remembered; of more the oldest go."""
+
+HALF_OPEN_UNPROVED = 32
+"""Handshakes under way at once with addresses that need not be proved; everybody else is answered with Retry, for which
+nothing is kept (RFC 9000, section 8.1.2)."""
+
+HALF_OPEN_MAX = 256
+"""Handshakes under way at once; more are ignored."""
 
 REMEMBERED_MAX = 1_000
 """Transfers that an identity remembers in each direction, so that the same command resumes them or hears their end."""

@@ -12,8 +12,18 @@ from typing import TYPE_CHECKING, Any
 
 from .admission import AdmissionBook
 from .contacts import split_address
-from .errors import ConnectionFailed, LimitExceeded, LocalProtocolError, SpaceblockError, error_code
+from .errors import (
+    CertificateMissing,
+    ConnectionFailed,
+    LimitExceeded,
+    LocalProtocolError,
+    PeerNotTrusted,
+    SpaceblockError,
+    TicketUnknown,
+    error_code,
+)
 from .forks import Maker
+from .guesses import Guesses
 from .identity import Identity
 from .limits import ADDRESSES_MAX
 from .mailbox import Mailbox
@@ -22,6 +32,7 @@ from .options import Options
 from .peer import Peer, load_identity, transport_options
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig
+from .shares import Share
 from .throttle import throttle_of
 from .transfer import Unseen, spawn
 
@@ -53,6 +64,8 @@ class Listener:
         self._addresses: tuple[tuple[str, int], ...] = ()
         self._peers: set[Peer] = set()
         self._being_judged = 0
+        self._guesses = Guesses()
+        self._shares: dict[str, Share] = {}
         self._unclaimed: Mailbox[Peer] = Mailbox()
         self._offers: Mailbox[Offer] = Mailbox()
         self._tasks: set[asyncio.Task[Any]] = set()
@@ -138,6 +151,7 @@ class Listener:
                     raise
         endpoint = self._endpoint
         assert endpoint is not None
+        endpoint.strangers = self._guesses
         bound = endpoint.local_addresses[0][1]
         await asyncio.to_thread(self._book.remember_port, bound)
         self._addresses = tuple(_advertised(self._options.advertise, bound) or _usable(endpoint.local_addresses))
@@ -153,7 +167,12 @@ class Listener:
             if len(self._peers) + self._being_judged > self._options.limits.peers:
                 raise LimitExceeded("the listener has as many peers as it takes: try again later")
             admitted = await asyncio.to_thread(self._book.admit, connection.peer_certificate, time.time())
+            share = self._shares.get(admitted.peer_id) or Share()
+            if share.connections >= self._options.limits.connections:
+                raise LimitExceeded("the listener has as many connections of this peer as it takes: close some first")
         except SpaceblockError as error:
+            if isinstance(error, (CertificateMissing, TicketUnknown, PeerNotTrusted)):
+                self._guesses.wrong(connection.peer_address[0])
             connection.close(error_code(error), str(error))
             return
         finally:
@@ -161,13 +180,19 @@ class Listener:
         if self._closing:
             connection.close(0, "the listener is closing")
             return
-        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, self._memory, self._throttle)
+        share.connections += 1
+        self._shares[admitted.peer_id] = share
+        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, self._memory, self._throttle, share)
         peer.deliver_offers_to(self._offers)
         self._peers.add(peer)
         self._unclaimed.put(peer)
 
     def _peer_gone(self, peer: Peer) -> None:
         self._unclaimed.discard(peer)
+        share = self._shares[peer.peer_id]
+        share.connections -= 1
+        if not share.connections:
+            del self._shares[peer.peer_id]
         if not self._closing:
             spawn(self._tasks, self._bury(peer))
 

@@ -31,8 +31,9 @@ from .messages import Feature, Hello, Message, StreamType, encode_stream_header
 from .options import Links, Options
 from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
-from .query import Answering
+from .query import Answering, give_up
 from .quic.interface import CloseReason, Connection, Stream, TransportOptions
+from .shares import Share, Stake
 from .storage.sources import hold_buffers
 from .throttle import Throttle
 from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, spawn
@@ -62,6 +63,7 @@ class Peer:
         on_gone: Callable[[Peer], None],
         memory: Memory,
         throttle: Throttle | None = None,
+        share: Share | None = None,
     ) -> None:
         self.peer_id = peer_id
         """Who the peer is: the digest of its public key, in text form."""
@@ -73,6 +75,7 @@ class Peer:
         self._memory = memory
         self._on_gone = on_gone
         self._throttle = throttle
+        self._share = share or Share()
         self._loop = asyncio.get_running_loop()
         self._session: MessageStream | None = None
         self._greeted: asyncio.Future[None] = self._loop.create_future()
@@ -246,6 +249,7 @@ class Peer:
 
     def _stream_opened(self, stream: Stream) -> None:
         opening = StreamOpening(stream.is_unidirectional)
+        patience = self._loop.call_later(self._options.timeouts.idle, self._give_up_stream, stream)
 
         def receive(data: bytes, fin: bool) -> None:
             try:
@@ -255,10 +259,16 @@ class Peer:
                 return
             stream.consume(len(data) - len(opening.rest))
             if opening.finished:
+                patience.cancel()
                 stream.set_handlers(on_data=None)
                 self._route(stream, opening, fin)
 
         stream.set_handlers(on_data=receive)
+
+    def _give_up_stream(self, stream: Stream) -> None:
+        """The peer opened it and then did not say what was due on it."""
+        if not self._gone:
+            give_up(stream, ErrorCode.TIMEOUT)
 
     def _route(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
         kind = opening.stream_type
@@ -284,17 +294,15 @@ class Peer:
         elif kind is StreamType.QUERY and self.hello.features & FEATURES & Feature.QUERY:
             self._open_query(stream, opening, fin)
         else:
-            stream.stop(ErrorCode.PROTOCOL)
-            stream.reset(ErrorCode.PROTOCOL)
+            give_up(stream, ErrorCode.PROTOCOL)
 
     def _open_query(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
         """Somebody asks how a transfer ended."""
         if len(self._queries) >= self._options.limits.transfers:
-            stream.stop(ErrorCode.LIMIT)
-            stream.reset(ErrorCode.LIMIT)
+            give_up(stream, ErrorCode.LIMIT)
             return
         self._consume_rest(stream, opening)
-        answering = Answering(stream, self.peer_id, self._memory, self._fail_connection)
+        answering = Answering(stream, self.peer_id, self._memory, self._fail_connection, self._options.timeouts.idle)
         self._queries.add(answering)
         answering.on_finished = lambda: self._forget_query(answering)
         answering.start(opening.rest, fin)
@@ -311,6 +319,8 @@ class Peer:
         elif len(self._incoming) >= limits.transfers:
             text = f"the receiver takes {limits.transfers} transfers at once and no more: send again when one is done"
             refusal = LimitExceeded(text)
+        else:
+            refusal = self._share.refusal(limits)
         if refusal is not None:
             stream.stop(error_code(refusal))
             stream.write(error_message(refusal).encode(), fin=True)
@@ -328,6 +338,7 @@ class Peer:
             self._offer_read,
             features,
             self._memory,
+            Stake(self._share, limits),
         )
         incoming.on_finished = lambda: self._forget_incoming(incoming)
         self._incoming.add(incoming)
@@ -408,6 +419,8 @@ class Peer:
             self._greeted.set_exception(error_of_greeting(reason))
         for job in [*self._outgoing, *self._incoming]:
             job.connection_lost(error_of_close(reason))
+        for answering in self._queries:
+            answering.close()
         self._own_offers.close()
         self._on_gone(self)
 

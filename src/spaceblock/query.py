@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from .control import MessageStream
-from .errors import RemoteProtocolError, SpaceblockError
+from .errors import ErrorCode, RemoteProtocolError, SpaceblockError
 from .memory import Memory, Received
 from .messages import (
     Message,
@@ -26,10 +26,16 @@ REPLY_MAX = 256 * 1_048_576
 
 
 class Answering:
-    """One Query stream that the peer opened; ``on_finished`` is called once."""
+    """One Query stream that the peer opened; ``on_finished`` is called once, after ``patience`` seconds at the latest
+    if nothing is asked until then."""
 
     def __init__(
-        self, stream: Stream, peer_id: str, memory: Memory, on_violation: Callable[[SpaceblockError], None]
+        self,
+        stream: Stream,
+        peer_id: str,
+        memory: Memory,
+        on_violation: Callable[[SpaceblockError], None],
+        patience: float,
     ) -> None:
         self.stream = stream
         self.on_finished: Callable[[], None] = lambda: None
@@ -39,6 +45,7 @@ class Answering:
         self._messages = MessageStream(stream, self._receive, self._receive_end, on_violation)
         self._query: Query | None = None
         self._looking: asyncio.Task[None] | None = None
+        self._patience = asyncio.get_running_loop().call_later(patience, self._overdue)
 
     def start(self, first: bytes, fin: bool) -> None:
         """Begin with what came behind the stream's type."""
@@ -49,7 +56,17 @@ class Answering:
             raise RemoteProtocolError(f"the peer sent {type(message).__name__} where one Query was expected")
         self._query = message
 
+    def _overdue(self) -> None:
+        self._messages.stop_reading()
+        give_up(self.stream, ErrorCode.TIMEOUT)
+        self.on_finished()
+
+    def close(self) -> None:
+        """Nobody needs an answer any more."""
+        self._patience.cancel()
+
     def _receive_end(self) -> None:
+        self._patience.cancel()
         if self._query is None:
             self._messages.send([], fin=True)
             self.on_finished()
@@ -72,6 +89,13 @@ class Answering:
             # A program that was killed between the record and its last steps left its folder for unfinished files.
             remove_left(found.folder, uuid, self._memory.keeper(self._peer_id))
         return found
+
+
+def give_up(stream: Stream, code: ErrorCode) -> None:
+    """Stop a stream of the peer's in both directions that it has."""
+    stream.stop(code)
+    if not stream.is_unidirectional:
+        stream.reset(code)
 
 
 async def ask(connection: Connection, uuid: bytes) -> tuple[Outcome, ...] | None:

@@ -85,13 +85,17 @@ class RawStream:
         """The next message of that kind; reports of progress on the way are skipped, all else is a failure."""
         return await within(self._read(kind))
 
-    async def _read(self, kind: type[M]) -> M:
+    async def hear(self, kind: type[M]) -> M:
+        """The next message of that kind, whatever else is said before it."""
+        return await within(self._read(kind, Message))
+
+    async def _read(self, kind: type[M], skipped: type[Message] = Progress) -> M:
         while True:
             while self._messages:
                 message = self._messages.pop(0)
                 if isinstance(message, kind):
                     return message
-                assert isinstance(message, Progress), f"expected {kind.__name__}, not {message}"
+                assert isinstance(message, skipped), f"expected {kind.__name__}, not {message}"
             self._news.clear()
             await self._news.wait()
 
@@ -147,10 +151,10 @@ class RawPeer:
         """The next stream that the library opens."""
         return await within(self._opened.get())
 
-    async def greet(self) -> RawStream:
+    async def greet(self, features: Feature = Feature.NONE) -> RawStream:
         """As a client: open the session, and wait for the listener's greeting."""
         session = self.open(StreamType.SESSION)
-        session.send(Hello())
+        session.send(Hello(features=features))
         await session.read(Hello)
         return session
 
@@ -222,7 +226,11 @@ async def raw_connection(
 
 @asynccontextmanager
 async def client_of(
-    listener: spaceblock.Listener | str, identity: Identity | None = None, *, greets: bool = True
+    listener: spaceblock.Listener | str,
+    identity: Identity | None = None,
+    *,
+    greets: bool = True,
+    features: Feature = Feature.NONE,
 ) -> AsyncIterator[RawPeer]:
     """A raw client that ``listener`` admits by a ticket of its own, or whoever printed a ticket."""
     ticket = listener if isinstance(listener, str) else listener.invite(1)[0]
@@ -230,7 +238,7 @@ async def client_of(
     try:
         peer = RawPeer(await raw_connection(endpoint, ticket, identity))
         if greets:
-            await peer.greet()
+            await peer.greet(features)
         yield peer
     finally:
         await leave(endpoint)

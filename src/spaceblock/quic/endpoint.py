@@ -17,7 +17,7 @@ import socket
 import sys
 from collections import deque
 from collections.abc import Callable
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, LocalProtocolError, Unreachable
 from ..limits import DATAGRAM_MIN
@@ -65,6 +65,17 @@ def offloads() -> tuple[bool, bool]:
         return _knows_trains(sock), _IS_LINUX and _receive_trains(sock)
 
 
+class Strangers(Protocol):
+    """What a server knows of addresses that have no connection yet."""
+
+    def refuses(self, host: str) -> bool:
+        """Whether packets from there begin no connection."""
+
+    @property
+    def many(self) -> bool:
+        """Whether every address has to be proved first."""
+
+
 PacketFilter = Callable[[bytes, Address, bool], bool]
 """For tests: given a datagram, its peer and whether it goes out, says whether it passes."""
 
@@ -83,6 +94,9 @@ class Endpoint:
         self.local_address: Address = plain_address(sock.getsockname())
         self.local_addresses: list[Address] = reachable_addresses(*plain_address(sock.getsockname()))
         """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
+
+        self.strangers: Strangers | None = None
+        """Says whose first packets are not worth an answer; None: all are."""
 
         self.receive_buffer: int = _buffer_size(sock, socket.SO_RCVBUF)
         if self.receive_buffer < SOCKET_BUFFER:
@@ -530,6 +544,8 @@ class Endpoint:
     def _accept(self, data: bytes, destination_cid: bytes, address: Any, now: float) -> AioquicConnection | None:
         """Begin a connection with a client's first packet."""
         assert self._server is not None
+        if self.strangers is not None and self.strangers.refuses(plain_address(address)[0]):
+            return None
         token = initial_token(data)
         if token is None or len(destination_cid) < 8 or len(self._half_open) >= self._options.half_open_limit:
             return None
@@ -540,7 +556,7 @@ class Endpoint:
             if validated is None:
                 return None
             original_cid, retry_cid = validated, destination_cid
-        elif len(self._half_open) >= self._options.retry_above:
+        elif len(self._half_open) >= self._options.retry_above or (self.strangers is not None and self.strangers.many):
             self.send([(self._retry.retry(data, address, now), address)])
             return None
         connection = AioquicConnection(

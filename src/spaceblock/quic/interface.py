@@ -14,7 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConnectionLost, LocalProtocolError, SpaceblockError
-from ..limits import DATAGRAM_MAX, DATAGRAM_MIN
+from ..limits import DATAGRAM_MAX, DATAGRAM_MIN, HALF_OPEN_MAX, HALF_OPEN_UNPROVED
 from .suites import preferred_suites
 
 if TYPE_CHECKING:
@@ -129,10 +129,10 @@ class TransportOptions:
 
     max_streams_bidi: int = 128
 
-    retry_above: int = 32
+    retry_above: int = HALF_OPEN_UNPROVED
     """With more half-open connections than this, a client must first prove its address (RFC 9000, section 8.1.2)."""
 
-    half_open_limit: int = 256
+    half_open_limit: int = HALF_OPEN_MAX
     """With more half-open connections than this, new ones are ignored."""
 
     native: bool = False

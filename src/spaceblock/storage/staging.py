@@ -12,6 +12,7 @@ import os
 import stat
 import sys
 import time
+from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
 
@@ -19,7 +20,7 @@ from blake3 import blake3
 
 from ..blocks import Had, SpaceblockRequest
 from ..errors import StorageError
-from ..limits import PARTIALS_KEPT, PARTIALS_MAX
+from ..limits import PARTIALS_BYTES, PARTIALS_KEPT, PARTIALS_MAX, PARTIALS_PEER
 from ..names import STAGING_PREFIX
 from .journal import JOURNAL, Journal, Keeper, Part, Placing
 
@@ -29,6 +30,9 @@ if sys.platform != "win32":
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 INODE_MAX = 2**62 - 1
+
+_PEER_DIGITS = 8
+"""Of a folder's name, those that tell whose transfer it is."""
 
 _BEGINNING = 600.0
 """Seconds in which a folder without a journal may still get one."""
@@ -181,7 +185,8 @@ class Staging:
 
 def sweep(root: int, now: float | None = None) -> None:
     """Remove what transfers into the open folder ``root`` left and nobody came back for: what is older than
-    :data:`PARTIALS_KEPT`, holds nothing of use, or is one too many. What is in use is locked, and stays."""
+    :data:`PARTIALS_KEPT`, holds nothing of use, or is one too many, also of one peer, as is what makes that peer's too
+    large. What is in use is locked, and stays."""
     now = time.time() if now is None else now
     left: list[tuple[float, str]] = []
     for name in _left_behind(root):
@@ -189,10 +194,16 @@ def sweep(root: int, now: float | None = None) -> None:
         if age is not None:
             left.append((age, name))
     left.sort()
+    counts: Counter[str] = Counter()
+    sizes: Counter[str] = Counter()
     for number, (age, name) in enumerate(left):
-        if age > PARTIALS_KEPT or number >= PARTIALS_MAX:
+        peer = name[: len(STAGING_PREFIX) + _PEER_DIGITS]
+        sizes[peer] += _size(root, name)
+        too_large = sizes[peer] > PARTIALS_BYTES and counts[peer] > 0
+        if age > PARTIALS_KEPT or number >= PARTIALS_MAX or counts[peer] >= PARTIALS_PEER or too_large:
             with suppress(OSError, StorageError):
                 _remove_left(root, name)
+        counts[peer] += 1
 
 
 def remove_left(target: str, uuid: bytes, keeper: Keeper) -> None:
@@ -237,6 +248,28 @@ def _age(root: int, name: str, now: float) -> float | None:
         return None
     finally:
         os.close(fd)
+
+
+def _size(root: int, name: str) -> int:
+    """Bytes on the disk of what is in a folder of ours; 0 where nothing can be known."""
+    try:
+        fd, _ = _open_own(root, name, may_exist=True, make=False)
+    except (OSError, StorageError):
+        return 0
+    try:
+        with os.scandir(fd) as entries:
+            return sum(_blocks(entry) for entry in entries)
+    except OSError:
+        return 0
+    finally:
+        os.close(fd)
+
+
+def _blocks(entry: os.DirEntry[str]) -> int:
+    try:
+        return entry.stat(follow_symlinks=False).st_blocks * 512
+    except OSError:
+        return 0
 
 
 def _remove_left(root: int, name: str) -> None:
@@ -294,10 +327,11 @@ def _lock(fd: int) -> None:
 
 
 def _folder_name(uuid: bytes, keeper: Keeper | None) -> str:
-    """Transfers of two peers never share a folder, whatever UUID one of them claims."""
+    """Transfers of two peers never share a folder, whatever UUID one of them claims; those of one peer begin alike."""
     if keeper is None:
         return uuid.hex()
-    return blake3(uuid + keeper.peer_id.encode(), key=keeper.key).digest(length=16).hex()
+    peer = blake3(keeper.peer_id.encode(), key=keeper.key).digest(length=_PEER_DIGITS // 2).hex()
+    return peer + blake3(uuid + keeper.peer_id.encode(), key=keeper.key).hexdigest(length=16)[_PEER_DIGITS:]
 
 
 def _remove(name: str, folder: int) -> None:

@@ -1,0 +1,131 @@
+"""Each limit of what one peer can make this side hold, crossed by a peer that is otherwise as it should be."""
+
+from __future__ import annotations
+
+import asyncio
+import dataclasses
+from pathlib import Path
+
+import pytest
+
+import engines
+import spaceblock
+from spaceblock import guesses
+from spaceblock.blocks import SpaceblockRequest
+from spaceblock.errors import ErrorCode
+from spaceblock.identity import Identity
+from spaceblock.messages import Error, RequestsPage, StreamType
+from spaceblock.quic.endpoint import Endpoint
+from spaceblock.tickets import Ticket
+
+from .conversations import HURRIED
+from .hostile import RawOffer, client_of, leave, raw_connection, transport
+from .support import BLOCK, assert_helpful, deliver, failure, pair, until, within
+
+
+async def test_one_peer_has_so_many_connections_and_others_have_theirs(tmp_path: Path) -> None:
+    mine = spaceblock.Options(identity=tmp_path / "mine")
+    options = spaceblock.Options(limits=spaceblock.Limits(connections=2))
+    async with spaceblock.listen("127.0.0.1", options=options) as listener:
+        tickets = listener.invite(4)
+        async with spaceblock.connect(tickets[0], options=mine), spaceblock.connect(tickets[1], options=mine) as second:
+            error = await failure(connect(tickets[2], mine))
+            assert isinstance(error, spaceblock.LimitExceeded)
+            assert error.remote
+            assert_helpful(error)
+            await connect(tickets[3], spaceblock.Options(identity=tmp_path / "other"))
+            await second.close()
+            await until(lambda: len(listener._peers) == 1)
+            await connect(tickets[2], mine)
+        await until(lambda: not listener._shares, "nothing is kept of who left")
+
+
+async def connect(ticket: str, options: spaceblock.Options) -> None:
+    async with spaceblock.connect(ticket, options=options):
+        pass
+
+
+async def test_one_peer_has_so_many_offers_waiting_over_all_its_connections() -> None:
+    options = spaceblock.Options(limits=spaceblock.Limits(offers=3))
+    identity = Identity.ephemeral()
+    async with (
+        spaceblock.listen("127.0.0.1", options=options) as listener,
+        client_of(listener, identity) as one,
+        client_of(listener, identity) as other,
+        client_of(listener) as third,
+    ):
+        first = [raw.offer(SpaceblockRequest(1)) for raw in (one, one, other)]
+        await until(lambda: len(listener._offers._waiting) == 3)
+        error = await other.offer(SpaceblockRequest(1)).error()
+        assert (error.code, "3 offers" in error.text) == (ErrorCode.LIMIT, True)
+        third.offer(SpaceblockRequest(1))
+        await until(lambda: len(listener._offers._waiting) == 4)
+        assert await declined(listener, *first)
+        other.offer(SpaceblockRequest(1))
+        await until(lambda: len(listener._offers._waiting) == 4)
+
+
+async def declined(listener: spaceblock.Listener, *offers: RawOffer) -> bool:
+    """Decline the next offer, which is one of these; whether its sender hears that."""
+    offer = await within(anext(aiter(listener)))
+    await offer.decline()
+    (raw,) = [raw for raw in offers if raw.uuid.hex() == offer.uuid]
+    return (await raw.error()).code == ErrorCode.REFUSED
+
+
+async def test_the_lists_of_one_peers_offers_are_bounded_together() -> None:
+    options = spaceblock.Options(limits=spaceblock.Limits(offered_bytes=3_000))
+    identity = Identity.ephemeral()
+    items = [SpaceblockRequest(1)] * 500
+    async with (
+        spaceblock.listen("127.0.0.1", options=options) as listener,
+        client_of(listener, identity) as one,
+        client_of(listener, identity) as other,
+    ):
+        kept = [raw.offer(*items) for raw in (one, other)]
+        await until(lambda: len(listener._offers._waiting) == 2)
+        assert (await other.offer(*items).error()).code == ErrorCode.LIMIT
+        assert await declined(listener, *kept)
+        one.offer(*items)
+        await until(lambda: len(listener._offers._waiting) == 2)
+
+
+async def test_an_offer_that_comes_a_little_at_a_time_ends_in_time() -> None:
+    """Each page is news, but all of them together have a limit too."""
+    async with spaceblock.listen("127.0.0.1", options=HURRIED) as listener, client_of(listener) as raw:
+        control = raw.open(StreamType.PUSH)
+
+        async def drip() -> None:
+            first = 0
+            while True:
+                control.send(RequestsPage(bytes(16), False, False, BLOCK, first, (SpaceblockRequest(1),)))
+                first += 1
+                await asyncio.sleep(0.05)
+
+        dripping = asyncio.create_task(drip())
+        error = await control.read(Error)
+        dripping.cancel()
+        assert (error.code, error.phase) == (ErrorCode.TIMEOUT, str(spaceblock.Phase.PREPARING))
+
+
+async def test_who_tries_wrong_tickets_is_not_listened_to_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guesses, "WRONG_TICKETS", 3)
+    async with pair() as peers:
+        for _ in range(3):
+            assert await refused_code(peers.listener.invite(1)[0]) == ErrorCode.TICKET_UNKNOWN
+        error = await failure(connect(peers.listener.invite(1)[0], HURRIED))
+        assert isinstance(error, spaceblock.Unreachable)
+        await deliver(peers, b"unharmed", into=[bytearray(8)])
+        peers.listener._guesses._by_network.clear()  # as time would
+        await connect(peers.listener.invite(1)[0], HURRIED)
+
+
+async def refused_code(ticket: str) -> int:
+    """With what code a listener refuses who does not know its ticket's secret."""
+    forged = dataclasses.replace(Ticket.parse(ticket), secret=bytes(32))
+    endpoint = await Endpoint.bind("127.0.0.1", 0, transport(engines.in_use.client))
+    try:
+        connection = await raw_connection(endpoint, forged.encode())
+        return (await within(connection.wait_closed())).code
+    finally:
+        await leave(endpoint)
