@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import importlib
 import re
 from importlib.util import find_spec
@@ -9,10 +10,13 @@ from pathlib import Path
 
 import pytest
 
+from spaceblock import limits
+
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = (ROOT / "docs" / "defences.md").read_text(encoding="utf-8")
 NAMED = sorted(set(re.findall(r"`(test_\w+)`", PAGE)))
 NUMBERS = re.findall(r"(\d+) \(`(\w+)\.(\w+)`\)", PAGE)
+OURS = {"limits", "timeouts"}
 
 
 def test_every_test_that_is_named_exists() -> None:
@@ -23,10 +27,21 @@ def test_every_test_that_is_named_exists() -> None:
 
 
 @pytest.mark.skipif(find_spec("spaceblock.quic.native.engine") is None, reason="there is no native engine here")
-@pytest.mark.parametrize(("number", "module", "constant"), NUMBERS, ids=[number[2] for number in NUMBERS])
-def test_every_number_is_its_constant(number: str, module: str, constant: str) -> None:
+@pytest.mark.parametrize(("number", "module", "constant"), [found for found in NUMBERS if found[1] not in OURS])
+def test_every_number_of_the_transport_is_its_constant(number: str, module: str, constant: str) -> None:
     loaded = importlib.import_module(f"spaceblock.quic.native.{module}")
     assert int(getattr(loaded, constant)) == int(number)
+
+
+@pytest.mark.parametrize(("number", "which", "name"), [found for found in NUMBERS if found[1] in OURS])
+def test_every_number_of_a_limit_is_its_default(number: str, which: str, name: str) -> None:
+    defaults = limits.Timeouts() if which == "timeouts" else limits if name.isupper() else limits.Limits()
+    assert getattr(defaults, name) == int(number)
+
+
+def test_every_limit_of_a_peer_is_on_the_page() -> None:
+    named = {name for _, which, name in NUMBERS if which == "limits"}
+    assert named >= {field.name for field in dataclasses.fields(limits.Limits)} - {"total_size"}
 
 
 def test_every_line_names_a_test() -> None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import dataclasses
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -16,6 +17,7 @@ from spaceblock.errors import ErrorCode
 from spaceblock.identity import Identity
 from spaceblock.messages import Error, RequestsPage, StreamType
 from spaceblock.quic.endpoint import Endpoint
+from spaceblock.quic.handshake.first_packets import RetryTokens
 from spaceblock.tickets import Ticket
 
 from .conversations import HURRIED
@@ -118,6 +120,24 @@ async def test_who_tries_wrong_tickets_is_not_listened_to_for_a_while(monkeypatc
         await deliver(peers, b"unharmed", into=[bytearray(8)])
         peers.listener._guesses._by_network.clear()  # as time would
         await connect(peers.listener.invite(1)[0], HURRIED)
+
+
+async def test_after_many_wrong_tickets_everybody_proves_an_address(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(guesses, "WRONG_TICKETS_ALL", 2)
+    asked = []
+    honest = RetryTokens.retry
+
+    def ask(tokens: RetryTokens, *arguments: Any) -> bytes:
+        asked.append(arguments)
+        return honest(tokens, *arguments)
+
+    monkeypatch.setattr(RetryTokens, "retry", ask)
+    async with pair() as peers:
+        for _ in range(2):
+            assert await refused_code(peers.listener.invite(1)[0]) == ErrorCode.TICKET_UNKNOWN
+        assert asked == []
+        await connect(peers.listener.invite(1)[0], HURRIED)
+        assert len(asked) == 1
 
 
 async def refused_code(ticket: str) -> int:
