@@ -59,7 +59,7 @@ Turn = tuple[MessageType, Callable[[], None]]
 """A message, and what sends it."""
 
 HURRIED = spaceblock.Options(
-    timeouts=spaceblock.Timeouts(connect=5.0, offer=0.5, idle=0.6, sink=0.5, source=0.5, verify=0.5, close=0.5)
+    timeouts=spaceblock.Timeouts(connect=5.0, offer=1.5, idle=1.5, sink=1.5, source=1.5, verify=1.5, close=0.5)
 )
 
 SIZE = 2 * BLOCK + 1_000
