@@ -107,7 +107,7 @@ def test_calls_keep_their_parameters(name: str) -> None:
 FIELDS = {
     "Progress": [
         *["phase", "bytes_done", "bytes_total", "rate", "eta", "verified", "durable", "items_done", "items_total"],
-        *["current", "item"],
+        *["current", "item", "resumed"],
     ],
     "ItemProgress": ["index", "name", "bytes_done", "bytes_total", "rate", "eta"],
     "Receipt": ["uuid", "peer", "items", "bytes", "seconds", "renamed", "resumed", "repaired"],

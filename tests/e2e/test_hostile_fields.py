@@ -257,7 +257,7 @@ def test_every_field_of_every_message_is_lied_about() -> None:
     there = {
         (kind.TYPE, field.name)
         for kind in classes
-        if kind is not wire.Message
+        if kind not in (wire.Message, wire.ItemDigests)  # these are many ItemDigest in a row
         for field in dataclasses.fields(kind)  # type: ignore[arg-type]
     }
     there |= {(MessageType.BLOCK, field) for field in ("item", "offset", "data")}
