@@ -124,13 +124,15 @@ def prove(options: argparse.Namespace) -> str:
     while True:
         case = draw(options.seed, number, options.largest * MIB)
         if options.verbose:
-            print(f"case {number}: {case.kind} of {case.total} bytes, {case.kills}", flush=True)
+            print(f"case {number}: {case.kind} of {case.total} bytes, {len(case.kills)} kills", flush=True)
         try:
             Trial(case, folder, tally).run()
         except Disproved as error:
             again = f"python -m proofs kill --seed {options.seed} --case {number} --largest {options.largest}"
             raise Disproved(f"{error}; see {folder}, and run it again with: {again}") from None
         number += 1
+        if options.verbose:
+            print(tally, flush=True)
         if options.case is not None or sum(tally.kills.values()) >= options.times:
             break
     shutil.rmtree(folder)

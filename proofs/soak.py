@@ -87,7 +87,8 @@ async def _soak(folder: Path, options: argparse.Namespace) -> str:
             await soak.annoy(began + options.seconds * (number + 1) / options.rounds - time.monotonic())
         told = ", ".join(f"{count} {word}" for word, count in soak.ends.most_common())
         held = judge(figures[options.warm_up :], each, options.growth)
-        return f"{sum(soak.ends.values())} transfers: {told}\n{soak.garbage} datagrams of garbage\n{held}"
+        count = sum(soak.ends.values()) - soak.ends["killed"]
+        return f"{count} transfers: {told}\n{soak.garbage} datagrams of garbage\n{held}"
 
 
 def judge(figures: Sequence[Figures], each: int, growth: float) -> str:
@@ -124,7 +125,7 @@ class Soak:
 
     def __init__(self, folder: Path, listener: Process, started: dict[str, Any], options: argparse.Namespace) -> None:
         self.ends: Counter[str] = Counter()
-        """How the transfers ended, as their senders saw it."""
+        """How the transfers ended, as their senders saw it, and how many senders were killed."""
         self.garbage = 0
         """Datagrams that mean nothing."""
         self._folder = folder
