@@ -1,8 +1,9 @@
-"""The command line: ``python -m fuzz run | replay | seeds | atheris | list``."""
+"""The command line: ``python -m fuzz run | replay | corpus | seeds | atheris | list``."""
 
 from __future__ import annotations
 
 import argparse
+import logging
 import shutil
 import subprocess
 import sys
@@ -35,6 +36,10 @@ def main() -> int:
     replay.add_argument("target", metavar="TARGET")
     replay.add_argument("files", nargs="*", type=Path, metavar="FILE", help="default: the target's corpus")
     replay.set_defaults(act=_replay)
+
+    corpus = commands.add_parser("corpus", help="try all committed inputs of some targets, or all, in this process")
+    corpus.add_argument("targets", nargs="*", metavar="TARGET")
+    corpus.set_defaults(act=_corpus)
 
     seeds = commands.add_parser("seeds", help="write the corpus anew; inputs that were added by hand stay")
     seeds.set_defaults(act=_seeds)
@@ -89,6 +94,15 @@ def _replay(arguments: argparse.Namespace) -> int:
     target = load(arguments.target)
     for path in arguments.files or target.corpus():
         print(f"{path}: {target.fuzz(path.read_bytes())}", flush=True)
+    return 0
+
+
+def _corpus(arguments: argparse.Namespace) -> int:
+    logging.disable()
+    for name in arguments.targets or names():
+        target = load(name)
+        for path in target.corpus():
+            target.fuzz(path.read_bytes())
     return 0
 
 
