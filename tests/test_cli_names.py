@@ -84,6 +84,23 @@ def test_forty_bad_names_end_in_a_complete_copy_by_questions_on_a_disk_that_know
         assert raw not in sent.err
 
 
+async def test_a_question_breaks_between_words(
+    commands: Commands, tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "papers").mkdir()
+    (tmp_path / "papers" / "con.txt").touch()
+    async with spaceblock.listen("127.0.0.1") as listener:
+        taking = asyncio.ensure_future(take(listener, inbox, monkeypatch))
+        sender = commands.start("send", "--to", listener.ticket, tmp_path / "papers", terminal=60)
+        await asyncio.to_thread(sender.terminal.wait_for, "proposals")
+        sender.terminal.type("\n")
+        await asyncio.wait_for(taking, 30)
+        sent = await asyncio.to_thread(sender.end)
+    assert sent.code == 0, sent.err
+    assert "'papers/con.txt' has a part that is the name of a Windows\r\n  device\r\n" in sent.err
+    assert "New name (Enter: 'papers/con_.txt', !: that and all further\r\n  proposals): " in sent.err
+
+
 async def test_proposals_can_be_taken_unasked(
     commands: Commands, forty: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -205,8 +205,8 @@ class Console:
             async with self._asking():
                 if take_all:
                     return bad.proposal or None
-                print(f"{shown(bad.name)} {printable(bad.reason)}", file=sys.stderr)
-                print(_name_question(bad), end="", file=sys.stderr, flush=True)
+                print(wrapped(f"{shown(bad.name)} {printable(bad.reason)}"), file=sys.stderr)
+                print(wrapped(_name_question(bad)), end=" ", file=sys.stderr, flush=True)
                 answer = (await _read_line()).rstrip("\r\n")
             if answer == "!" or not answer:
                 take_all = take_all or answer == "!"
@@ -366,8 +366,8 @@ def _digest_line(item: ReceiptItem) -> str:
 
 def _name_question(bad: BadName) -> str:
     if not bad.proposal:
-        return "New name: "
-    return f"New name (Enter: {shown(bad.proposal)}, !: that and all further proposals): "
+        return "New name:"
+    return f"New name (Enter: {shown(bad.proposal)}, !: that and all further proposals):"
 
 
 def _place(offer: Offer, folder: str) -> str:
