@@ -1,7 +1,7 @@
 """Builds the compiled modules; everything else is in pyproject.toml.
 
 Switches in the environment, each "1" to take effect: SPACEBLOCK_NO_EXTENSION leaves the core out, and its pure twin
-serves; SPACEBLOCK_DEBUG builds without optimisation; SPACEBLOCK_TRACE traces lines for coverage; SPACEBLOCK_SANITIZE
+serves; SPACEBLOCK_DEBUG builds without optimisation; SPACEBLOCK_TRACE counts lines for coverage; SPACEBLOCK_SANITIZE
 checks addresses and undefined behaviour.
 """
 
@@ -81,12 +81,11 @@ def extensions() -> list[Extension]:
 
     options: dict[str, list[str]] = {"extra_compile_args": [], "extra_link_args": []}
     macros: list[tuple[str, str | None]] = []
-    directives: dict[str, object] = {}
     if sys.platform != "win32":
-        options["extra_compile_args"] += ["-O0", "-g"] if switch("DEBUG") else ["-O3"]
+        options["extra_compile_args"] += ["-O0", "-g"] if switch("DEBUG") or switch("TRACE") else ["-O3"]
     if switch("TRACE"):
-        macros += [("CYTHON_TRACE_NOGIL", "1"), ("CYTHON_USE_SYS_MONITORING", "0")]
-        directives["linetrace"] = True
+        options["extra_compile_args"] += ["--coverage", "-fprofile-update=atomic"]
+        options["extra_link_args"] += ["--coverage"]
     if switch("SANITIZE"):
         checks = ["-fsanitize=address,undefined", "-fno-sanitize-recover=undefined", "-fno-omit-frame-pointer", "-g"]
         options["extra_compile_args"] += checks
@@ -97,9 +96,7 @@ def extensions() -> list[Extension]:
             modules += [native_module(name, macros, options) for name in NATIVE]
         else:
             print(NO_LIBCRYPTO, file=sys.stderr)
-    # Coverage looks for the C file beside its source.
-    build_dir = None if switch("TRACE") else "build/cython"
-    return cythonize(modules, compiler_directives=directives, include_path=["src"], build_dir=build_dir)
+    return cythonize(modules, include_path=["src"], build_dir="build/cython")
 
 
 setup(ext_modules=extensions(), cmdclass={"build_ext": BuildCore})
