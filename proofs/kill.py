@@ -217,7 +217,7 @@ class Trial:
                 sender = self._send()
         self._check_told(sender)
         check(not unfinished(self.inbox), f"the sender was told that all is complete, and {self.inbox} has leftovers")
-        receiver.interrupt()
+        receiver.end()
 
     # The commands.
 

@@ -55,7 +55,7 @@ class Command:
             self._changed.wait_for(lambda: self.last(kind) is not None or self._read_all, PATIENCE)
         found = self.last(kind)
         if found is None:
-            raise Disproved(f"{self} never printed {kind!r}, but {self.records[-3:]}")
+            raise Disproved(f"{self} never printed {kind!r}, but {self._told()}")
         return found
 
     def kill(self) -> None:
@@ -63,9 +63,9 @@ class Command:
         self.process.kill()
         self.wait()
 
-    def interrupt(self) -> int:
-        """Press Ctrl-C; its exit code."""
-        self.process.send_signal(signal.SIGINT)
+    def end(self) -> int:
+        """Ask it to end; its exit code. It heeds this also where it was started to ignore Ctrl-C."""
+        self.process.send_signal(signal.SIGTERM)
         return self.wait()
 
     def wait(self) -> int:
@@ -75,7 +75,7 @@ class Command:
         except subprocess.TimeoutExpired:
             self.process.kill()
             self.process.wait()
-            raise Disproved(f"{self} did not end within {PATIENCE:g} s, and had printed {self.records[-3:]}") from None
+            raise Disproved(f"{self} did not end within {PATIENCE:g} s, and had printed {self._told()}") from None
         finally:
             self._reader.join(PATIENCE)
             assert self.process.stdout is not None
@@ -84,6 +84,9 @@ class Command:
 
     def __str__(self) -> str:
         return f"'spaceblock {self._words[0]}' (process {self.process.pid})"
+
+    def _told(self) -> str:
+        return " ".join(str(record)[:200] for record in self.records[-3:]) or "nothing"
 
     def _read(self) -> None:
         assert self.process.stdout is not None
