@@ -47,7 +47,9 @@ def main() -> int:
     parser.add_argument("--folder", help="where the files are; in memory if not given and there is room")
     parser.add_argument("--fsync", action="store_true", help="let rsync flush what it writes too")
     arguments = parser.parse_args()
-    with scratch_folder(arguments.folder, 4 * arguments.files * max(arguments.size, 4096)) as folder:
+    # What arrives stays until the end: a file system may be slow to use again what was given free just before.
+    trees = 2 + 2 * arguments.pairs
+    with scratch_folder(arguments.folder, trees * arguments.files * max(arguments.size, 4096)) as folder:
         tree = make_tree(folder / "tree", arguments.files, arguments.size)
         contenders: dict[str, Callable[[Path, Path], Run]] = {"spaceblock": by_spaceblock}
         if all(find(name) for name in ("rsync", "ssh", "sshd", "ssh-keygen")):
@@ -58,10 +60,10 @@ def main() -> int:
         compile_modules(folder)
         for number in range(arguments.pairs):
             for name in sorted(contenders, reverse=number % 2 == 1):
-                with tempfile.TemporaryDirectory(dir=folder) as place:
-                    runs[name].append(contenders[name](tree, Path(place)))
-                    if number == 0 and name == "spaceblock":
-                        check_same(tree, Path(place) / "received" / "tree")
+                place = Path(tempfile.mkdtemp(dir=folder))
+                runs[name].append(contenders[name](tree, place))
+                if number == 0 and name == "spaceblock":
+                    check_same(tree, place / "received" / "tree")
     report(runs, arguments.files, arguments.size)
     return 0
 
