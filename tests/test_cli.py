@@ -383,7 +383,8 @@ def test_an_interrupt_is_told_to_the_other_side(
     (other,) = (side.end() for side in sides.values())
     assert (stopped.code, other.code) == (code, 1), (stopped.err, other.err)
     assert stopped.err.endswith("spaceblock: interrupted\n")
-    assert "cancelled" in other.err
+    who = {"send": "sender", "receive": "receiver"}[interrupted]
+    assert f"the {who} cancelled the transfer" in other.err
     assert all(name.startswith(STAGING_PREFIX) for name in os.listdir(inbox)), "what is durable stays, under no name"
     if interrupted == "send":
         last = stopped.objects[-1]

@@ -208,7 +208,7 @@ class Incoming(Job):
         await self.finished.wait()
 
     def cancel(self) -> None:
-        self.fail(TransferCancelled("the transfer was cancelled on this side", phase=str(self.phase)))
+        self.fail(TransferCancelled("the receiver cancelled the transfer", phase=str(self.phase)))
 
     def connection_lost(self, error: SpaceblockError) -> None:
         """The connection is over; what was verified stays verified."""

@@ -207,7 +207,7 @@ class Outgoing(Job):
             await self._clean_up()
 
     def cancel(self) -> None:
-        self.fail(TransferCancelled("the transfer was cancelled on this side", phase=str(self.phase)))
+        self.fail(TransferCancelled("the sender cancelled the transfer", phase=str(self.phase)))
 
     def fail(self, error: SpaceblockError) -> None:
         """End the transfer with ``error``, from outside; too late once it is over."""

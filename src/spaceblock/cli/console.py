@@ -157,7 +157,8 @@ class Console:
         with self._display.paused():
             print_error(error.message)
             if error.receipt is not None and error.receipt.items:
-                self.say(f"{_count(len(error.receipt.items))} of the transfer arrived and stays")
+                count = len(error.receipt.items)
+                self.say(f"{_count(count)} of the transfer arrived and {'stays' if count == 1 else 'stay'}")
 
     async def follow(self, transfer: Transfer, names: Sequence[str | None], transfer_id: str | None = None) -> Receipt:
         """Show the progress of ``transfer`` until its end; returns, raises and cancels what awaiting it does.
