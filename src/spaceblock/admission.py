@@ -266,7 +266,8 @@ class _FileLock:
             # A child made by fork shares the lock, and would keep it if this side only closed its own descriptor.
             with contextlib.suppress(OSError):
                 fcntl.flock(descriptor, fcntl.LOCK_UN)
-        os.close(descriptor)
+        with contextlib.suppress(OSError):
+            os.close(descriptor)
 
 
 _SCHEMA_VERSION = 1

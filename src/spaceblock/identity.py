@@ -75,8 +75,9 @@ class Identity:
 
         Raises :class:`StorageError` when the file is damaged, is readable by others, or cannot be read or made.
         """
-        key_file = _key_file(path)
+        key_file: Path | None = None
         try:
+            key_file = _key_file(path)
             try:
                 data = _read_key_file(key_file)
             except FileNotFoundError:
@@ -85,7 +86,7 @@ class Identity:
         except StorageError:
             raise
         except OSError as error:
-            raise storage_error(error, f"the key file {key_file} cannot be read or made") from error
+            raise storage_error(error, f"the key file {key_file or path} cannot be read or made") from error
         return cls(_parse_key(data, key_file), key_file.parent)
 
     @classmethod

@@ -75,8 +75,9 @@ class Claim:
         if forget and self.path is not None:
             with contextlib.suppress(OSError):
                 os.unlink(self.path)
-        os.close(self.lock)
-        self.lock = -1
+        lock, self.lock = self.lock, -1
+        with contextlib.suppress(OSError):
+            os.close(lock)
 
 
 @dataclass(frozen=True, slots=True)
@@ -116,9 +117,10 @@ class Memory:
             path = folder / self._name("\0".join((peer_id, *what)).encode(errors="surrogateescape"))
             _forget_over(path)  # whoever sends it once more has been told
             found = self._claim(path)
-            self._prune(folder)
         except OSError:  # what cannot be remembered can still be sent
             return fresh
+        with contextlib.suppress(OSError):
+            self._prune(folder)
         return found or fresh
 
     def _claim(self, path: Path) -> Claim | None:

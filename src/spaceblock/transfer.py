@@ -5,8 +5,9 @@ from __future__ import annotations
 import asyncio
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
+from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
@@ -258,16 +259,17 @@ class Job:
 
     def in_worker(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
         """Run ``function`` in one of this transfer's own threads, so that no other transfer waits for its disk."""
-        future = self.loop.run_in_executor(self._workers, function)
-        self._running.add(future)
-        future.add_done_callback(self._running.discard)
-        return future
+        return self._run_in(self._workers.submit, function)
 
     def beside(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
         """Run ``function`` in a thread that moves no bytes, so that flushing and reading again hold none of them up."""
         if self._beside is None:
             self._beside = ThreadPoolExecutor(_BESIDE, thread_name_prefix="spaceblock-beside")
-        future = self.loop.run_in_executor(self._beside, function)
+        return self._run_in(self._beside.submit, function)
+
+    def _run_in(self, submit: Callable[[Callable[[], None]], object], function: Callable[[], _T]) -> asyncio.Future[_T]:
+        """Have a pool of threads run ``function``; where no thread can be had the future fails, and nothing runs."""
+        future = asyncio.wrap_future(_submitted(submit, function), loop=self.loop)
         self._running.add(future)
         future.add_done_callback(self._running.discard)
         return future
@@ -282,7 +284,10 @@ class Job:
         async def wait() -> None:
             while self._running:
                 await asyncio.wait(set(self._running))
-            await self.loop.run_in_executor(None, clean_up)
+            try:
+                await asyncio.wrap_future(_submitted(partial(self.loop.run_in_executor, None), clean_up))
+            except NoThread:
+                clean_up()
 
         await either(self.loop.create_task(wait()), timeout=timeout)
 
@@ -379,6 +384,32 @@ class Unseen:
 async def either(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
     """Wait until one of ``futures`` is done, or ``timeout`` seconds have passed."""
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+class NoThread(InternalError):
+    """The system lets this program have no more threads."""
+
+
+def _submitted(submit: Callable[[Callable[[], None]], object], function: Callable[[], _T]) -> Future[_T]:
+    """A job for a pool of threads. A pool that cannot start another thread has queued the job all the same, for one
+    that is there or comes later; so it has to be called off."""
+    job: Future[_T] = Future()
+
+    def run() -> None:
+        if job.set_running_or_notify_cancel():
+            try:
+                job.set_result(function())
+            except BaseException as error:
+                job.set_exception(error)
+
+    try:
+        submit(run)
+    except RuntimeError as error:
+        if job.cancel():
+            failed: Future[_T] = Future()
+            failed.set_exception(NoThread(f"no thread can be had ({error}): let this program have more and send again"))
+            return failed
+    return job
 
 
 def typed_error(error: Exception) -> SpaceblockError:

@@ -32,6 +32,7 @@ only the sender's finding that the digests differ still changes it.
 from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
+from copy import copy
 from dataclasses import dataclass, field
 from enum import Enum, IntEnum, auto
 
@@ -374,6 +375,9 @@ class Receiver:
         """This side cannot take ``item``; the others go on."""
         if self._status[item] >= Status.PLACED or self.state is not State.MOVING:
             return []
+        if error.item != item:
+            cause, error = error, copy(error)  # it may be that of other items too
+            error.item, error.__cause__ = item, cause.__cause__
         text = cut(error.told(), TEXT_MAX)
         phase = cut(error.phase, PHASE_MAX)
         self._queue.append(ItemFailed(item, error_code(error), error.errno or 0, phase, text))

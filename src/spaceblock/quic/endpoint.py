@@ -150,6 +150,12 @@ class Endpoint:
             raise EngineUnavailable(
                 "this event loop cannot watch a UDP socket; run Spaceblock on asyncio's selector event loop"
             ) from None
+        except OSError as error:
+            sock.close()
+            raise _cannot_use((host, port), error) from error
+        except MemoryError as error:
+            sock.close()
+            raise _cannot_use((host, port), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))) from error
         except BaseException:
             sock.close()
             raise
@@ -606,13 +612,25 @@ class Endpoint:
         from .native.udp import prepare_socket
 
         prepare_socket(self._sock, gro=True, receive_buffer=SOCKET_BUFFER, send_buffer=SOCKET_BUFFER)
-        if threaded:
-            from .native.pump_thread import PumpThread
-
-            self._thread = PumpThread(pump)
-            self._loop.add_reader(self._thread.bell, self._on_bell)
-            self._thread.start()
         self._loop.add_reader(self._sock, self._on_readable_pump)
+        if threaded:
+            try:
+                self._start_thread(pump)
+            except (OSError, RuntimeError) as error:
+                _log.warning("no thread helps the event loop to move packets, which costs speed: %s", error)
+
+    def _start_thread(self, pump: Pump) -> None:
+        from .native.pump_thread import PumpThread
+
+        thread = PumpThread(pump)
+        try:
+            self._loop.add_reader(thread.bell, self._on_bell)
+            thread.start()
+        except BaseException:
+            self._loop.remove_reader(thread.bell)
+            thread.end()
+            raise
+        self._thread = thread
 
     def _leave_thread(self) -> None:
         """From now on nobody stands in for the event loop."""
@@ -730,13 +748,17 @@ async def _open_socket(host: str, port: int) -> socket.socket:
             sock.close()
             raise
     except OSError as error:
-        reason = error.strerror or str(error)
-        raise ConnectionFailed(
-            f"the address {_show((host, port))} cannot be used: {reason[:1].lower()}{reason[1:]}; choose another one",
-            phase="listen",
-            errno=error.errno,
-        ) from error
+        raise _cannot_use((host, port), error) from error
     return sock
+
+
+def _cannot_use(address: Address, error: OSError) -> ConnectionFailed:
+    reason = error.strerror or str(error)
+    return ConnectionFailed(
+        f"the address {_show(address)} cannot be used: {reason[:1].lower()}{reason[1:]}; choose another one",
+        phase="listen",
+        errno=error.errno,
+    )
 
 
 def _enlarge(sock: socket.socket, option: int, forced: int) -> None:

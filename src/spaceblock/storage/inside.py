@@ -37,7 +37,8 @@ class Inside:
             raise TargetMissing(text, path=path) from None
 
     def close(self) -> None:
-        os.close(self.root)
+        with suppress(OSError):
+            os.close(self.root)
 
     def folder(self, name: str) -> int:
         """A descriptor of the folder ``name`` below the target, made if missing; no part of it may be a link."""

@@ -152,9 +152,10 @@ class Journal:
 
     def close(self) -> None:
         """Close the file; harmless when done twice."""
-        if self._fd >= 0:
-            os.close(self._fd)
-            self._fd = -1
+        fd, self._fd = self._fd, -1
+        if fd >= 0:
+            with suppress(OSError):
+                os.close(fd)
 
     def _write(self, *records: Record) -> None:
         tag = self._writer.tag

@@ -170,8 +170,9 @@ class Staging:
                 os.unlink(JOURNAL, dir_fd=self.fd)
             with suppress(OSError):
                 os.rmdir(self.name, dir_fd=self._root)
-        os.close(self.fd)
-        self.fd = -1
+        fd, self.fd = self.fd, -1
+        with suppress(OSError):
+            os.close(fd)
 
     def _keep_only_known(self) -> None:
         known = {JOURNAL} if self.journal is not None else set()

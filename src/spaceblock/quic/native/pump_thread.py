@@ -13,19 +13,24 @@ class PumpThread:
 
     def __init__(self, pump: Pump) -> None:
         self.bell: int = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
-        self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        try:
+            self._alarm = os.eventfd(0, os.EFD_NONBLOCK | os.EFD_CLOEXEC)
+        except OSError:
+            os.close(self.bell)
+            raise
         self._pump = pump
         # Daemonic: a program that forgot to close an endpoint can end all the same.
         self._thread = threading.Thread(target=pump.serve, name="spaceblock-packets", daemon=True)
 
     def start(self) -> None:
-        """Have the thread move the packets from now on."""
+        """Have the thread move the packets from now on; raises :class:`RuntimeError` where there can be no more."""
         self._pump.begin(self.bell, self._alarm)
         self._thread.start()
 
     def end(self) -> None:
         """Return when the thread has ended, which takes no longer than a few batches of packets."""
         self._pump.stop()
-        self._thread.join()
+        if self._thread.ident is not None:
+            self._thread.join()
         os.close(self.bell)
         os.close(self._alarm)
