@@ -62,7 +62,7 @@ def _row(name: str, cells: Sequence[str], width: int) -> str:
 
 
 def main(arguments: list[str]) -> int:
-    sys.path[:0] = [str(HERE), str(HERE.parent / "tests")]
+    sys.path[:0] = [str(HERE), str(HERE.parent / "tests"), str(HERE.parent)]
     from foreign import STACKS, build
 
     for stack in STACKS:

@@ -70,7 +70,7 @@ async def test_bytes_both_ways(side: Side) -> None:
                 await both.arrived(theirs, MIB)
                 both.peer.tell("answer", ours.stream.stream_id, MIB, "fin")
                 assert await soon(ours.read_all()) == pattern(MIB)
-        assert both.engine == ("NativeEngine" if side.native else "Engine")
+        assert both.engine == ("SharedEngine" if side.native else "Engine")
 
 
 async def test_64_MiB_to_the_peer(side: Side) -> None:
