@@ -121,7 +121,7 @@ FIELDS = {
         *["items", "manifest_bytes", "transfers", "total_size", "peers", "not_durable"],
         *["connections", "offers", "offered_bytes"],
     ],
-    "Timeouts": ["connect", "offer", "idle", "sink", "source", "verify", "close"],
+    "Timeouts": ["connect", "offer", "idle", "sink", "source", "verify", "retry", "close"],
     "Reports": ["interval", "blocks"],
 }
 
@@ -217,6 +217,7 @@ def test_the_words_for_phases_stay() -> None:
         "waiting for the receiver's disk",
         "waiting for the receiver's user",
         "verifying",
+        "connecting again",
         "closing",
         "done",
     ]

@@ -17,7 +17,7 @@ from .memory import Memory
 from .options import Options
 from .peer import Peer, load_identity, transport_options
 from .quic.endpoint import Endpoint
-from .quic.interface import ConnectionEnded, HandshakeConfig
+from .quic.interface import Connection, ConnectionEnded, HandshakeConfig
 from .throttle import throttle_of
 from .tickets import Ticket, proof
 from .transfer import error_of_greeting
@@ -80,6 +80,7 @@ async def connect(ticket: str | Ticket | Contact, *, options: Options | None = N
     maker = Maker()
     identity = await asyncio.to_thread(load_identity, options)
     dialled = await _dial_all(ticket, identity, options)
+    dialled.peer.redial = lambda: dialled.dial_again(ticket, identity, options)
     try:
         try:
             yield dialled.peer
@@ -102,13 +103,27 @@ class _Dialled:
         self.endpoint = endpoint
         self.peer = peer
 
+    async def dial_again(self, ticket: Ticket | Contact, identity: Identity, options: Options) -> Connection:
+        """Another connection to the same listener, by another socket; raises what :func:`connect` does."""
+        errors: list[SpaceblockError] = []
+        for address in _addresses_of(ticket):
+            try:
+                endpoint, connection = await _open(address, ticket, identity, options)
+            except SpaceblockError as error:
+                errors.append(error)
+                continue
+            lost, self.endpoint = self.endpoint, endpoint
+            await _finally(lost.close)
+            return connection
+        raise min(errors, key=_how_telling)
+
 
 async def _dial_all(ticket: Ticket | Contact, identity: Identity, options: Options) -> _Dialled:
     """Try the ticket's addresses one after the other, each with a short start over the next; the first wins."""
     attempts: list[asyncio.Task[_Dialled]] = []
     errors: list[SpaceblockError] = []
     waiting: set[asyncio.Task[_Dialled]] = set()
-    addresses = list(ticket.addresses if isinstance(ticket, Ticket) else ticket.endpoints)
+    addresses = _addresses_of(ticket)
     try:
         while addresses or waiting:
             if addresses:
@@ -138,32 +153,50 @@ async def _dial_all(ticket: Ticket | Contact, identity: Identity, options: Optio
 
 
 async def _dial(address: tuple[str, int], ticket: Ticket | Contact, identity: Identity, options: Options) -> _Dialled:
+    endpoint, connection = await _open(address, ticket, identity, options)
+    timeout = options.timeouts.connect
+    memory, throttle = Memory(identity), throttle_of(options)
+    peer = Peer(connection, peer_id_text(ticket.peer_id), options, lambda peer: None, memory, throttle)
+    try:
+        await asyncio.wait_for(peer.greet(), timeout)
+    except asyncio.TimeoutError:
+        await _finally(lambda: _give_up(peer, endpoint))
+        text = f"the listener did not greet within {timeout:g} seconds: check that it still runs and try again"
+        raise Stalled(text, phase=str(Phase.CONNECTING)) from None
+    except ConnectionEnded as ended:
+        await _finally(lambda: _give_up(peer, endpoint))
+        raise error_of_greeting(ended.reason) from ended
+    except BaseException:
+        await _finally(lambda: _give_up(peer, endpoint))
+        raise
+    return _Dialled(endpoint, peer)
+
+
+async def _give_up(peer: Peer, endpoint: Endpoint) -> None:
+    await peer.abort()
+    await endpoint.close()
+
+
+async def _open(
+    address: tuple[str, int], ticket: Ticket | Contact, identity: Identity, options: Options
+) -> tuple[Endpoint, Connection]:
+    """A connection on which nothing was said yet, and the socket of its own that it has."""
     shown = proof(ticket, identity.public_key) if isinstance(ticket, Ticket) else None
     certificate = identity.certificate(shown)
     handshake = HandshakeConfig(certificate, identity.private_key, lambda shown: _check_pin(shown, ticket))
-    timeout = options.timeouts.connect
     endpoint = await Endpoint.bind(await _any_address(address), 0, transport_options(options))
     try:
-        connection = await endpoint.connect(address, handshake, timeout)
-        memory = Memory(identity)
-        throttle = throttle_of(options)
-        peer = Peer(connection, peer_id_text(ticket.peer_id), options, lambda peer: None, memory, throttle)
-        try:
-            await asyncio.wait_for(peer.greet(), timeout)
-        except asyncio.TimeoutError:
-            await peer.abort()
-            text = f"the listener did not greet within {timeout:g} seconds: check that it still runs and try again"
-            raise Stalled(text, phase=str(Phase.CONNECTING)) from None
-        except BaseException:
-            await peer.abort()
-            raise
+        return endpoint, await endpoint.connect(address, handshake, options.timeouts.connect)
     except ConnectionEnded as ended:
         await _finally(endpoint.close)
         raise error_of_greeting(ended.reason) from ended
     except BaseException:
         await _finally(endpoint.close)
         raise
-    return _Dialled(endpoint, peer)
+
+
+def _addresses_of(ticket: Ticket | Contact) -> list[tuple[str, int]]:
+    return list(ticket.addresses if isinstance(ticket, Ticket) else ticket.endpoints)
 
 
 def _check_pin(shown: object, ticket: Ticket | Contact) -> None:

@@ -22,6 +22,7 @@ class Phase(str, Enum):
     DISK = "waiting for the receiver's disk"
     USER = "waiting for the receiver's user"
     VERIFYING = "verifying"
+    RECONNECTING = "connecting again"
     CLOSING = "closing"
     DONE = "done"
 

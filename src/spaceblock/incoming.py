@@ -103,6 +103,7 @@ class Incoming(Job):
         self._memory = memory
         resumes = memory is not None and features & Feature.RESUME
         self.keeper: Keeper | None = memory.keeper(peer_id) if memory is not None and resumes else None
+        self._successor: asyncio.Future[Incoming] = self.loop.create_future()
         self._recording = False
         self._to_record: Settled | None = None
         self._is_lost = False
@@ -207,8 +208,32 @@ class Incoming(Job):
         self.fail(error)
         await self.finished.wait()
 
-    def cancel(self) -> None:
+    def cancel_attempt(self) -> None:
         self.fail(TransferCancelled("the receiver cancelled the transfer", phase=str(self.phase)))
+
+    @property
+    def may_outlive(self) -> bool:
+        """Whether the transfer goes on when the sender comes back on another connection."""
+        if self._make_sink is None or not self._timeouts.retry:
+            return False
+        return self.sink.keeps or self.sink.repairable
+
+    def succeeded_by(self, incoming: Incoming) -> None:
+        """The sender came back on another connection, and offers the same again."""
+        if not self._successor.done():
+            self._successor.set_result(incoming)
+        self.lose_connection(ConnectionLost("the sender came back on another connection"))
+
+    async def find_successor(self) -> Job | None:
+        if not self.may_outlive:
+            return None
+        await either(self._successor, timeout=self._timeouts.retry)
+        if not self._successor.done():
+            return None
+        incoming, make_sink = self._successor.result(), self._make_sink
+        assert make_sink is not None
+        incoming.accept(make_sink, self._rename)
+        return incoming
 
     def connection_lost(self, error: SpaceblockError) -> None:
         """The connection is over; what was verified stays verified."""
@@ -239,7 +264,7 @@ class Incoming(Job):
             Phase.DISK: limits.sink,
             Phase.VERIFYING: limits.verify,
             Phase.CLOSING: limits.close + limits.idle,
-        }.get(self.phase, limits.idle)
+        }.get(self.phase, 1.5 * limits.idle)  # a lost connection is noticed before
 
     def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
         offer = self.offer

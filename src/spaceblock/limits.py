@@ -74,7 +74,8 @@ class Timeouts:
     """How long an offer waits for its answer before it expires."""
 
     idle: float = 30.0
-    """How long nothing may arrive or be acknowledged: between peers, of one transfer, or from a sink."""
+    """How long nothing may arrive or be acknowledged between peers; of one transfer, half as long again, so that a lost
+    connection is noticed first."""
 
     sink: float = 300.0
     """How long the receiver's disk or program may take over bytes that have arrived."""
@@ -84,6 +85,10 @@ class Timeouts:
 
     verify: float = 300.0
     """From the last byte to the receiver's ``Verified``, while its heartbeat says that it verifies or flushes."""
+
+    retry: float = 30.0
+    """How long a transfer whose connection was lost waits for another one, and a side that can connect tries to; 0: it
+    does not."""
 
     close: float = 5.0
     """How long the closing choreography may take before the connection is dropped."""

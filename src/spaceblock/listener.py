@@ -32,6 +32,7 @@ from .options import Options
 from .peer import Peer, load_identity, transport_options
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig
+from .reunions import Reunions
 from .shares import Share
 from .throttle import throttle_of
 from .transfer import Unseen, spawn
@@ -58,6 +59,7 @@ class Listener:
         self._maker = Maker()
         self._identity = identity
         self._memory = memory
+        self._reunions = Reunions()
         self._options = options
         self._book = book
         self._endpoint: Endpoint | None = None
@@ -168,7 +170,8 @@ class Listener:
                 raise LimitExceeded("the listener has as many peers as it takes: try again later")
             admitted = await asyncio.to_thread(self._book.admit, connection.peer_certificate, time.time())
             share = self._shares.get(admitted.peer_id) or Share()
-            if share.connections >= self._options.limits.connections:
+            lost = next((peer for peer in self._peers_of(admitted.peer_id) if peer.awaits_connection), None)
+            if lost is None and share.connections >= self._options.limits.connections:
                 raise LimitExceeded("the listener has as many connections of this peer as it takes: close some first")
         except SpaceblockError as error:
             if isinstance(error, (CertificateMissing, TicketUnknown, PeerNotTrusted)):
@@ -180,12 +183,24 @@ class Listener:
         if self._closing:
             connection.close(0, "the listener is closing")
             return
+        if lost is not None:
+            lost.attach(connection)
+            return
         share.connections += 1
         self._shares[admitted.peer_id] = share
-        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, self._memory, self._throttle, share)
+        shared = (self._memory, self._throttle, share, self._reunions)
+        peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, *shared)
+        peer.siblings = self._sibling
         peer.deliver_offers_to(self._offers)
         self._peers.add(peer)
         self._unclaimed.put(peer)
+
+    def _peers_of(self, peer_id: str) -> list[Peer]:
+        return [peer for peer in self._peers if peer.peer_id == peer_id]
+
+    def _sibling(self, lost: Peer) -> Peer | None:
+        """Another connection to the same peer: its program may have been started anew."""
+        return next((peer for peer in self._peers_of(lost.peer_id) if peer is not lost and not peer.closed), None)
 
     def _peer_gone(self, peer: Peer) -> None:
         self._unclaimed.discard(peer)

@@ -130,6 +130,9 @@ class Outgoing(Job):
         self._throttle = throttle
         self._memory = memory
         self._claim: Claim | None = None
+        self._is_later = False
+        self.send_again: Callable[[Outgoing], Coroutine[Any, Any, Outgoing | None]] = _not_again
+        """Waits for another connection and sends the same over that."""
         self._timeouts = timeouts
         self._prepared: Prepared | None = None
         self._sender: Sender | None = None
@@ -166,7 +169,8 @@ class Outgoing(Job):
 
     async def run(self) -> Receipt:
         try:
-            self._prepared = await self._prepare()
+            if self._prepared is None:
+                self._prepared = await self._prepare()
             features = self._hello.features & FEATURES
             told = await self._ask_for_the_end(features)
             if told is not None:
@@ -206,7 +210,42 @@ class Outgoing(Job):
         finally:
             await self._clean_up()
 
-    def cancel(self) -> None:
+    @property
+    def may_outlive(self) -> bool:
+        """Whether all of it can be sent once more, over another connection."""
+        prepared = self._prepared
+        if prepared is None or not self._timeouts.retry:
+            return False
+        return all(request.rereadable for request in prepared.requests.items)
+
+    def again(self, connection: Connection, hello: Hello | None) -> Outgoing:
+        """The same over another connection; what is held is still this one's to give back."""
+        assert self._prepared is not None
+        later = Outgoing(
+            connection,
+            self._peer_id,
+            self._held,
+            self._timeouts,
+            hello,
+            self._rename,
+            self._links,
+            self._throttle,
+            self._memory,
+        )
+        manifest = self._prepared.manifest if self._sender is None else self._sender.manifest
+        later._prepared = replace(self._prepared, manifest=manifest)
+        later._claim = self._claim or Claim(self._prepared.requests.uuid)
+        later._claim.is_known = True
+        later._is_later = True
+        later.send_again = self.send_again
+        return later
+
+    async def find_successor(self) -> Job | None:
+        if not self.may_outlive:
+            return None
+        return await self.send_again(self)
+
+    def cancel_attempt(self) -> None:
         self.fail(TransferCancelled("the sender cancelled the transfer", phase=str(self.phase)))
 
     def fail(self, error: SpaceblockError) -> None:
@@ -237,7 +276,7 @@ class Outgoing(Job):
             Phase.SINK: limits.sink + limits.idle,
             Phase.DISK: limits.sink + limits.idle,
             Phase.VERIFYING: limits.verify + limits.idle,
-        }.get(self.phase, limits.idle)
+        }.get(self.phase, 1.5 * limits.idle)  # a lost connection is noticed before
 
     def tick(self) -> None:
         backlog = sum(stream.backlog for stream in self._streams)
@@ -770,7 +809,6 @@ class Outgoing(Job):
         return self._verdict.result() if self._verdict.done() else None
 
     async def _clean_up(self) -> None:
-        stop_reading(self._held)
         for task in self._tasks:
             task.cancel()
         if self._tasks:
@@ -781,10 +819,12 @@ class Outgoing(Job):
         if self._control is not None:
             self._control.stop_reading()
             self._control.send([], fin=True)
-        await self.when_workers_idle(self._release, self._timeouts.close)
+        await self.when_workers_idle(lambda: None, self._timeouts.close)
         self._ring = Ring()
 
-    def _release(self) -> None:
+    def release(self) -> None:
+        if self._is_later:
+            return
         if self._claim is not None:
             self._claim.release(forget=False)
         release_buffers(self._held)
@@ -809,6 +849,10 @@ class Outgoing(Job):
 
     def _moved_bytes(self, completed: Completed) -> int:
         return sum(outcome.size for item, outcome in enumerate(completed.outcomes) if item not in self._compared)
+
+
+async def _not_again(outgoing: Outgoing) -> Outgoing | None:
+    return None
 
 
 def _opening(source: Source) -> Callable[[], Reread]:

@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable
+import logging
+import random
+from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -11,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 from .asking import Rename
 from .control import MessageStream
 from .errors import (
+    AdmissionRefused,
     ConnectionLost,
     ErrorCode,
     LimitExceeded,
@@ -19,6 +22,7 @@ from .errors import (
     SpaceblockError,
     Stalled,
     TransferRefused,
+    WrongPeer,
     error_code,
 )
 from .events import Phase
@@ -33,6 +37,7 @@ from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
 from .query import Answering, give_up
 from .quic.interface import CloseReason, Connection, Stream, TransportOptions
+from .reunions import Reunions
 from .shares import Share, Stake
 from .storage.sources import hold_buffers
 from .throttle import Throttle
@@ -45,7 +50,13 @@ if TYPE_CHECKING:
     from .offer import Offer
     from .outgoing import Outgoing
 
+_logger = logging.getLogger("spaceblock")
+
 SOFTWARE = "spaceblock"
+
+_FIRST_PAUSE = 0.1
+_LONGEST_PAUSE = 5.0
+"""Seconds between two attempts to connect again, doubled from the one to the other, more or less at random."""
 
 
 class Peer:
@@ -64,22 +75,29 @@ class Peer:
         memory: Memory,
         throttle: Throttle | None = None,
         share: Share | None = None,
+        reunions: Reunions | None = None,
+        redial: Callable[[], Coroutine[Any, Any, Connection]] | None = None,
     ) -> None:
         self.peer_id = peer_id
         """Who the peer is: the digest of its public key, in text form."""
         self.hello: Hello | None = None
         """What the peer said of itself."""
         self._maker = Maker()
-        self._connection = connection
         self._options = options
         self._memory = memory
         self._on_gone = on_gone
         self._throttle = throttle
         self._share = share or Share()
+        self._reunions = reunions or Reunions()
+        self.redial = redial
+        """Connects to the peer once more, on the side that can."""
+        self.siblings: Callable[[Peer], Peer | None] = lambda peer: None
+        """Finds another connection to the same peer."""
+        self._regained: asyncio.Future[None] | None = None
+        self._regaining: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._session: MessageStream | None = None
-        self._greeted: asyncio.Future[None] = self._loop.create_future()
-        self._greeted.add_done_callback(lambda end: end.cancelled() or end.exception())
+        self._greeted: asyncio.Future[None]
         self._early: list[tuple[Stream, StreamOpening, bool]] = []
         self._outgoing: set[Outgoing] = set()
         self._incoming: set[Incoming] = set()
@@ -92,9 +110,26 @@ class Peer:
         self._farewells: set[asyncio.Task[Any]] = set()
         self._closing = False
         self._gone = False
+        self._use(connection)
+
+    def _use(self, connection: Connection) -> None:
+        """Speak over ``connection``, on which nothing was said yet."""
+        self._connection = connection
+        self.hello = None
+        self._session = None
+        self._greeted = self._loop.create_future()
+        self._greeted.add_done_callback(lambda end: end.cancelled() or end.exception())
+        self._early = []
+        self._by_uuid = {}
+        self._gone = False
         self._keep_alive = self._loop.call_later(self._ping_interval, self._ping)
-        self._hello_deadline = self._loop.call_later(options.timeouts.connect, self._hello_overdue)
-        connection.set_close_handler(self._connection_closed)
+        self._hello_deadline = self._loop.call_later(self._options.timeouts.connect, self._hello_overdue)
+
+        def closed(reason: CloseReason) -> None:
+            if connection is self._connection:
+                self._connection_closed(reason)
+
+        connection.set_close_handler(closed)
         connection.set_stream_handler(self._stream_opened)
 
     def send(
@@ -136,6 +171,7 @@ class Peer:
         held, timeouts = hold_buffers(sources), self._options.timeouts
         shared = (self._throttle, self._memory)
         outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links, *shared)
+        outgoing.send_again = self._send_again
         outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
         outgoing.start()
@@ -314,7 +350,7 @@ class Peer:
     def _open_incoming(self, stream: Stream, opening: StreamOpening, fin: bool) -> None:
         limits = self._options.limits
         refusal: SpaceblockError | None = None
-        if self._closing:
+        if self._closing and not self._reunions.expects(self.peer_id):
             refusal = TransferRefused("the receiver is about to leave: connect again later")
         elif len(self._incoming) >= limits.transfers:
             text = f"the receiver takes {limits.transfers} transfers at once and no more: send again when one is done"
@@ -356,7 +392,20 @@ class Peer:
             incoming.fail(RemoteProtocolError("the sender uses one transfer's UUID for another"))
             return
         self._by_uuid[incoming.uuid] = incoming
-        self._offers.put(offer)
+        before = self._reunions.receive(incoming)
+        if before is None or before.finished.is_set():
+            self._offers.put(offer)
+        elif before.may_outlive:
+            before.succeeded_by(incoming)
+        else:
+            before.lose_connection(ConnectionLost("the sender came back on another connection"))
+            spawn(self._farewells, self._offer_after(before, incoming, offer))
+
+    async def _offer_after(self, before: Incoming, incoming: Incoming, offer: Offer) -> None:
+        """Two attempts at one transfer never write at once: the later is offered when the earlier has let go."""
+        await before.finished.wait()
+        if not incoming.finished.is_set():
+            self._offers.put(offer)
 
     # The end.
 
@@ -369,6 +418,7 @@ class Peer:
         self._incoming.discard(incoming)
         if self._by_uuid.get(incoming.uuid) is incoming:
             del self._by_uuid[incoming.uuid]
+        self._reunions.forget(incoming)
         if incoming.answered:
             self.unseen.add(incoming)
         elif incoming.offer is not None:
@@ -392,6 +442,9 @@ class Peer:
 
     async def _close_connection(self, code: ErrorCode, reason: str) -> None:
         self._keep_alive.cancel()
+        if self._regaining is not None:
+            self._regaining.cancel()
+            await asyncio.wait({self._regaining})
         self._connection.close(code, reason)
         await self._connection.wait_closed()
         if not self._gone:
@@ -417,12 +470,98 @@ class Peer:
         self._hello_deadline.cancel()
         if not self._greeted.done():
             self._greeted.set_exception(error_of_greeting(reason))
-        for job in [*self._outgoing, *self._incoming]:
-            job.connection_lost(error_of_close(reason))
         for answering in self._queries:
             answering.close()
+        if self._regained is not None and not self._regained.done():
+            return  # one more attempt to connect again has failed
+        error = error_of_close(reason)
+        jobs = [*self._outgoing, *self._incoming]
+        for job in jobs:
+            job.lose_connection(error)
+        may_return = isinstance(error, ConnectionLost) and self._options.timeouts.retry > 0
+        if may_return and any(job.may_outlive for job in jobs):
+            self._regained = self._loop.create_future()
+            self._regaining = self._loop.create_task(self._regain(self._regained))
+        else:
+            self._leave()
+
+    def _leave(self) -> None:
         self._own_offers.close()
         self._on_gone(self)
+
+    # Another connection.
+
+    @property
+    def awaits_connection(self) -> bool:
+        """Whether the connection was lost and transfers wait for another one that greets."""
+        return self._regained is not None and not self._regained.done()
+
+    def attach(self, connection: Connection) -> None:
+        """Go on over ``connection``, which the peer opened in place of the one that was lost; the latest is meant."""
+        regained = self._regained
+        assert regained is not None
+        if not self._gone:
+            self._connection.close(ErrorCode.NO_ERROR, "")
+            self._connection_closed(CloseReason(ErrorCode.NO_ERROR, ""))
+
+        def greeted(future: asyncio.Future[None]) -> None:
+            if not (future.cancelled() or future.exception() or regained.done()):
+                regained.set_result(None)
+
+        self._use(connection)
+        self._greeted.add_done_callback(greeted)
+
+    async def _regain(self, regained: asyncio.Future[None]) -> None:
+        """Wait for another connection, or make one, again and again; then, or when the time is over, say so."""
+        patience = self._options.timeouts.retry
+        try:
+            if self.redial is None:
+                await asyncio.wait({regained}, timeout=patience)
+            else:
+                await asyncio.wait_for(self._dial_again(self.redial, regained), patience)
+        except (SpaceblockError, asyncio.TimeoutError) as error:
+            _logger.info("the connection to %s was lost and not regained: %s", self.peer_id, error)
+        finally:
+            if not regained.done():
+                regained.cancel()
+                if not self._gone:
+                    self._connection.close(ErrorCode.NO_ERROR, "")
+                self._leave()
+
+    async def _dial_again(
+        self, redial: Callable[[], Coroutine[Any, Any, Connection]], regained: asyncio.Future[None]
+    ) -> None:
+        pause = _FIRST_PAUSE
+        while any(not job.finished.is_set() for job in (*self._outgoing, *self._incoming)):
+            try:
+                self._use(await redial())
+                await self.greet()
+            except (AdmissionRefused, WrongPeer):
+                raise
+            except SpaceblockError:
+                await asyncio.sleep(pause * (0.5 + random.random()))
+                pause = min(2 * pause, _LONGEST_PAUSE)
+            else:
+                regained.set_result(None)
+                return
+
+    async def _send_again(self, lost: Outgoing) -> Outgoing | None:
+        """Send what ``lost`` did not bring to its end over another connection to the same peer, once there is one."""
+        peer = self.siblings(self)
+        if peer is None and self._regained is not None:
+            with suppress(asyncio.CancelledError):
+                await asyncio.shield(self._regained)
+            peer = None if self._gone else self
+            if peer is None:
+                peer = self.siblings(self)
+        if peer is None:
+            return None
+        outgoing = lost.again(peer._connection, peer.hello)
+        outgoing.send_again = peer._send_again
+        peer._outgoing.add(outgoing)
+        outgoing.on_finished = lambda: peer._forget_outgoing(outgoing)
+        outgoing.start()
+        return outgoing
 
     def _check_open(self) -> None:
         self._maker.check("this connection")

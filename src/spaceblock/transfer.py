@@ -130,6 +130,10 @@ class Job:
         self._task: asyncio.Task[None] | None = None
         self._showing: asyncio.Task[None] | None = None
         self._complaint: Exception | None = None
+        self.successor: Job | None = None
+        """What goes on with the transfer over another connection."""
+        self._predecessor: Job | None = None
+        self._reunion: asyncio.Future[None] | None = None
 
     # What each direction has of its own.
 
@@ -137,9 +141,22 @@ class Job:
         """The whole transfer; raises a :class:`SpaceblockError`."""
         raise NotImplementedError
 
-    def cancel(self) -> None:
-        """End the transfer because this side's user asks for it."""
+    def cancel_attempt(self) -> None:
+        """End what runs on this connection because this side's user asks for it."""
         raise NotImplementedError
+
+    @property
+    def may_outlive(self) -> bool:
+        """Whether the transfer can go on over another connection."""
+        return False
+
+    async def find_successor(self) -> Job | None:
+        """Wait for the transfer to go on over another connection, after this one was lost; None if it does not."""
+        return None
+
+    def release(self) -> None:
+        """Give back what the whole transfer held, over however many connections; runs in a thread."""
+        return
 
     def limit(self) -> float:
         """Seconds that the present phase may last without any change."""
@@ -166,6 +183,20 @@ class Job:
         """Called a few times a second while the transfer lives."""
 
     # What is common.
+
+    def cancel(self) -> None:
+        """End the transfer because this side's user asks for it."""
+        if self.successor is not None:
+            self.successor.cancel()
+        elif self._reunion is None:
+            self.cancel_attempt()
+        elif not self._reunion.done():
+            self._reunion.set_exception(TransferCancelled("the transfer was cancelled on this side"))
+
+    def lose_connection(self, error: SpaceblockError) -> None:
+        """The connection of this attempt is over; harmless where it is not the latest."""
+        if self._reunion is None and not self.finished.is_set():
+            self.connection_lost(error)
 
     def start(self) -> None:
         """Run the transfer as a task of its own."""
@@ -203,6 +234,8 @@ class Job:
         self._last_change = monotonic()
         if self._news is not None and not self._news.done():
             self._news.set_result(None)
+        if self._predecessor is not None:
+            self._predecessor.changed()
 
     def alive(self) -> None:
         """This side is at work on what no figure tells of: the time limit starts anew. Any thread may call this."""
@@ -210,6 +243,8 @@ class Job:
 
     def progress(self) -> Progress:
         """The figures of this moment."""
+        if self.successor is not None:
+            return self.successor.progress()
         done, total, verified, durable, items_done, items_total, current = self.figures()
         rate = self._rate.of(done)
         item = None
@@ -294,7 +329,7 @@ class Job:
     async def _run(self) -> None:
         outcome: Receipt | SpaceblockError
         try:
-            outcome = await self.run()
+            outcome = await self._run_to_the_end()
         except Exception as error:
             outcome = typed_error(error)
         except BaseException:
@@ -303,6 +338,7 @@ class Job:
         finally:
             if self._ticker is not None:
                 self._ticker.cancel()
+            await self.when_workers_idle(self.release, self.idle)
             self._workers.shutdown(wait=False)
             if self._beside is not None:
                 self._beside.shutdown(wait=False)
@@ -319,6 +355,36 @@ class Job:
             self._complaint = error
             if not self.finished.is_set():
                 self.cancel()
+
+    async def _run_to_the_end(self) -> Receipt:
+        """The transfer over this connection and, where that is lost, over another one."""
+        try:
+            return await self.run()
+        except ConnectionLost:
+            successor = await self._outlive_connection()
+            if successor is None:
+                raise
+        await successor.finished.wait()
+        return successor.result()
+
+    async def _outlive_connection(self) -> Job | None:
+        self._reunion = self.loop.create_future()
+        if self._ticker is not None:
+            self._ticker.cancel()
+        self.enter(Phase.RECONNECTING)
+        finding = self.loop.create_task(self.find_successor())
+        try:
+            await either(finding, self._reunion)
+            if self._reunion.done():
+                self._reunion.result()
+            successor = finding.result()
+        finally:
+            finding.cancel()
+        if successor is not None:
+            successor.seen = True
+            successor._predecessor = self
+            self.successor = successor
+        return successor
 
     def _tick(self) -> None:
         self._ticker = self.loop.call_later(HEARTBEAT, self._tick)

@@ -138,6 +138,12 @@ def _endpoint_options(command: _Command) -> _Command:
                 help="Give up connecting after so long; 10 if not given.",
             ),
             click.option(
+                "--retry",
+                type=click.FloatRange(min=0),
+                metavar="SECONDS",
+                help="Wait or try so long for another connection when one is lost; 30 if not given, 0: do not.",
+            ),
+            click.option(
                 "--identity",
                 type=click.Path(),
                 metavar="PATH",

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 import click
 
@@ -41,6 +41,7 @@ class Choices:
     port: str | None = None
     announce: str | None = None
     limit: str | None = None
+    retry: float | None = None
 
     def find_ticket(self) -> Ticket | TrustedPeer | None:
         """What to connect with: a ticket from the command, a file, the environment or a prompt, or a trusted peer by
@@ -103,7 +104,11 @@ class Choices:
                 usual_address(*split_address(address, 1))
         except LocalProtocolError as error:
             raise click.UsageError(error.message) from None
-        timeouts = Timeouts() if self.timeout is None else Timeouts(connect=self.timeout)
+        timeouts = Timeouts()
+        if self.timeout is not None:
+            timeouts = replace(timeouts, connect=self.timeout)
+        if self.retry is not None:
+            timeouts = replace(timeouts, retry=self.retry)
         trust = [*self.trust, *(peer.peer for peer in self.trusted().all)]
         try:
             bandwidth = None if self.limit is None else parse_size(self.limit)

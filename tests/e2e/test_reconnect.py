@@ -1,0 +1,219 @@
+"""A transfer whose connection is lost goes on by itself over another one."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import spaceblock
+from spaceblock.errors import ConnectionLost
+from spaceblock.limits import Limits
+
+from .support import Pair, digest_of, failure, failures, file_of, remove_unfinished, tree, until, within
+
+MIB = 1024 * 1024
+SIZE = 24 * MIB
+LIMITS = Limits(not_durable=4 * MIB)
+TIMES = spaceblock.Timeouts(connect=5.0, offer=60.0, idle=2.0, retry=50.0, close=1.0)
+
+pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
+
+
+class Network(asyncio.DatagramProtocol):
+    """A way to a listener that can be cut; whoever comes by it has a port of its own there."""
+
+    def __init__(self, target: tuple[str, int]) -> None:
+        self._target = target
+        self._front: asyncio.DatagramTransport | None = None
+        self._backs: dict[Any, asyncio.DatagramTransport] = {}
+        self._early: dict[Any, list[bytes]] = {}
+        self._opening: set[asyncio.Task[None]] = set()
+        self.is_cut = False
+
+    def connection_made(self, transport: Any) -> None:
+        self._front = transport
+
+    def datagram_received(self, data: bytes, addr: Any) -> None:
+        if self.is_cut:
+            return
+        if addr in self._backs:
+            self._backs[addr].sendto(data)
+        elif addr in self._early:
+            self._early[addr].append(data)
+        else:
+            self._early[addr] = [data]
+            self._opening.add(asyncio.create_task(self._open(addr)))
+
+    async def _open(self, addr: Any) -> None:
+        network = self
+
+        class Back(asyncio.DatagramProtocol):
+            def datagram_received(self, data: bytes, _: Any) -> None:
+                if not network.is_cut and network._front is not None:
+                    network._front.sendto(data, addr)
+
+        loop = asyncio.get_running_loop()
+        back, _ = await loop.create_datagram_endpoint(Back, remote_addr=self._target)
+        self._backs[addr] = back
+        for data in self._early.pop(addr):
+            back.sendto(data)
+
+    async def close(self) -> None:
+        for task in self._opening:
+            await task
+        for transport in (self._front, *self._backs.values()):
+            if transport is not None:
+                transport.close()
+
+
+@asynccontextmanager
+async def network(
+    times: spaceblock.Timeouts = TIMES, here: dict[str, Any] | None = None
+) -> AsyncIterator[tuple[Pair, Network]]:
+    """A pair of peers and the way between them."""
+    loop = asyncio.get_running_loop()
+    front, way = await loop.create_datagram_endpoint(lambda: Network(("127.0.0.1", 0)), local_addr=("127.0.0.1", 0))
+    host, port = front.get_extra_info("sockname")
+    options = spaceblock.Options(limits=LIMITS, timeouts=times, advertise=[f"{host}:{port}"])
+    ours = spaceblock.Options(limits=LIMITS, timeouts=times, **(here or {}))
+    try:
+        async with spaceblock.listen("127.0.0.1", options=options) as listener:
+            assert listener._endpoint is not None
+            way._target = ("127.0.0.1", listener._endpoint.local_addresses[0][1])
+            async with spaceblock.connect(listener.ticket, options=ours) as peer:
+                yield Pair(listener, peer, await anext(listener.peers())), way
+    finally:
+        await way.close()
+
+
+async def begin(peers: Pair, inbox: Path, *sources: Any) -> tuple[spaceblock.Transfer, spaceblock.Transfer]:
+    sending = peers.here.send(*sources)
+    return sending, (await peers.offer()).accept(inbox)
+
+
+async def lose(way: Network, *transfers: spaceblock.Transfer) -> None:
+    """Cut the way until both sides have noticed."""
+    way.is_cut = True
+    for transfer in transfers:
+        await until(lambda transfer=transfer: is_reconnecting(transfer), "both sides to notice")  # type: ignore[misc]
+    way.is_cut = False
+
+
+def is_reconnecting(transfer: spaceblock.Transfer) -> bool:
+    return transfer.done or transfer.progress.phase is spaceblock.Phase.RECONNECTING
+
+
+async def test_a_lost_connection_is_made_again_and_the_transfer_goes_on(tmp_path: Path, inbox: Path) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > SIZE // 4)
+        await lose(way, sending, receiving)
+        ours, theirs = await within(asyncio.gather(sending, receiving))
+        assert ours.items == theirs.items
+        assert ours.items[0].digest == digest_of(source.read_bytes())
+        assert ours.resumed > SIZE // 8
+        again = peers.here.send(b"the peer can still be used")
+        await within(asyncio.gather(again, (await peers.offer()).accept(into=[bytearray(26)])))
+    assert tree(inbox) == {"large": source.read_bytes()}
+
+
+async def test_the_listening_side_sends_on_to_who_comes_back(tmp_path: Path, inbox: Path) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    async with network() as (peers, way):
+        sending = peers.there.send(source)
+        receiving = (await within(anext(peers.here.offers()))).accept(inbox)
+        await until(lambda: receiving.progress.durable > SIZE // 4)
+        await lose(way, sending, receiving)
+        ours, _ = await within(asyncio.gather(sending, receiving))
+        assert ours.resumed > SIZE // 8
+    assert tree(inbox) == {"large": source.read_bytes()}
+
+
+async def test_buffers_are_sent_again_into_the_same_buffers() -> None:
+    data, target = bytes(range(256)) * 400_000, bytearray(256 * 400_000)
+    async with network() as (peers, way):
+        sending = peers.here.send(data)
+        receiving = (await peers.offer()).accept(into=[target])
+        await until(lambda: receiving.progress.bytes_done > 0)
+        await lose(way, sending, receiving)
+        await within(asyncio.gather(sending, receiving))
+    assert target == data
+
+
+async def test_several_losses_are_outlived(tmp_path: Path, inbox: Path) -> None:
+    source = file_of(tmp_path, "large", 4 * SIZE)
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        for part in (1, 2):
+            wanted = part * SIZE // 4
+            await until(lambda wanted=wanted: receiving.progress.durable > wanted)  # type: ignore[misc]
+            await lose(way, sending, receiving)
+        receipt, _ = await within(asyncio.gather(sending, receiving))
+        assert receipt.resumed > 0
+    assert tree(inbox) == {"large": source.read_bytes()}
+
+
+async def test_without_patience_a_lost_connection_is_an_error_at_once(tmp_path: Path, inbox: Path) -> None:
+    times = spaceblock.Timeouts(idle=2.0, retry=0.0, close=1.0)
+    source = file_of(tmp_path, "file", 4 * SIZE)
+    async with network(times) as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > 0)
+        way.is_cut = True
+        for error in await failures(sending, receiving):
+            assert isinstance(error, ConnectionLost)
+    remove_unfinished(inbox)
+
+
+async def test_a_peer_that_does_not_come_back_is_given_up(tmp_path: Path, inbox: Path) -> None:
+    times = spaceblock.Timeouts(connect=0.5, idle=2.0, retry=1.0, close=1.0)
+    source = file_of(tmp_path, "file", 4 * SIZE)
+    async with network(times) as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > 0)
+        way.is_cut = True
+        for error in await failures(sending, receiving):
+            assert isinstance(error, ConnectionLost)
+        assert peers.here.closed
+    remove_unfinished(inbox)
+
+
+async def test_a_transfer_that_waits_for_a_connection_can_be_cancelled(tmp_path: Path, inbox: Path) -> None:
+    source = file_of(tmp_path, "file", 4 * SIZE)
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > 0)
+        way.is_cut = True
+        await until(lambda: is_reconnecting(sending) and is_reconnecting(receiving))
+        sending.cancel()
+        receiving.cancel()
+        for error in await failures(sending, receiving):
+            assert isinstance(error, spaceblock.TransferCancelled)
+    remove_unfinished(inbox)
+
+
+async def test_a_sender_that_was_started_anew_takes_its_transfer_over(tmp_path: Path, inbox: Path) -> None:
+    """The listener does not know yet that the first connection is dead."""
+    source = file_of(tmp_path, "large", SIZE)
+    times = spaceblock.Timeouts(connect=5.0, idle=5.0, retry=0.0, close=0.1)
+    options = spaceblock.Options(identity=tmp_path / "sender", limits=LIMITS, timeouts=times)
+    async with network(here={"identity": tmp_path / "sender"}) as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > SIZE // 4)
+        way.is_cut = True
+        await until(lambda: is_reconnecting(sending))
+        sending.cancel()
+        assert isinstance(await failure(sending), spaceblock.TransferCancelled)
+        way.is_cut = False
+        ticket = spaceblock.tickets.Ticket.parse(peers.listener.ticket)
+        async with spaceblock.connect(ticket, options=options) as second:
+            receipt, theirs = await within(asyncio.gather(second.send(source), receiving))
+        assert receipt.items == theirs.items
+        assert receipt.resumed > SIZE // 8
+    assert tree(inbox) == {"large": source.read_bytes()}
