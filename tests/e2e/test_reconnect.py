@@ -19,7 +19,7 @@ from .support import Pair, digest_of, failure, failures, file_of, remove_unfinis
 MIB = 1024 * 1024
 SIZE = 24 * MIB
 LIMITS = Limits(not_durable=4 * MIB)
-TIMES = spaceblock.Timeouts(connect=5.0, offer=60.0, idle=2.0, retry=50.0, close=1.0)
+TIMES = spaceblock.Timeouts(connect=5.0, offer=60.0, idle=4.0, retry=50.0, close=1.0)
 
 pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
 
@@ -160,7 +160,7 @@ async def test_several_losses_are_outlived(tmp_path: Path, inbox: Path) -> None:
 
 
 async def test_without_patience_a_lost_connection_is_an_error_at_once(tmp_path: Path, inbox: Path) -> None:
-    times = spaceblock.Timeouts(idle=2.0, retry=0.0, close=1.0)
+    times = spaceblock.Timeouts(idle=4.0, retry=0.0, close=1.0)
     source = file_of(tmp_path, "file", 4 * SIZE)
     async with network(times) as (peers, way):
         sending, receiving = await begin(peers, inbox, source)
@@ -172,7 +172,7 @@ async def test_without_patience_a_lost_connection_is_an_error_at_once(tmp_path: 
 
 
 async def test_a_peer_that_does_not_come_back_is_given_up(tmp_path: Path, inbox: Path) -> None:
-    times = spaceblock.Timeouts(connect=0.5, idle=2.0, retry=1.0, close=1.0)
+    times = spaceblock.Timeouts(connect=0.5, idle=4.0, retry=1.0, close=1.0)
     source = file_of(tmp_path, "file", 4 * SIZE)
     async with network(times) as (peers, way):
         sending, receiving = await begin(peers, inbox, source)
