@@ -18,6 +18,8 @@ from .support import Pair, digest_of, failure, failures, file_of, remove_unfinis
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB
+SPEED = 16 * MIB
+"""Bytes a second, so that what is to be interrupted is not over before."""
 LIMITS = Limits(not_durable=4 * MIB)
 TIMES = spaceblock.Timeouts(connect=5.0, offer=60.0, idle=4.0, retry=50.0, close=1.0)
 
@@ -79,8 +81,8 @@ async def network(
     loop = asyncio.get_running_loop()
     front, way = await loop.create_datagram_endpoint(lambda: Network(("127.0.0.1", 0)), local_addr=("127.0.0.1", 0))
     host, port = front.get_extra_info("sockname")
-    options = spaceblock.Options(limits=LIMITS, timeouts=times, advertise=[f"{host}:{port}"])
-    ours = spaceblock.Options(limits=LIMITS, timeouts=times, **(here or {}))
+    options = spaceblock.Options(limits=LIMITS, timeouts=times, bandwidth=SPEED, advertise=[f"{host}:{port}"])
+    ours = spaceblock.Options(limits=LIMITS, timeouts=times, bandwidth=SPEED, **(here or {}))
     try:
         async with spaceblock.listen("127.0.0.1", options=options) as listener:
             assert listener._endpoint is not None
@@ -136,7 +138,7 @@ async def test_the_listening_side_sends_on_to_who_comes_back(tmp_path: Path, inb
 
 
 async def test_buffers_are_sent_again_into_the_same_buffers() -> None:
-    data, target = bytes(range(256)) * 400_000, bytearray(256 * 400_000)
+    data, target = bytes(range(256)) * (SIZE // 256), bytearray(SIZE)
     async with network() as (peers, way):
         sending = peers.here.send(data)
         receiving = (await peers.offer()).accept(into=[target])
@@ -147,7 +149,7 @@ async def test_buffers_are_sent_again_into_the_same_buffers() -> None:
 
 
 async def test_several_losses_are_outlived(tmp_path: Path, inbox: Path) -> None:
-    source = file_of(tmp_path, "large", 4 * SIZE)
+    source = file_of(tmp_path, "large", SIZE)
     async with network() as (peers, way):
         sending, receiving = await begin(peers, inbox, source)
         for part in (1, 2):
