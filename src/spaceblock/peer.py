@@ -58,6 +58,8 @@ _FIRST_PAUSE = 0.1
 _LONGEST_PAUSE = 5.0
 """Seconds between two attempts to connect again, doubled from the one to the other, more or less at random."""
 
+_LEAVING = "the receiver is about to leave: connect again later"
+
 
 class Peer:
     """The other side of a connection, whichever side opened it.
@@ -351,7 +353,7 @@ class Peer:
         limits = self._options.limits
         refusal: SpaceblockError | None = None
         if self._closing and not self._reunions.expects(self.peer_id):
-            refusal = TransferRefused("the receiver is about to leave: connect again later")
+            refusal = TransferRefused(_LEAVING)
         elif len(self._incoming) >= limits.transfers:
             text = f"the receiver takes {limits.transfers} transfers at once and no more: send again when one is done"
             refusal = LimitExceeded(text)
@@ -393,10 +395,13 @@ class Peer:
             return
         self._by_uuid[incoming.uuid] = incoming
         before = self._reunions.receive(incoming)
-        if before is None or before.finished.is_set():
-            self._offers.put(offer)
-        elif before.may_outlive:
+        goes_on = before is not None and not before.finished.is_set()
+        if before is not None and goes_on and before.may_outlive:
             before.succeeded_by(incoming)
+        elif self._closing:
+            incoming.fail(TransferRefused(_LEAVING))
+        elif before is None or not goes_on:
+            self._offers.put(offer)
         else:
             before.lose_connection(ConnectionLost("the sender came back on another connection"))
             spawn(self._farewells, self._offer_after(before, incoming, offer))
