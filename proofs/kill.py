@@ -327,8 +327,6 @@ class Trial:
     def _check_excuse(self, sender: Command, code: int) -> None:
         """A sender that was not killed may lose a receiver that was, and nothing else."""
         error = sender.last("error") or {}
-        if code == 6 and "already" in error.get("message", ""):
-            return
         check(code == 4, f"the sender ended with {code}: {error.get('message')}")
 
     def _count_again(self) -> None:

@@ -29,7 +29,7 @@ def run(proof: ModuleType, folder: Path, *words: str) -> str:
 
 @pytest.mark.slow
 def test_whoever_is_killed_the_same_commands_complete(tmp_path: Path) -> None:
-    assert "4 kills" in run(kill, tmp_path, "--times", "4", "--largest", "8")
+    assert int(run(kill, tmp_path, "--times", "4", "--largest", "8").split()[0]) >= 4
 
 
 def test_a_case_is_the_same_for_the_same_numbers() -> None:
