@@ -9,7 +9,7 @@ from pathlib import Path
 from types import ModuleType
 
 import pytest
-from proofs import kill, soak
+from proofs import kill, resume, soak
 from proofs.soak_listener import Figures
 from proofs.support import MIB, Disproved
 
@@ -30,6 +30,12 @@ def run(proof: ModuleType, folder: Path, *words: str) -> str:
 @pytest.mark.slow
 def test_whoever_is_killed_the_same_commands_complete(tmp_path: Path) -> None:
     assert int(run(kill, tmp_path, "--times", "4", "--largest", "8").split()[0]) >= 4
+
+
+@pytest.mark.slow
+def test_a_large_file_that_is_interrupted_goes_on_where_it_was(tmp_path: Path) -> None:
+    report = run(resume, tmp_path, "--size", "64", "--nearly", "64", "--limit", "32")
+    assert "131072 bytes were sent once more" in report
 
 
 def test_a_case_is_the_same_for_the_same_numbers() -> None:
