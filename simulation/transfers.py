@@ -338,7 +338,8 @@ async def _come_to_rest(simulation: Simulation) -> None:
 
 
 def _allow(scenario: Scenario, reason: CloseReason | None, what: str, early: bool = True) -> None:
-    is_time_out = reason is None or reason.timed_out
+    # Where a close was lost, who speaks to the one that closed and forgot is told so by a stateless reset.
+    is_time_out = reason is None or reason.timed_out or (reason.was_reset and not early)
     if not is_time_out or (early and not scenario.is_harsh):
         raise Wrong(f"{what}" + (f": {reason}" if reason else ""))
 

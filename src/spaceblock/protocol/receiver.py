@@ -375,7 +375,9 @@ class Receiver:
         """This side cannot take ``item``; the others go on."""
         if self._status[item] >= Status.PLACED or self.state is not State.MOVING:
             return []
-        if error.item != item:
+        if error.item is None:
+            error.item = item
+        elif error.item != item:
             cause, error = error, copy(error)  # it may be that of other items too
             error.item, error.__cause__ = item, cause.__cause__
         text = cut(error.told(), TEXT_MAX)

@@ -300,11 +300,12 @@ class Landing:
     def _make_room(self) -> bool:
         """Find memory for the block that is about to land; False if there is none now."""
         debts = self._host.debts
-        if debts is not None and debts.too_high:
+        item, offset = self.intake.item, self.intake.offset
+        # What comes again adds to no debt, and may be what an item's debt waits for.
+        if debts is not None and debts.too_high and not self._host.receiver.is_repairing(item):
             debts.wait(self._advance)
             self._submit()
             return False
-        item, offset = self.intake.item, self.intake.offset
         due = self._host.receiver.due(self._key, item, offset)
         memory = self._host.sink.memory(item, offset, due) if due >= self.intake.length else None
         if memory is not None:
