@@ -29,7 +29,7 @@ def check(holds: object, what: str) -> None:
 
 async def within(work: Awaitable[_T], seconds: int, what: str) -> _T:
     """The result of ``work``; raises :class:`Disproved` when ``what`` takes longer. Time in which this program was not
-    running at all does not count."""
+    running at all does not count. Work that is given up has ended when this does, so that its folders can go."""
     task = asyncio.ensure_future(work)
     try:
         for _ in range(seconds):
@@ -39,6 +39,7 @@ async def within(work: Awaitable[_T], seconds: int, what: str) -> _T:
         raise Disproved(f"{what} hangs: it takes more than {seconds} seconds")
     finally:
         task.cancel()
+        await asyncio.wait({task}, timeout=seconds)
 
 
 def write_noise(path: Path, size: int, seed: int) -> Path:
