@@ -384,14 +384,13 @@ class Outgoing(Job):
         assert self._prepared is not None
         feed = Feed(items, self._prepared.sources, self._prepared.requests.block_size)
         self._feeds.add(feed)
-        filling: asyncio.Future[Filled] | None = None
+        ahead = Ahead(feed, self.in_worker)
         whole = 0
         done = False
         try:
             while not done:
-                slot = await self._free_slot()
-                filling = self.in_worker(partial(feed.fill, slot))
-                filled = await asyncio.shield(filling)
+                ahead.give(await self._free_slot())
+                filled, slot = await ahead.take()
                 done = filled.done
                 filled.release()
                 self._ring.give(slot)
@@ -401,10 +400,7 @@ class Outgoing(Job):
                 yield filled
         finally:
             self._feeds.discard(feed)
-            if filling is not None and not filling.done():
-                filling.add_done_callback(partial(self._put_away, feed))
-            else:
-                self.in_worker(feed.close)
+            ahead.close()
 
     def _forget(self) -> None:
         """The transfer has come to its end: sending the same again is another one."""
@@ -673,12 +669,6 @@ class Outgoing(Job):
             self._slot_given.clear()
             await self._slot_given.wait()
         return slot
-
-    def _put_away(self, feed: Feed, filling: asyncio.Future[Filled]) -> None:
-        """No worker uses ``feed`` any more, nor the callers' buffers in what it filled last."""
-        if not filling.cancelled() and filling.exception() is None:
-            filling.result().release()
-        self.in_worker(feed.close)
 
     def _write(self, stream: Stream, filled: Filled, slot: memoryview) -> None:
         """Queue what a worker filled; the slot goes round again when the engine needs none of it any more."""
