@@ -15,6 +15,7 @@ import argparse
 import shutil
 import tempfile
 import time
+from contextlib import suppress
 from pathlib import Path
 
 from spaceblock.limits import FLIGHT_MAX, Limits
@@ -121,7 +122,10 @@ class Pair:
 
     def there(self) -> int:
         """Bytes of the unfinished file."""
-        return max((path.stat().st_size for path in self.parts()), default=0)
+        sizes = [0]
+        with suppress(FileNotFoundError):  # what the receiver tries the folder's names with goes again at once
+            sizes += [path.stat().st_size for path in self.parts()]
+        return max(sizes)
 
     def parts(self) -> list[Path]:
         """The unfinished file, if there is one."""

@@ -27,7 +27,7 @@ HANGS: dict[str, tuple[object, str, int]] = {
 }
 """Where to hang: the owner and name of a function, and which of its calls it is."""
 
-OPTIONS = spaceblock.Options(timeouts=Timeouts(idle=float(os.environ.get("IDLE", "5"))))
+OPTIONS = spaceblock.Options(timeouts=Timeouts(idle=float(os.environ.get("IDLE", "5")), retry=1.0))
 
 
 def say(*words: object) -> None:

@@ -28,7 +28,7 @@ BLOCK = 128 * 1024
 PATIENCE = 60.0
 """Seconds after which something that must happen counts as not happening; nothing waits this long when all is well."""
 
-QUICK = spaceblock.Timeouts(connect=5.0, offer=5.0, idle=1.5, sink=5.0, verify=5.0, close=1.0)
+QUICK = spaceblock.Timeouts(connect=5.0, offer=5.0, idle=1.5, sink=5.0, verify=5.0, retry=1.0, close=1.0)
 """Time-outs for tests that wait for one."""
 
 
