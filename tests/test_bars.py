@@ -7,8 +7,9 @@ from typing import Any
 
 import pytest
 
-from spaceblock.bars import Bars, Lines, duration_text, figures, open_display, size_text, title_of
-from spaceblock.events import Phase, Progress
+from spaceblock.bars import Bars, Lines, duration_text, figures, fit, open_display, size_text, title_of
+from spaceblock.cli.console import Console
+from spaceblock.events import Phase, Progress, Receipt, ReceiptItem
 
 
 def progress(phase: Phase = Phase.MOVING, **changes: Any) -> Progress:
@@ -83,6 +84,17 @@ def test_lines_come_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch, capsy
         "evil\\x1b[2J: 3%  10.0 MB",
         "evil\\x1b[2J: 7%  20.0 MB",
     ]
+
+
+def test_no_bars_fit_into_any_terminal() -> None:
+    assert fit([], 0) == fit([], 9) == fit([], 200) == []
+
+
+@pytest.mark.parametrize(("resumed", "text"), [(0, ""), (36_700_000, ", 36.7 MB of it before")])
+def test_what_was_there_before_is_told(capsys: pytest.CaptureFixture[str], resumed: int, text: str) -> None:
+    receipt = Receipt("", "", (ReceiptItem(0, "a", "a", 150_000_000, "", False),), 150_000_000, 1.0, resumed=resumed)
+    Console(quiet=False, verbose=False, data_on_output=False, known={}).complete(receipt, "sent")
+    assert f"sent 1 item, 150 MB in 1.0 s (150 MB/s){text}, verified on both ends\n" in capsys.readouterr().err
 
 
 class Tty(io.StringIO):

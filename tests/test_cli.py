@@ -284,6 +284,33 @@ def test_a_missing_source_or_folder_is_found_before_anything_is_tried(commands: 
     assert_failed(commands.run("receive", "--dir", __file__), 6, "not a directory; choose a folder")
 
 
+def test_a_missing_folder_is_made_when_wanted(commands: Commands, report: Path, tmp_path: Path) -> None:
+    folder = tmp_path / "downloads"
+    receiver = commands.start("receive", *LOCAL, "--dir", folder, "--yes", "--once", terminal=True)
+    receiver.terminal.wait_for("Make it? [Y/n]")
+    assert not folder.exists()
+    receiver.terminal.type("\n")
+    assert commands.run("send", "--to", receiver.read_line(), report).code == 0
+    assert receiver.end().code == 0
+    assert (folder / report.name).read_bytes() == report.read_bytes()
+
+
+@pytest.mark.parametrize(
+    ("folder", "answer", "sentence"),
+    [("missing", "n", "create the folder or choose another"), ("missing/inner", "y", "cannot make the folder")],
+)
+def test_a_missing_folder_that_is_not_made(
+    commands: Commands, tmp_path: Path, folder: str, answer: str, sentence: str
+) -> None:
+    receiver = commands.start("receive", *LOCAL, "--dir", tmp_path / folder, terminal=200)
+    receiver.terminal.wait_for("Make it? [Y/n]")
+    receiver.terminal.type(f"{answer}\n")
+    ended = receiver.end()
+    assert (ended.code, ended.out) == (6, "")
+    assert sentence in ended.err
+    assert not (tmp_path / "missing").exists()
+
+
 def test_a_folder_that_vanished_is_told_to_both(commands: Commands, inbox: Path, report: Path) -> None:
     receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--yes", "--once")
     ticket = receiver.read_line()
@@ -302,7 +329,7 @@ def test_nobody_there(commands: Commands, report: Path) -> None:
 
 def test_without_a_terminal_nothing_is_accepted_unasked(commands: Commands, inbox: Path, report: Path) -> None:
     receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once")
-    assert_failed(commands.run("send", "--to", receiver.read_line(), report), 3, "the receiver declined")
+    assert_failed(commands.run("send", "--to", receiver.read_line(), report), 3, "start it with --yes there")
     received = receiver.end()
     assert received.code == 3
     assert "use --yes" in received.err
@@ -383,6 +410,8 @@ def test_an_interrupt_is_told_to_the_other_side(
     (other,) = (side.end() for side in sides.values())
     assert (stopped.code, other.code) == (code, 1), (stopped.err, other.err)
     assert stopped.err.endswith("spaceblock: interrupted\n")
+    if interrupted == "receive":  # the other one prints JSON
+        assert "what arrived is kept: send the same again to go on from there\n" in stopped.err
     who = {"send": "sender", "receive": "receiver"}[interrupted]
     assert f"the {who} cancelled the transfer" in other.err
     assert all(name.startswith(STAGING_PREFIX) for name in os.listdir(inbox)), "what is durable stays, under no name"

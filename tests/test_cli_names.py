@@ -205,7 +205,8 @@ def test_a_file_is_replaced_when_asked(commands: Commands, inbox: Path, tmp_path
     assert {path.name: path.read_text() for path in inbox.iterdir()} == {"x": "new"}
 
 
-def test_contradicting_choices_are_refused(commands: Commands) -> None:
-    ended = commands.run("receive", "--skip", "--on-conflict", "overwrite")
+@pytest.mark.parametrize("ways", [("--skip", "--on-conflict", "overwrite"), ("--overwrite", "--rename")])
+def test_contradicting_choices_are_refused(commands: Commands, ways: tuple[str, ...]) -> None:
+    ended = commands.run("receive", *ways)
     assert ended.code == 2
     assert "choose one of them" in ended.err

@@ -253,7 +253,7 @@ class _FileLock:
         except OSError as error:
             self.release()
             if error.errno in (errno.EACCES, errno.EAGAIN):
-                message = f"another listener uses {path.parent}: stop it, or choose another SPACEBLOCK_HOME or identity"
+                message = f"another listener uses {path.parent}: stop it, or choose another port or SPACEBLOCK_HOME"
                 raise ListenerBusy(message) from error
             raise storage_error(error, f"the lock file {path} cannot be locked") from error
 

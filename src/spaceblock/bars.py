@@ -167,6 +167,8 @@ def fit(bars: Sequence[Bar], width: int) -> list[tuple[str, int, str]]:
     """
     from rich.cells import cell_len, set_cell_size
 
+    if not bars:
+        return []
     kept = [list(bar.parts) for bar in bars]
     titles = max((cell_len(bar.title) for bar in bars), default=0)
     while True:

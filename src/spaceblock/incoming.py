@@ -199,6 +199,7 @@ class Incoming(Job):
         self._make_sink = make_sink
         if not self._decision.done():
             self._decision.set_result(None)
+            self.enter(Phase.PREPARING)  # nobody is waited for any more, which is seen before the work begins
         return self.transfer
 
     async def decline(self, error: SpaceblockError) -> None:

@@ -742,7 +742,8 @@ class Outgoing(Job):
             elif isinstance(event, ResendWanted):
                 self._start(self._resend(event))
             elif isinstance(event, Completed):
-                self._told = replace(self._told, received=self._moved_bytes(event))
+                moved = self._moved_bytes(event)
+                self._told = replace(self._told, received=moved, verified=moved)
                 verdict: asyncio.Future[Any] = self._verdict if self._end.done() else self._end
                 if not verdict.done():
                     verdict.set_result(event)

@@ -40,3 +40,15 @@ async def test_reports_by_blocks_come_from_the_first_stream_to_the_last(blocks: 
 async def test_without_reports_the_sender_knows_nothing_until_the_end() -> None:
     async with pair(Options(reports=Reports(interval=None, blocks=None))) as peers:
         assert await told(peers) == set()
+
+
+async def test_at_the_end_both_sides_figures_are_whole_and_an_accepted_offer_waits_for_nobody() -> None:
+    async with pair() as peers:
+        sending = peers.here.send(bytes(SIZE))
+        offer = await peers.offer()
+        receiving = offer.accept(into=[bytearray(SIZE)])
+        assert receiving.progress.phase is Phase.PREPARING, "its user has answered"
+        await within(sending)
+        await within(receiving)
+        for transfer in (sending, receiving):
+            assert (transfer.progress.bytes_done, transfer.progress.verified) == (SIZE, SIZE)

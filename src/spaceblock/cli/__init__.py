@@ -205,7 +205,8 @@ def spaceblock(context: click.Context) -> int | None:
     "folder",
     default=".",
     metavar="DIR",
-    help='The folder to receive into, which must exist; the current one if not given. "-" is standard output.',
+    help="The folder to receive into; the current one if not given. One that is missing is made if you say so on the "
+    'terminal. "-" is standard output.',
 )
 @click.option("-y", "--yes", is_flag=True, help="Accept every offer without asking.")
 @click.option("--once", is_flag=True, help="Stop after one offer.")
@@ -214,13 +215,21 @@ def spaceblock(context: click.Context) -> int | None:
     type=click.Choice(["rename", "skip", "overwrite", "error"]),
     help="What to do with a name that is taken; rename if not given.",
 )
-@click.option("--rename", "conflict", flag_value="rename", help="The same as --on-conflict rename.")
-@click.option("--skip", "conflict", flag_value="skip", help="The same as --on-conflict skip.")
-@click.option("--overwrite", "conflict", flag_value="overwrite", help="The same as --on-conflict overwrite.")
+@click.option("--rename", is_flag=True, help="The same as --on-conflict rename.")
+@click.option("--skip", is_flag=True, help="The same as --on-conflict skip.")
+@click.option("--overwrite", is_flag=True, help="The same as --on-conflict overwrite.")
 @_fix_names
 @_endpoint_options
 def receive(
-    folder: str, yes: bool, once: bool, on_conflict: Any, conflict: Any, fix_names: bool, **choices: Any
+    folder: str,
+    yes: bool,
+    once: bool,
+    on_conflict: Any,
+    rename: bool,
+    skip: bool,
+    overwrite: bool,
+    fix_names: bool,
+    **choices: Any,
 ) -> _Job:
     """Receive what others send.
 
@@ -231,14 +240,18 @@ def receive(
     What is skipped is compared with what is there, without sending it. Without --yes, another name is asked for on the
     terminal where one cannot be used here and the sender does not find another.
     """
-    if on_conflict and conflict and on_conflict != conflict:
-        raise click.UsageError(f"--on-conflict {on_conflict} and --{conflict} were given: choose one of them")
+    given = {"--rename": rename, "--skip": skip, "--overwrite": overwrite}
+    ways = {word.removeprefix("--"): word for word, was_given in given.items() if was_given}
+    if on_conflict and on_conflict not in ways:
+        ways = {on_conflict: f"--on-conflict {on_conflict}", **ways}
+    if len(ways) > 1:
+        raise click.UsageError(f"{' and '.join(ways.values())} were given: choose one of them")
 
     def job() -> int:
         from .choices import Choices
         from .receive import receive
 
-        on_taken: Any = on_conflict or conflict or "rename"
+        on_taken: Any = next(iter(ways), "rename")
         return receive(Choices(**choices), folder, yes=yes, once=once, on_conflict=on_taken, fix_names=fix_names)
 
     return job

@@ -147,9 +147,10 @@ class Console:
         moved = [item for item in receipt.items if not item.skipped]
         skipped = len(receipt.items) - len(moved)
         seconds = max(receipt.seconds, 1e-6)
+        before = f", {size_text(receipt.resumed)} of it before" if receipt.resumed else ""
         self.say(
             f"{done} {_count(len(moved))}{f' and skipped {skipped}' if skipped else ''}, {size_text(receipt.bytes)} in "
-            f"{seconds:.1f} s ({size_text(receipt.bytes / seconds)}/s), verified on both ends"
+            f"{seconds:.1f} s ({size_text(receipt.bytes / seconds)}/s){before}, verified on both ends"
         )
 
     def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
@@ -160,10 +161,13 @@ class Console:
                 count = len(error.receipt.items)
                 self.say(f"{_count(count)} of the transfer arrived and {'stays' if count == 1 else 'stay'}")
 
-    async def follow(self, transfer: Transfer, names: Sequence[str | None], transfer_id: str | None = None) -> Receipt:
+    async def follow(
+        self, transfer: Transfer, names: Sequence[str | None], transfer_id: str | None = None, *, kept: bool = True
+    ) -> Receipt:
         """Show the progress of ``transfer`` until its end; returns, raises and cancels what awaiting it does.
 
-        It looks also when there is no news, so that the rate of a transfer that stands still falls to nothing.
+        It looks also when there is no news, so that the rate of a transfer that stands still falls to nothing. ``kept``
+        says whether what arrived of an interrupted transfer is there for another attempt.
         """
         outcome = asyncio.ensure_future(transfer)
         try:
@@ -177,6 +181,8 @@ class Console:
             if not outcome.done():
                 outcome.cancel()
                 await asyncio.wait({outcome})
+                if kept and transfer.progress.bytes_done:
+                    self.say("what arrived is kept: send the same again to go on from there")
 
     async def confirm(self, offer: Offer, folder: str) -> bool:
         """Ask on the terminal whether to take ``offer``; anything but yes is no."""

@@ -36,6 +36,8 @@ def receive(
     ticket, address, options = choices.find_ticket(), choices.address(), choices.options()
     to_output = folder == OUTPUT
     if not to_output:
+        if can_ask() and not choices.json and not os.path.lexists(folder):
+            _offer_to_make(folder)
         _check_folder(folder)
     elif choices.json:
         raise click.UsageError("--json and --dir - both need standard output: leave one of them out")
@@ -124,7 +126,8 @@ class _Receiver:
             if not self._yes:
                 await self._ask(offer)
             transfer = await self._accept(offer)
-            receipt = await self._console.follow(transfer, [item.name for item in offer.items], offer.uuid)
+            names = [item.name for item in offer.items]
+            receipt = await self._console.follow(transfer, names, offer.uuid, kept=self._folder != OUTPUT)
         except SpaceblockError as error:
             self._console.failed(error, offer.uuid)
             return error.exit_code
@@ -142,13 +145,23 @@ class _Receiver:
     async def _ask(self, offer: Offer) -> None:
         """Decline and raise :class:`TransferRefused` unless the user wants the offer; one question at a time."""
         if not can_ask():
-            await offer.decline("nobody is there to be asked")
+            await offer.decline("nobody is there to be asked; start it with --yes there")
             raise TransferRefused(
                 "the offer was declined, as there is no terminal to ask on: use --yes to accept unasked"
             )
         if not await self._console.confirm(offer, self._folder):
             await offer.decline()
             raise TransferRefused("the offer was declined: answer y to accept the next")
+
+
+def _offer_to_make(folder: str) -> None:
+    """Make a folder that is missing, if the user wants it; raises :class:`StorageError`."""
+    if not click.confirm(f"There is no folder {printable(folder)!r}. Make it?", default=True, err=True):
+        return
+    try:
+        os.mkdir(folder)
+    except OSError as error:
+        raise storage_error(error, f"cannot make the folder {printable(folder)!r}") from error
 
 
 def _check_folder(folder: str) -> None:

@@ -53,7 +53,8 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
 
     async def to(peer: Peer) -> None:
         console.connected(peer, options)
-        receipt = await console.follow(peer.send(*sources, links=links, rename=rename), names)
+        sending = peer.send(*sources, links=links, rename=rename)
+        receipt = await console.follow(sending, names, kept=INPUT not in paths)
         console.complete(receipt, "sent")  # at once: until it is said, the same command hears of it once more
 
     async def work() -> None:
