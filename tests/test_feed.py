@@ -5,7 +5,7 @@ from __future__ import annotations
 import errno
 import os
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 from pathlib import Path
@@ -15,6 +15,7 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
+from spaceblock.blocks import Partial
 from spaceblock.errors import (
     NoSpace,
     SourceChanged,
@@ -25,6 +26,7 @@ from spaceblock.errors import (
 from spaceblock.limits import SLOT_SIZE, TEXT_MAX
 from spaceblock.messages import ItemAbort, ItemEnd, Message
 from spaceblock.storage.feed import Feed
+from spaceblock.storage.rereading import Pursuit
 from spaceblock.storage.sources import Item, Source, hold_buffers, prepare
 from support import BLOCK, Piece, no_more_descriptors, pattern, read_stream
 
@@ -62,9 +64,11 @@ def carry(
     sources: Sequence[Source],
     slot_size: int = SLOT_SIZE,
     between: Callable[[Feed, int], None] = lambda feed, fills: None,
+    pursuits: Mapping[int, tuple[int, Pursuit]] | None = None,
+    again: Mapping[int, Sequence[Partial]] | None = None,
 ) -> Outcome:
     """Send all of ``sources`` as one lane; ``between`` is called before each buffer is filled."""
-    feed = Feed(range(len(sources)), sources, BLOCK)
+    feed = Feed(range(len(sources)), sources, BLOCK, pursuits, again)
     slot = memoryview(bytearray(slot_size))
     outcome = Outcome()
     try:
@@ -136,6 +140,28 @@ def test_files_and_buffers_share_a_lane(tmp_path: Path) -> None:
         assert outcome.sent == [(item, len(data), digest_of(data)) for item, data in enumerate(contents)]
         ends = [message for message in outcome.messages if isinstance(message, ItemEnd)]
         assert ends == [ItemEnd(item, len(data)) for item, data in enumerate(contents)]
+
+
+@pytest.mark.parametrize("size", [100, BLOCK, SLOT_SIZE])
+def test_what_is_resumed_goes_on_where_it_was_whatever_the_size(tmp_path: Path, size: int) -> None:
+    """Small files are read many at a time, those before and behind one of which a part is there, too."""
+    data = pattern(size)
+    for name in "abc":
+        (tmp_path / name).write_bytes(data)
+    at = size // 3
+    outcome = carry(sources_of(*(tmp_path / name for name in "abc")), pursuits={1: (at, Pursuit(0, at))})
+    assert [outcome.content(item) for item in range(3)] == [data, data[at:], data]
+    first = next(piece for piece in outcome.messages if isinstance(piece, Piece) and piece.item == 1)
+    assert first.offset == at
+    assert [(item, length) for item, length, _ in outcome.sent] == [(0, size), (1, size), (2, size)]
+
+
+def test_of_a_small_file_that_is_repaired_only_what_differs_is_sent(tmp_path: Path) -> None:
+    data = pattern(100)
+    (tmp_path / "a").write_bytes(data)
+    outcome = carry(sources_of(tmp_path / "a"), again={0: [Partial(10, 30), Partial(60, 61)]})
+    pieces = [(piece.offset, piece.data) for piece in outcome.messages if isinstance(piece, Piece)]
+    assert pieces == [(10, data[10:30]), (60, data[60:61])]
 
 
 def test_many_small_items_fit_one_buffer() -> None:

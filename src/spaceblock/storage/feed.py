@@ -161,13 +161,14 @@ class Feed:
         self._leave()
 
     def _take_small(self, wire: _Wire, filled: Filled) -> bool:
-        """Send as many of the next files as are small and unchanged, all at once; False if that is none."""
+        """Send as many of the next files as are small, unchanged and to be sent whole, all at once; False if that is
+        none."""
         limit = wire.used + wire.room
         files = []
         size = 0
         for item in self._lane:
             small = _small_file(self._sources[item])
-            if small is None or item in self._refused:
+            if small is None or item in self._refused or item in self._pursuits or item in self._again:
                 break
             size += small[3] + HEADER_ROOM
             if size > wire.room:
