@@ -114,14 +114,14 @@ class Outgoing(Job):
         peer_id: str,
         held: Sequence[Held],
         timeouts: Timeouts,
-        hello: Hello | None = None,
+        greeted: asyncio.Future[Hello],
         rename: Rename | None = None,
         links: Links = "skip",
         throttle: Throttle | None = None,
         memory: Memory | None = None,
     ) -> None:
         super().__init__(timeouts.idle)
-        self._hello = hello or Hello()
+        self._greeted = greeted
         self._rename = rename
         self._connection = connection
         self._peer_id = peer_id
@@ -171,12 +171,15 @@ class Outgoing(Job):
         try:
             if self._prepared is None:
                 self._prepared = await self._prepare()
-            features = self._hello.features & FEATURES
+            # A listener may be asked to send before the peer has greeted, and nothing is said before that.
+            await self._unless_over(self._greeted)
+            hello = self._greeted.result()
+            features = hello.features & FEATURES
             told = await self._ask_for_the_end(features)
             if told is not None:
                 self._forget()
                 return told
-            self._sender = Sender(self._prepared.requests, self._prepared.manifest, features, self._hello.system)
+            self._sender = Sender(self._prepared.requests, self._prepared.manifest, features, hello.system)
             await self._offer(self._sender)
             answered = await self._wait_for_answer()
             wanted = answered.wanted
@@ -218,7 +221,7 @@ class Outgoing(Job):
             return False
         return all(request.rereadable for request in prepared.requests.items)
 
-    def again(self, connection: Connection, hello: Hello | None) -> Outgoing:
+    def again(self, connection: Connection, greeted: asyncio.Future[Hello]) -> Outgoing:
         """The same over another connection; what is held is still this one's to give back."""
         assert self._prepared is not None
         later = Outgoing(
@@ -226,7 +229,7 @@ class Outgoing(Job):
             self._peer_id,
             self._held,
             self._timeouts,
-            hello,
+            greeted,
             self._rename,
             self._links,
             self._throttle,

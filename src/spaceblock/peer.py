@@ -99,7 +99,7 @@ class Peer:
         self._regaining: asyncio.Task[None] | None = None
         self._loop = asyncio.get_running_loop()
         self._session: MessageStream | None = None
-        self._greeted: asyncio.Future[None]
+        self._greeted: asyncio.Future[Hello]
         self._early: list[tuple[Stream, StreamOpening, bool]] = []
         self._outgoing: set[Outgoing] = set()
         self._incoming: set[Incoming] = set()
@@ -172,7 +172,7 @@ class Peer:
         shown = None if progress is None else follower(progress)
         held, timeouts = hold_buffers(sources), self._options.timeouts
         shared = (self._throttle, self._memory)
-        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self.hello, rename, links, *shared)
+        outgoing = Outgoing(self._connection, self.peer_id, held, timeouts, self._greeted, rename, links, *shared)
         outgoing.send_again = self._send_again
         outgoing.on_finished = lambda: self._forget_outgoing(outgoing)
         self._outgoing.add(outgoing)
@@ -274,7 +274,7 @@ class Peer:
         if not self._connection.is_client:
             self._session.send([local_hello(SOFTWARE)])
         if not self._greeted.done():
-            self._greeted.set_result(None)
+            self._greeted.set_result(self.hello)
         early, self._early = self._early, []
         for stream, opening, fin in early:
             self._route(stream, opening, fin)
@@ -509,7 +509,7 @@ class Peer:
             self._connection.close(ErrorCode.NO_ERROR, "")
             self._connection_closed(CloseReason(ErrorCode.NO_ERROR, ""))
 
-        def greeted(future: asyncio.Future[None]) -> None:
+        def greeted(future: asyncio.Future[Hello]) -> None:
             if not (future.cancelled() or future.exception() or regained.done()):
                 regained.set_result(None)
 
@@ -561,7 +561,7 @@ class Peer:
                 peer = self.siblings(self)
         if peer is None:
             return None
-        outgoing = lost.again(peer._connection, peer.hello)
+        outgoing = lost.again(peer._connection, peer._greeted)
         outgoing.send_again = peer._send_again
         peer._outgoing.add(outgoing)
         outgoing.on_finished = lambda: peer._forget_outgoing(outgoing)

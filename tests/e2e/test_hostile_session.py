@@ -11,10 +11,21 @@ import engines
 import spaceblock
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.errors import ErrorCode
-from spaceblock.messages import Done, Error, Feature, Hello, StreamType
+from spaceblock.messages import (
+    AnswerPage,
+    Done,
+    Error,
+    Feature,
+    HaveReply,
+    Hello,
+    RequestsPage,
+    StreamType,
+    Verdict,
+    VerdictKind,
+)
 from spaceblock.quic.endpoint import Endpoint
 
-from .hostile import client_of, frame, hostile_receiver, raw_connection, raw_listener, transport
+from .hostile import client_of, digest, frame, hostile_receiver, raw_connection, raw_listener, transport
 from .support import assert_helpful, deliver, failure, failures, pair, until, within
 
 HURRIED = spaceblock.Options(timeouts=spaceblock.Timeouts(connect=0.5))
@@ -146,6 +157,18 @@ async def test_streams_that_come_before_the_greeting_wait_for_it() -> None:
         incoming = await within(anext(there.offers()))
         await incoming.decline()
         await offer.error()
+
+
+async def test_nothing_is_sent_to_who_has_not_greeted_and_what_was_agreed_on_counts() -> None:
+    async with spaceblock.listen("127.0.0.1") as listener, client_of(listener, greets=False) as raw:
+        sending = (await anext(listener.peers())).send(b"data")
+        await raw.greet(Feature.RESUME)
+        control = await raw.opened()
+        await control.read(RequestsPage)
+        control.send(AnswerPage(True, 0, (Verdict(VerdictKind.HAVE, 2, digest(b"da")),)))
+        await control.read(HaveReply)
+        sending.cancel()
+        await failure(sending)
 
 
 async def test_too_many_streams_before_the_greeting_close_the_connection() -> None:
