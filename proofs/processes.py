@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
+import random
 import signal
 import socket
 import subprocess
@@ -17,6 +19,9 @@ from .support import Disproved
 
 PATIENCE = 300.0
 """Seconds after which something that must happen counts as not happening."""
+
+_UNASSIGNED = (10_000, 30_000)
+"""Ports below those that systems give to whoever asks for any."""
 
 
 class Command:
@@ -101,7 +106,9 @@ class Command:
 
 
 def free_port() -> int:
-    """A UDP port on the loopback interface that nobody has now."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A UDP port on the loopback interface that nobody has now, nor is given unasked while its listener is dead."""
+    while True:
+        port = random.randrange(*_UNASSIGNED)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe, contextlib.suppress(OSError):
+            probe.bind(("127.0.0.1", port))
+            return port
