@@ -83,7 +83,7 @@ class AdmissionBook:
     def __init__(
         self,
         database: sqlite3.Connection,
-        lock: _FileLock | None,
+        lock: FileLock | None,
         server: Identity,
         trusted: frozenset[str],
         has_unfinished: Callable[[str], bool],
@@ -116,7 +116,7 @@ class AdmissionBook:
         read or made, and :class:`LocalProtocolError` when a trusted peer ID is not one.
         """
         known = frozenset(peer_id_text(parse_peer_id(peer)) for peer in trusted)
-        lock = None if folder is None else _FileLock(private_folder(folder) / LOCK_FILE)
+        lock = None if folder is None else FileLock(private_folder(folder) / LOCK_FILE)
         try:
             database = _open_database(folder)
         except BaseException:
@@ -177,8 +177,15 @@ class AdmissionBook:
 
     def remember_port(self, port: int) -> None:
         """Record the UDP port durably. Raises :class:`StorageError`."""
+        if port == self.port:
+            return
         with self._use("the listener's port cannot be recorded") as database:
             database.execute("REPLACE INTO listener (id, port) VALUES (1, ?)", (port,))
+
+    def expire(self, now: float) -> None:
+        """Let every ticket expire: who used one may only finish what it began. Raises :class:`StorageError`."""
+        with self._use("the listener's tickets cannot be taken back") as database:
+            database.execute("UPDATE tickets SET expires = ? WHERE expires > ?", (int(now), int(now)))
 
     def close(self) -> None:
         """Let go of the folder; harmless when done twice. Any other call afterwards is an error."""
@@ -237,7 +244,7 @@ class AdmissionBook:
                 raise _database_error(error, what) from error
 
 
-class _FileLock:
+class FileLock:
     """An exclusive lock on a file, until :meth:`release` or the end of the process."""
 
     def __init__(self, path: Path) -> None:

@@ -141,6 +141,9 @@ REMEMBERED_MAX = 1_000
 REMEMBERED_SECONDS = 30 * 86_400.0
 """Seconds after which one of them may be forgotten."""
 
+COMMANDS_KEPT = 64
+"""Commands whose listener is given its port again when they are; of more those go that were not used for longest."""
+
 DATA_STREAMS = 2
 """Data streams that a sender keeps open at once for one transfer."""
 

@@ -3,11 +3,9 @@
 from __future__ import annotations
 
 import asyncio
-import hashlib
 import importlib
 import time
-from collections.abc import AsyncIterator
-from pathlib import Path
+from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
 from .admission import AdmissionBook
@@ -30,6 +28,7 @@ from .mailbox import Mailbox
 from .memory import Memory
 from .options import Options
 from .peer import Peer, load_identity, transport_options
+from .places import Place, open_book
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig
 from .reunions import Reunions
@@ -51,7 +50,7 @@ class Listener:
     Iterating over it gives the :class:`Offer` of every peer that :meth:`peers` did not hand out.
     """
 
-    def __init__(self, identity: Identity, options: Options, book: AdmissionBook, memory: Memory) -> None:
+    def __init__(self, identity: Identity, options: Options, place: Place, memory: Memory) -> None:
         self.peer_id: str = identity.peer_id
         """Who this listener is: the digest of its public key, in text form."""
         self.ticket: str = ""
@@ -61,7 +60,8 @@ class Listener:
         self._memory = memory
         self._reunions = Reunions()
         self._options = options
-        self._book = book
+        self._place = place
+        self._book: AdmissionBook = place.book
         self._endpoint: Endpoint | None = None
         self._addresses: tuple[tuple[str, int], ...] = ()
         self._peers: set[Peer] = set()
@@ -80,8 +80,8 @@ class Listener:
         """Bind the port and make the first ticket; raises :class:`ConnectionFailed` where the address cannot be used,
         :class:`ListenerBusy` and :class:`StorageError`."""
         options.chosen_engine()
-        identity, book, memory = await asyncio.to_thread(_open_book, host, port, options)
-        listener = cls(identity, options, book, memory)
+        identity, place, memory = await asyncio.to_thread(_open_place, host, port, options)
+        listener = cls(identity, options, place, memory)
         try:
             await listener._bind(host, port)
         except BaseException:
@@ -124,7 +124,7 @@ class Listener:
             return
         self._closing = True
         results = await asyncio.gather(*(peer.close() for peer in self._peers), return_exceptions=True)
-        await self._release()
+        await self._release(self._place.leave)
         for result in (self._unseen.take(), *results):
             if isinstance(result, BaseException):
                 raise result
@@ -217,7 +217,7 @@ class Listener:
         peer.unseen.move_to(self._unseen)
         self._peers.discard(peer)
 
-    async def _release(self) -> None:
+    async def _release(self, leave: Callable[[], None] = lambda: None) -> None:
         self._offers.close()
         self._unclaimed.close()
         for task in self._tasks:
@@ -226,25 +226,15 @@ class Listener:
             await asyncio.wait(set(self._tasks))
         if self._endpoint is not None:
             await self._endpoint.close()
-        await asyncio.to_thread(self._book.close)
+        await asyncio.to_thread(lambda: (leave(), self._book.close()))
 
 
-def _open_book(host: str, port: int | range, options: Options) -> tuple[Identity, AdmissionBook, Memory]:
+def _open_place(host: str, port: int | range, options: Options) -> tuple[Identity, Place, Memory]:
     if isinstance(port, range) and not (port and port[0] > 0 and port[-1] < 65_536 and port.step == 1):
         raise LocalProtocolError(f"{port} is not a range of ports: choose one within 1 to 65535")
     identity = load_identity(options)
     memory = Memory(identity)
-    folder = _state_folder(identity, host, port, options.name)
-    book = AdmissionBook.open(folder, identity, options.trust, has_unfinished=memory.has_unfinished)
-    return identity, book, memory
-
-
-def _state_folder(identity: Identity, host: str, port: int | range, name: str | None) -> Path | None:
-    """Where tickets and port survive a restart: for a listener with a name or a fixed port; otherwise nowhere."""
-    if identity.home is None or (name is None and (port == 0 or isinstance(port, range))):
-        return None
-    key = f"name {name}" if name is not None else f"address {host} {port}"
-    return identity.home / "listeners" / hashlib.sha256(key.encode()).hexdigest()[:32]
+    return identity, open_book(identity, host, port, options, memory.has_unfinished), memory
 
 
 def _ports_to_try(port: int | range, remembered: int | None) -> list[int]:

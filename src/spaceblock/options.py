@@ -55,9 +55,9 @@ class Options:
     engine; None takes the environment's ``SPACEBLOCK_ENGINE`` or else the fastest of this build. ``identity``: an
     :class:`~spaceblock.Identity`, or the path of its folder; None is the user's own. ``trust``: peer IDs admitted
     without a ticket. ``name``: keeps a listener's tickets and port over a restart under this name; a listener on a
-    fixed port does so by itself. ``advertise``: the addresses that tickets carry, where the bound ones are not what
-    others see. ``ticket_lifetime`` is in seconds. ``bandwidth``: bytes a second that are sent at most, over all peers
-    and transfers together; None: no limit.
+    fixed port does so by itself, and any other for the same command, until it is left in order. ``advertise``: the
+    addresses that tickets carry, where the bound ones are not what others see. ``ticket_lifetime`` is in seconds.
+    ``bandwidth``: bytes a second that are sent at most, over all peers and transfers together; None: no limit.
     """
 
     datagram_size: int | None = None

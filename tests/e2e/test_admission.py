@@ -300,6 +300,30 @@ async def test_tickets_and_port_of_a_named_listener_survive_a_restart(tmp_path: 
         assert isinstance(await failure(connect(tickets[0])), spaceblock.TicketUsed)
 
 
+async def test_a_listener_on_any_port_comes_back_to_it_and_its_tickets_are_over(tmp_path: Path) -> None:
+    """Within one program, where the next listener may be about something else."""
+    options = spaceblock.Options(identity=tmp_path / "me")
+    async with spaceblock.listen("127.0.0.1", options=options) as listener:
+        address, ticket = listener.addresses[0], listener.ticket
+        async with spaceblock.listen("127.0.0.1", options=options) as other:
+            assert other.addresses[0] != address
+    async with spaceblock.listen("127.0.0.1", options=options) as listener:
+        assert listener.addresses[0] == address
+        assert isinstance(await failure(connect(ticket)), spaceblock.TicketExpired)
+        await connect(listener.ticket)
+
+
+async def test_a_port_that_somebody_has_taken_meanwhile_is_not_waited_for(tmp_path: Path) -> None:
+    options = spaceblock.Options(identity=tmp_path / "me")
+    async with spaceblock.listen("127.0.0.1", options=options) as listener:
+        address = listener.addresses[0]
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as taken:
+        taken.bind(address)
+        async with spaceblock.listen("127.0.0.1", options=options) as listener:
+            assert listener.addresses[0] != address
+            await connect(listener.ticket)
+
+
 async def test_a_listener_that_is_closing_takes_nobody_and_says_so() -> None:
     """While it waits for a transfer to end, somebody else knocks."""
     async with pair() as peers:
