@@ -23,18 +23,18 @@ def server(tmp_path: Path) -> Identity:
     return Identity.load(tmp_path)
 
 
-def place(server: Identity, port: int | range = 0, host: str = HOST, **options: object) -> Place:
-    return open_book(server, host, port, Options(**options), lambda peer_id: False)  # type: ignore[arg-type]
+def place(server: Identity, port: int | range = 0, host: str = HOST, name: str | None = None) -> Place:
+    return open_book(server, host, port, Options(name=name), lambda peer_id: False)
 
 
-def kept_port(server: Identity, **options: object) -> int | None:
-    found = place(server, **options)
+def kept_port(server: Identity, port: int | range = 0, host: str = HOST, name: str | None = None) -> int | None:
+    found = place(server, port, host, name)
     with found.book as book:
         return book.port
 
 
-def keep_port(server: Identity, number: int, **options: object) -> None:
-    with place(server, **options).book as book:
+def keep_port(server: Identity, number: int) -> None:
+    with place(server).book as book:
         book.remember_port(number)
 
 
@@ -69,12 +69,12 @@ def test_only_one_listener_of_a_command_has_its_place(server: Identity) -> None:
 
 
 def test_a_place_of_its_own_is_not_shared(server: Identity) -> None:
-    for own in ({"name": "inbox"}, {"port": 4433}):
-        found = place(server, **own)  # type: ignore[arg-type]
+    for port, name in ((0, "inbox"), (4433, None)):
+        found = place(server, port, name=name)
         with found.book:
             assert not found.is_commands
             with pytest.raises(ListenerBusy):
-                place(server, **own)  # type: ignore[arg-type]
+                place(server, port, name=name)
 
 
 @pytest.mark.parametrize("is_left", [False, True])

@@ -226,7 +226,8 @@ class Listener:
             await asyncio.wait(set(self._tasks))
         if self._endpoint is not None:
             await self._endpoint.close()
-        await asyncio.to_thread(lambda: (leave(), self._book.close()))
+        await asyncio.to_thread(leave)
+        await asyncio.to_thread(self._book.close)
 
 
 def _open_place(host: str, port: int | range, options: Options) -> tuple[Identity, Place, Memory]:
