@@ -33,6 +33,9 @@ _T = TypeVar("_T")
 _RATE_SPAN = 3.0
 """Seconds over which the rate is averaged."""
 
+_LATE = 1.0
+"""Seconds by which a look at the time may come late; what is more, this program did not run."""
+
 _BESIDE = 3
 """Threads for what goes on beside the data: flushing, placing, and reading again."""
 
@@ -123,6 +126,7 @@ class Job:
         self._news: asyncio.Future[None] | None = None
         self._started = monotonic()
         self._last_change = self._started
+        self._ticked_at = self._started
         self._rate = _Rate(0)
         self._item_rate = _Rate(0)
         self._current = -1
@@ -200,6 +204,7 @@ class Job:
 
     def start(self) -> None:
         """Run the transfer as a task of its own."""
+        self._ticked_at = monotonic()
         self._task = self.loop.create_task(self._run())
         self._ticker = self.loop.call_later(HEARTBEAT, self._tick)
 
@@ -388,6 +393,7 @@ class Job:
 
     def _tick(self) -> None:
         self._ticker = self.loop.call_later(HEARTBEAT, self._tick)
+        self._forgive_lateness()
         self.tick()
         limit = self.limit()
         if monotonic() - self._last_change > limit:
@@ -399,6 +405,14 @@ class Job:
                     phase=phase,
                 )
             )
+
+    def _forgive_lateness(self) -> None:
+        """Count no time in which this program did not run at all, as one that was stopped: nothing could move here."""
+        now = monotonic()
+        late = now - self._ticked_at - HEARTBEAT
+        self._ticked_at = now
+        if late > _LATE:
+            self._last_change = min(self._last_change + late, now)
 
 
 class _Rate:
