@@ -139,7 +139,7 @@ async def test_cancelled_while_the_receivers_disk_hangs(
             (sending if side == "sender" else receiving).cancel()
             assert_cancelled(await failure(sending, SOON), remote=side == "receiver")
         assert_cancelled(await failure(receiving), remote=side == "sender")
-    assert tree(inbox) == {}
+    await until(lambda: not tree(inbox), "the end of cleaning up, which no outcome waits for")
 
 
 @pytest.mark.parametrize("side", SIDES)
