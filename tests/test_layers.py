@@ -17,8 +17,8 @@ WAITING = {"asyncio", "concurrent", "os", "select", "selectors", "socket", "thre
 
 # The first part of a module's name below the package, top floor first.
 SHELL = {
-    *("api", "listener", "peer", "transfer", "outgoing", "incoming", "offer", "lanes", "receipts", "rehashing"),
-    *("query", "asking", "following", "control", "mailbox", "throttle", "interrupts", "forks"),
+    *("api", "listener", "peer", "transfer", "outgoing", "incoming", "offer", "lanes", "receipts"),
+    *("carrier", "rehashing", "query", "asking", "following", "control", "mailbox", "throttle", "interrupts", "forks"),
 }
 ROOMS = {"quic", "storage", "memory", "identity", "tickets", "contacts", "admission"}
 PROTOCOL = {"protocol"}

@@ -12,7 +12,8 @@ from time import monotonic
 from typing import Any, TypeVar, cast
 
 from .asking import Rename, ask_for_names
-from .blocks import Had
+from .blocks import Had, Partial
+from .carrier import Carrier
 from .control import MessageStream
 from .errors import (
     ErrorCode,
@@ -24,7 +25,7 @@ from .errors import (
 )
 from .events import Phase, Receipt
 from .lanes import lanes_of
-from .limits import CONTROL_BACKLOG, DATA_BACKLOG, DATA_STREAMS, FLIGHT_MAX, Timeouts
+from .limits import CONTROL_BACKLOG, DATA_STREAMS, Timeouts
 from .manifest import Entry
 from .memory import Claim, Memory
 from .messages import (
@@ -60,11 +61,9 @@ from .query import ask
 from .quic.interface import Connection, Stream, StreamStopped
 from .receipts import given, receipt_of
 from .rehashing import rehash
-from .storage.ahead import AHEAD, Ahead
 from .storage.feed import Feed, Filled
 from .storage.files import FileSource
 from .storage.rereading import BlockHashing, Pursuit, Reread
-from .storage.ring import Ring
 from .storage.sources import (
     BufferSource,
     Held,
@@ -101,9 +100,6 @@ _WAITING_INTERVAL = 1.0
 _HASHED_INTERVAL = 1.0
 """Seconds between two messages that say how much this side has read of what need not travel."""
 
-_SPARE = 2
-"""Buffers that a lane leaves in the ring when it takes one ahead of need, so that the others can always go on."""
-
 
 class Outgoing(Job):
     """One transfer from this side to the peer."""
@@ -128,6 +124,7 @@ class Outgoing(Job):
         self._held = held
         self._links = links
         self._throttle = throttle
+        self._carrier = Carrier(self, connection, throttle, self._sent)
         self._memory = memory
         self._claim: Claim | None = None
         self._is_later = False
@@ -137,11 +134,7 @@ class Outgoing(Job):
         self._prepared: Prepared | None = None
         self._sender: Sender | None = None
         self._control: MessageStream | None = None
-        self._ring = Ring()
-        self._slot_given = asyncio.Event()
-        self._feeds: set[Feed] = set()
         self._refused: dict[int, SpaceblockError] = {}
-        self._streams: set[Stream] = set()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._answer: asyncio.Future[Answered] = self.loop.create_future()
         self._end: asyncio.Future[Completed] = self.loop.create_future()
@@ -149,14 +142,11 @@ class Outgoing(Job):
         self._verdict: asyncio.Future[Completed | None] = self.loop.create_future()
         self._told = Progress(ReceiverState.MOVING, 0, 0, 0)
         self._backlog = 0
-        self._waiting: set[tuple[Feed, int]] = set()
         self._told_waiting = 0.0
-        self._hashed = 0
         self._told_hashed = 0.0
         self._total: int | None = None
         self._items_sent = 0
         self._compared: frozenset[int] = frozenset()
-        self._carrying: dict[Feed, Stream] = {}
         self._pursuits: dict[int, tuple[int, Pursuit]] = {}
         self._ended: set[int] = set()
         self._hashed_again: dict[int, bytes] = {}
@@ -282,7 +272,7 @@ class Outgoing(Job):
         }.get(self.phase, 1.5 * limits.idle)  # a lost connection is noticed before
 
     def tick(self) -> None:
-        backlog = sum(stream.backlog for stream in self._streams)
+        backlog = self._carrier.backlog
         if self._control is not None:
             backlog += self._control.stream.backlog
         if backlog < self._backlog and self.phase in (Phase.MOVING, Phase.OFFERING):
@@ -291,7 +281,7 @@ class Outgoing(Job):
         self._look_at_source()
         if self._sender is not None and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
             self._told_hashed = monotonic()
-            self._sender.hashed(self._hashed + self.reread)
+            self._sender.hashed(self._carrier.hashed + self.reread)
             self._act([])
 
     def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
@@ -306,19 +296,16 @@ class Outgoing(Job):
 
     def _present_item(self) -> Current | None:
         """What moves on the data stream that began first, less what the peer has not acknowledged."""
-        for feed, stream in self._carrying.items():
-            current = feed.current
-            if current is not None and self._prepared is not None:
-                item, taken = current
-                source = self._prepared.sources[item]
-                return Current(item, source.name, max(taken - stream.backlog, 0), source_length(source))
-        return None
+        current = self._carrier.current
+        if current is None or self._prepared is None:
+            return None
+        item, done = current
+        source = self._prepared.sources[item]
+        return Current(item, source.name, done, source_length(source))
 
     def _look_at_source(self) -> None:
         """Tell both users, and the peer, when somebody else's program is what keeps the transfer waiting."""
-        waiting = {(feed, feed.question) for feed in self._feeds if feed.question}
-        waits = not any(stream.backlog for stream in self._streams) and not waiting.isdisjoint(self._waiting)
-        self._waiting = waiting
+        waits = self._carrier.waits_for_source()
         if self.phase is (Phase.MOVING if waits else Phase.SOURCE):
             self.phase = Phase.SOURCE if waits else Phase.MOVING
             self.changed()
@@ -382,28 +369,9 @@ class Outgoing(Job):
                 return False
         return True
 
-    async def _read_and_hash(self, items: Sequence[int]) -> AsyncIterator[Filled]:
+    def _read_and_hash(self, items: Sequence[int]) -> AsyncIterator[Filled]:
         """Hash ``items``, of which nothing is to be sent."""
-        assert self._prepared is not None
-        feed = Feed(items, self._prepared.sources, self._prepared.requests.block_size)
-        self._feeds.add(feed)
-        ahead = Ahead(feed, self.in_worker)
-        whole = 0
-        done = False
-        try:
-            while not done:
-                ahead.give(await self._free_slot())
-                filled, slot = await ahead.take()
-                done = filled.done
-                filled.release()
-                self._ring.give(slot)
-                whole += sum(size for _, size, _ in filled.sent)
-                self._hashed = whole + feed.position
-                self.changed()
-                yield filled
-        finally:
-            self._feeds.discard(feed)
-            ahead.close()
+        return self._carrier.read(self._feed_of(items))
 
     def _forget(self) -> None:
         """The transfer has come to its end: sending the same again is another one."""
@@ -533,8 +501,7 @@ class Outgoing(Job):
         _logger.warning("%s", damaged(source.name, item, sender.repaired[item]))
         sender.item_sent(item, source_length(source) or 0, self._hashed_again.pop(item))
         self._act([])
-        feed = Feed([item], prepared.sources, prepared.requests.block_size, again={item: wanted.ranges})
-        await self._send_lane(feed)
+        await self._carry(self._feed_of([item], {item: wanted.ranges}))
 
     def _give_up(self, item: int, error: SpaceblockError) -> None:
         """This side cannot send ``item`` after all, whatever has moved of it."""
@@ -545,16 +512,12 @@ class Outgoing(Job):
         self._sender.item_aborted(item, error)
         if item in self._ended:
             self._abort_on_a_stream([abort_message(item, error)])
-        for feed in self._feeds:
-            feed.refuse(item, error)
+        self._carrier.refuse(item, error)
         self._act([])
 
     def _abort_on_a_stream(self, aborted: Sequence[Message]) -> None:
         assert self._prepared is not None
-        stream = self._connection.open_stream(unidirectional=True)
-        self._streams.add(stream)
-        stream.write(encode_stream_header(StreamType.DATA, self._prepared.requests.uuid))
-        stream.write(b"".join(message.encode() for message in aborted), fin=True)
+        self._carrier.say(self._prepared.requests.uuid, aborted)
 
     def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
         """Run ``work`` beside everything else; where it fails the transfer does."""
@@ -603,101 +566,32 @@ class Outgoing(Job):
 
     async def _pump(self, lanes: Iterator[list[int]]) -> None:
         """Carry one lane after another, each on a data stream of its own."""
-        prepared = self._prepared
-        assert prepared is not None
         for lane in lanes:
-            feed = Feed(lane, prepared.sources, prepared.requests.block_size, self._pursuits)
+            feed = self._feed_of(lane)
             for item in self._refused.keys() & set(lane):
                 feed.refuse(item, self._refused[item])
-            await self._send_lane(feed)
+            await self._carry(feed)
 
-    async def _send_lane(self, feed: Feed) -> None:
+    def _feed_of(self, items: Sequence[int], again: Mapping[int, Sequence[Partial]] | None = None) -> Feed:
         assert self._prepared is not None
-        stream = self._connection.open_stream(unidirectional=True)
-        stream.write(encode_stream_header(StreamType.DATA, self._prepared.requests.uuid))
-        self._feeds.add(feed)
-        self._streams.add(stream)
-        stopped = False
-        self._carrying[feed] = stream
+        return Feed(items, self._prepared.sources, self._prepared.requests.block_size, self._pursuits, again)
+
+    async def _carry(self, feed: Feed) -> None:
+        assert self._prepared is not None
         try:
-            await self._carry(feed, stream)
+            await self._carrier.carry(feed, self._prepared.requests.uuid)
         except StreamStopped as error:
             # The receiver's Error on the control stream says why; it may come later than the stop.
-            stopped = True
             await either(self._end, timeout=self._timeouts.close)
             if not self._end.done():
                 raise RemoteProtocolError("the receiver stopped a data stream without saying why") from error
             self._end.result()
-        finally:
-            self._feeds.discard(feed)
-            self._carrying.pop(feed, None)
-            if stopped or self._end.done():
-                self._streams.discard(stream)
 
-    async def _carry(self, feed: Feed, stream: Stream) -> None:
-        portion = None if self._throttle is None else self._throttle.portion
-        ahead = Ahead(feed, self.in_worker, portion)
-        done = False
-        try:
-            while not done:
-                if self._throttle is not None:
-                    await self._throttle.turn()
-                if feed.never_waits:
-                    slot = await self._free_slot()
-                    filled = feed.fill(slot[:portion])
-                else:
-                    filled, slot = await self._fill_ahead(ahead)
-                done = filled.done
-                if self._throttle is not None:
-                    self._throttle.sent(sum(map(len, filled.pieces)))
-                self._write(stream, filled, slot)
-                await asyncio.sleep(0)
-                await stream.drain(DATA_BACKLOG + min(self._connection.congestion_window, FLIGHT_MAX))
-            while ahead.count:  # what was given ahead in vain
-                _, slot = await ahead.take()
-                self._ring.give(slot)
-        finally:
-            # A pump that is stopped does not wait for the disk, but nothing is taken from under a worker.
-            ahead.close()
-
-    async def _fill_ahead(self, ahead: Ahead) -> tuple[Filled, memoryview]:
-        if not ahead.count:
-            ahead.give(await self._free_slot())
-        while ahead.count < AHEAD and self._ring.free > _SPARE and self._throttle is None:
-            ahead.give(await self._free_slot())
-        return await ahead.take()
-
-    async def _free_slot(self) -> memoryview:
-        while (slot := self._ring.take(self._slot_given.set)) is None:
-            self._slot_given.clear()
-            await self._slot_given.wait()
-        return slot
-
-    def _write(self, stream: Stream, filled: Filled, slot: memoryview) -> None:
-        """Queue what a worker filled; the slot goes round again when the engine needs none of it any more."""
-        give_back = self._ring.give
-        pieces, filled.pieces = filled.pieces, []
-        waiting = len(pieces)
-
-        def release(piece: memoryview) -> None:
-            nonlocal waiting
-            piece.release()
-            waiting -= 1
-            if not waiting:
-                give_back(slot)
-
-        if not pieces:
-            give_back(slot)
-        for index, piece in enumerate(pieces):
-            try:
-                stream.write(piece, release=partial(release, piece))
-            except BaseException:
-                for unsent in pieces[index:]:
-                    release(unsent)
-                raise
+    def _sent(self, filled: Filled) -> None:
+        """What ended with ``filled`` is on its way."""
         assert self._sender is not None
         self._ended.update(item for item, _, _ in filled.sent)
-        self._items_sent += len(filled.sent)
+        self._items_sent += len(filled.sent) + len(filled.aborted)
         sent = [(item, size, digest) for item, size, digest in filled.sent if digest is not None]
         if len(sent) == 1:
             self._sender.item_sent(*sent[0])
@@ -705,9 +599,6 @@ class Outgoing(Job):
             self._sender.items_sent(sent)
         for item, error in filled.aborted:
             self._sender.item_aborted(item, error)
-            self._items_sent += 1
-        if filled.done:
-            stream.write(b"", fin=True)
         self._act([])
 
     def _receive(self, message: Message, payload_size: int) -> None:
@@ -738,8 +629,7 @@ class Outgoing(Job):
                 self._receive_report(event.progress)
             elif isinstance(event, ItemRefused):
                 self._refused[event.item] = event.error
-                for feed in self._feeds:
-                    feed.refuse(event.item, event.error)
+                self._carrier.refuse(event.item, event.error)
             elif isinstance(event, BlocksWanted):
                 self._start(self._hash_blocks(event.item))
             elif isinstance(event, ResendWanted):
@@ -770,8 +660,7 @@ class Outgoing(Job):
     def _break(self, error: SpaceblockError) -> None:
         """Stop moving data and let :meth:`run` end with ``error``."""
         stop_reading(self._held)
-        for stream in self._streams:
-            stream.reset(error_code(error))
+        self._carrier.reset(error_code(error))
         if not self._end.done():
             self._end.set_exception(error)
 
@@ -807,14 +696,13 @@ class Outgoing(Job):
             task.cancel()
         if self._tasks:
             await asyncio.wait(set(self._tasks))
-        for stream in self._streams:
-            # The receiver has all of what it verified; an engine that still waits to hear so gives the memory back.
-            stream.reset(ErrorCode.CANCELLED)
+        # The receiver has all of what it verified; an engine that still waits to hear so gives the memory back.
+        self._carrier.reset(ErrorCode.CANCELLED)
         if self._control is not None:
             self._control.stop_reading()
             self._control.send([], fin=True)
         await self.when_workers_idle(lambda: None, self._timeouts.close)
-        self._ring = Ring()
+        self._carrier.drop_buffers()
 
     def release(self) -> None:
         if self._is_later:

@@ -325,7 +325,7 @@ async def test_a_stop_that_overtakes_the_receivers_error_does_not_hide_it(tmp_pa
         control.send(AnswerPage(True, 0, (ALL,)))
         (await raw.opened()).stream.stop(ErrorCode.CANCELLED)
         (outgoing,) = peer._outgoing
-        (stream,) = outgoing._streams
+        (stream,) = outgoing._carrier._streams
 
         async def until_stopped() -> None:
             while True:

@@ -80,7 +80,7 @@ async def test_a_finished_transfer_that_somebody_keeps_holds_no_buffers(inbox: P
         receiving = (await peers.offer()).accept(inbox)
         await within(asyncio.gather(sending, receiving))
         for job in (sending._job, receiving._job):
-            ring = job._ring if isinstance(job, Outgoing) else job.ring  # type: ignore[attr-defined]
+            ring = job._carrier._ring if isinstance(job, Outgoing) else job.ring  # type: ignore[attr-defined]
             assert not ring._free
 
 
