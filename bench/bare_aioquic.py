@@ -31,8 +31,8 @@ from processes import run_script, size_of
 from spaceblock.cli.bench.measure import MIB, Meter, content, touched
 from spaceblock.identity import Identity
 from spaceblock.limits import DATA_BACKLOG, DATAGRAM_MIN
-from spaceblock.quic.endpoint import SOCKET_BUFFER
 from spaceblock.quic.interface import TransportOptions
+from spaceblock.quic.sockets import SOCKET_BUFFER
 
 SCRIPT = Path(__file__)
 

@@ -172,8 +172,8 @@ def test_the_doctor_says_what_to_change(commands: Commands, tmp_path: Path) -> N
 
 
 def test_small_buffers_and_missing_offloads_come_with_advice(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spaceblock.quic.endpoint.granted_buffers", lambda: (212_992, 212_992))
-    monkeypatch.setattr("spaceblock.quic.endpoint.offloads", lambda: (False, False))
+    monkeypatch.setattr("spaceblock.quic.sockets.granted_buffers", lambda: (212_992, 212_992))
+    monkeypatch.setattr("spaceblock.quic.sockets.offloads", lambda: (False, False))
     found = {finding.check: finding for finding in examine()}
     for check in ("receive buffer", "send buffer", "sending in trains", "receiving in trains"):
         assert found[check].status == "slow"

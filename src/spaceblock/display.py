@@ -1,4 +1,4 @@
-"""How to show text that came from elsewhere: what would mislead a reader or command a terminal becomes an escape."""
+"""How to show text that came from elsewhere, so that none misleads a reader or commands a terminal, and addresses."""
 
 from __future__ import annotations
 
@@ -33,6 +33,11 @@ def shortened(text: str, limit: int) -> str:
         return text
     half = (limit - 1) // 2
     return f"{text[: limit - 1 - half]}…{text[-half:]}"
+
+
+def address_text(host: str, port: int) -> str:
+    """An address as people write it; an IPv6 one has brackets."""
+    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
 
 
 _HIDDEN_CATEGORIES = frozenset({"Cc", "Cf", "Cs", "Co", "Cn", "Zl", "Zp"})

@@ -37,6 +37,7 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from blake3 import blake3
 
+from .display import address_text
 from .errors import LocalProtocolError, TicketMalformed
 from .identity import KEY_SIZE, PEER_ID_SIZE, from_base32, peer_id_text, to_base32
 from .limits import ADDRESSES_MAX
@@ -88,7 +89,7 @@ class Ticket:
         object.__setattr__(self, "addresses", tuple(usual_address(host, port) for host, port in self.addresses))
 
     def __repr__(self) -> str:
-        where = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in self.addresses)
+        where = ", ".join(address_text(host, port) for host, port in self.addresses)
         return f"<Ticket {self.ticket_id.hex()} for {peer_id_text(self.peer_id)} at {where}, expires {self.expires}>"
 
     def encode(self) -> str:

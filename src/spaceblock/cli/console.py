@@ -17,7 +17,7 @@ from contextlib import asynccontextmanager, closing, suppress
 from typing import TYPE_CHECKING
 
 from ..bars import Row, open_display, size_text, title_of, wrapped
-from ..display import printable, shortened, shown
+from ..display import address_text, printable, shortened, shown
 from ..errors import SpaceblockError
 from ..events import ItemProgress, OfferItem, Progress, Receipt, ReceiptItem
 from .output import print_out
@@ -118,7 +118,7 @@ class Console:
 
     def listening(self, listener: Listener, advice: str) -> None:
         """This side waits for another, which needs the ticket."""
-        where = ", ".join(f"[{host}]:{port}" if ":" in host else f"{host}:{port}" for host, port in listener.addresses)
+        where = ", ".join(address_text(host, port) for host, port in listener.addresses)
         self.detail(f"listening at {where} as {listener.peer_id}")
         self.invite(listener.ticket, advice)
 

@@ -124,7 +124,7 @@ def _cipher() -> Iterator[Finding]:
 
 
 def _sockets() -> Iterator[Finding]:
-    from ..quic.endpoint import SOCKET_BUFFER, granted_buffers, offloads
+    from ..quic.sockets import SOCKET_BUFFER, granted_buffers, offloads
 
     names = ("receive buffer", "send buffer")
     settings = ("net.core.rmem_max", "net.core.wmem_max")

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING
 import click
 
 from ..contacts import Contact
-from ..display import printable
+from ..display import address_text, printable
 from ..errors import LocalProtocolError, Unreachable
 from ..identity import parse_peer_id, peer_id_text
 from ..limits import ADDRESSES_MAX
@@ -181,7 +181,7 @@ def _read(info: AsyncServiceInfo) -> Announced | None:
     addresses = [address for address in info.parsed_scoped_addresses() if "%" not in address][:ADDRESSES_MAX]
     if not addresses or not 0 < port < 65_536:
         return None
-    shown = tuple(f"[{address}]:{port}" if ":" in address else f"{address}:{port}" for address in addresses)
+    shown = tuple(address_text(address, port) for address in addresses)
     return Announced(printable(info.name.removesuffix(f".{SERVICE}")), peer, shown)
 
 

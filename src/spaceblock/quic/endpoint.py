@@ -10,7 +10,6 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import errno
-import functools
 import logging
 import os
 import socket
@@ -19,6 +18,7 @@ from collections import deque
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, Protocol
 
+from ..display import address_text
 from ..errors import ConnectionFailed, EngineUnavailable, ErrorCode, LocalProtocolError, Unreachable
 from ..limits import DATAGRAM_MIN
 from .connection import AioquicConnection, plain_address
@@ -26,7 +26,24 @@ from .handshake.engine import client_engine, server_engine
 from .handshake.first_packets import CID_SIZE, VERSION, RetryTokens, initial_token, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
 from .resets import StatelessResets, reset_key
-from .routes import largest_datagram, look_up, reachable_addresses
+from .routes import largest_datagram, reachable_addresses
+from .sockets import (
+    PASSING,
+    SOCKET_BUFFER,
+    SOL_UDP,
+    UDP_GRO,
+    UDP_SEGMENT,
+    UNREACHABLE,
+    buffer_size,
+    cannot_use,
+    knows_trains,
+    open_socket,
+    report_errors,
+    reported_errors,
+    resolve,
+    tell_small_buffer,
+    train_stop,
+)
 
 _log = logging.getLogger("spaceblock")
 
@@ -41,28 +58,11 @@ RECEIVE_BATCH = 64
 SHORT_HEADER = 1 + CID_SIZE
 """Bytes of a short header up to the end of the connection ID (RFC 8999, section 5.2)."""
 
-SOCKET_BUFFER = 4 * 1024 * 1024
-"""What we ask of the kernel for either direction; it may give less."""
-
 SEND_QUEUE = 4_096
 """Datagrams that wait for a full socket; more are dropped, as a full router would."""
 
 LINGER = 3.0
 """Seconds that :meth:`Endpoint.close` waits at most for closing periods to pass."""
-
-
-def granted_buffers() -> tuple[int, int]:
-    """The bytes that this system keeps of what arrives at a socket of ours, and of what is sent by it."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        for option, forced in _BUFFERS:
-            _enlarge(sock, option, forced)
-        return _buffer_size(sock, socket.SO_RCVBUF), _buffer_size(sock, socket.SO_SNDBUF)
-
-
-def offloads() -> tuple[bool, bool]:
-    """Whether the kernel cuts trains of datagrams (UDP_SEGMENT), and puts those that arrive together (UDP_GRO)."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as sock:
-        return _knows_trains(sock), _IS_LINUX and _receive_trains(sock)
 
 
 class Strangers(Protocol):
@@ -98,9 +98,9 @@ class Endpoint:
         self.strangers: Strangers | None = None
         """Says whose first packets are not worth an answer; None: all are."""
 
-        self.receive_buffer: int = _buffer_size(sock, socket.SO_RCVBUF)
+        self.receive_buffer: int = buffer_size(sock, socket.SO_RCVBUF)
         if self.receive_buffer < SOCKET_BUFFER:
-            _tell_small_buffer(self.receive_buffer)
+            tell_small_buffer(self.receive_buffer)
         self._sock = sock
         self._options = options
         self._server = server
@@ -121,7 +121,7 @@ class Endpoint:
         self._idle = asyncio.Event()  # no connection is left
         self._idle.set()
         self._is_closing = False
-        self._has_trains = _knows_trains(sock)
+        self._has_trains = knows_trains(sock)
 
     @classmethod
     async def bind(
@@ -138,7 +138,7 @@ class Endpoint:
         With ``server``, it accepts connections: ``on_connection`` is called for each when its handshake is complete.
         Raises :class:`~spaceblock.errors.ConnectionFailed` when the address cannot be had.
         """
-        sock = await _open_socket(host, port)
+        sock = await open_socket(host, port)
         try:
             endpoint = cls(sock, options or TransportOptions(), server, on_connection)
             if endpoint._options.native:
@@ -152,10 +152,10 @@ class Endpoint:
             ) from None
         except OSError as error:
             sock.close()
-            raise _cannot_use((host, port), error) from error
+            raise cannot_use((host, port), error) from error
         except MemoryError as error:
             sock.close()
-            raise _cannot_use((host, port), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))) from error
+            raise cannot_use((host, port), OSError(errno.ENOMEM, os.strerror(errno.ENOMEM))) from error
         except BaseException:
             sock.close()
             raise
@@ -168,11 +168,11 @@ class Endpoint:
         ``handshake.verify_peer`` raised, :class:`~spaceblock.errors.VersionMismatch` when the server speaks another
         protocol, and :class:`ConnectionEnded` when it ended the connection.
         """
-        name = _show(address)
+        name = address_text(*address)
         if self._is_closing:
             raise ConnectionFailed(f"the endpoint is closed, so it cannot connect to {name}; open another one")
         deadline = self._loop.time() + timeout
-        target = await _resolve(self._sock, address, timeout)
+        target = await resolve(self._sock, address, timeout)
         connection = AioquicConnection(
             client_engine(handshake, self._options, self.token_of),
             self,
@@ -183,7 +183,7 @@ class Endpoint:
         )
         self._add(connection)
         self._connecting[connection] = target
-        _report_errors(self._sock, True)
+        report_errors(self._sock, True)
         try:
             connection.start(target)
             await connection.wait_established()
@@ -197,7 +197,7 @@ class Endpoint:
             self._connecting.pop(connection, None)
             if not self._connecting:
                 # Nobody needs the reports any more, and uvloop stops watching a socket that has one.
-                _report_errors(self._sock, False)
+                report_errors(self._sock, False)
         return connection
 
     async def rebind(self, host: str, port: int = 0) -> None:
@@ -211,7 +211,7 @@ class Endpoint:
         """
         if self._server is not None:
             raise LocalProtocolError("an endpoint that accepts connections cannot move; listen on another one as well")
-        sock = await _open_socket(host, port)
+        sock = await open_socket(host, port)
         if self._is_closing:
             sock.close()
             raise ConnectionFailed("the endpoint is closed, so it cannot move; open another one")
@@ -238,8 +238,8 @@ class Endpoint:
         self._loop.remove_writer(old)
         self.local_address = plain_address(sock.getsockname())
         self.local_addresses = reachable_addresses(*plain_address(sock.getsockname()))
-        self._has_trains = _knows_trains(sock)
-        _report_errors(sock, bool(self._connecting))
+        self._has_trains = knows_trains(sock)
+        report_errors(sock, bool(self._connecting))
         if self._pump is None:
             self._loop.add_reader(sock, self._on_readable)
         else:
@@ -300,16 +300,16 @@ class Endpoint:
             return
         start = 0
         while start < len(datagrams):
-            stop = _train_stop(datagrams, start) if self._has_trains else start + 1
+            stop = train_stop(datagrams, start) if self._has_trains else start + 1
             data, address = datagrams[start]
             try:
                 if stop - start == 1:
                     self._sock.sendto(data, address)
                 else:
-                    segment = (_SOL_UDP, _UDP_SEGMENT, len(data).to_bytes(2, sys.byteorder))
+                    segment = (SOL_UDP, UDP_SEGMENT, len(data).to_bytes(2, sys.byteorder))
                     self._sock.sendmsg([data for data, _ in datagrams[start:stop]], [segment], 0, address)
             except OSError as error:
-                if stop - start > 1 and error.errno not in _PASSING:
+                if stop - start > 1 and error.errno not in PASSING:
                     # A device without checksum offload, or a path for smaller datagrams: one at a time, from now on.
                     self._has_trains = False
                 if not self._send_again(data, address):
@@ -343,14 +343,14 @@ class Endpoint:
             pieces = [bytes(data[start : start + segment]) for start in range(0, len(data), segment)]
             self.send([(piece, address) for piece in pieces])
             return True
-        train = [(_SOL_UDP, _UDP_SEGMENT, segment.to_bytes(2, sys.byteorder))] if len(data) > segment else []
+        train = [(SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder))] if len(data) > segment else []
         try:
             self._sock.sendmsg([data], train, 0, address)
         except (BlockingIOError, InterruptedError):
             self._wait_for_room(connection)
             return False
         except OSError as error:
-            if error.errno in _PASSING:
+            if error.errno in PASSING:
                 return True  # lost, as on a full road; recovery finds out
             self._has_trains = False
             return self.send_train(connection, data, segment, address)
@@ -455,7 +455,7 @@ class Endpoint:
                 break  # an error that an earlier datagram met; _take_errors finds which
             segment = size
             for level, kind, value in ancillary:
-                if level == _SOL_UDP and kind == _UDP_GRO:
+                if level == SOL_UDP and kind == UDP_GRO:
                     segment = int.from_bytes(value[:4], sys.byteorder)
             data = self._buffer[:size]
             connection = self._routes.get(bytes(data[1:SHORT_HEADER])) if size and data[0] < 0x80 else None
@@ -570,7 +570,7 @@ class Endpoint:
             self,
             is_client=False,
             handshake_deadline=now + self._options.handshake_timeout,
-            name=_show(plain_address(address)),
+            name=address_text(*plain_address(address)),
             options=self._options,
         )
         self._add(connection)
@@ -653,7 +653,7 @@ class Endpoint:
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
-            if error.errno in _UNREACHABLE:
+            if error.errno in UNREACHABLE:
                 self._refuse(address, error.errno)
         return True
 
@@ -664,17 +664,9 @@ class Endpoint:
 
         Only connections that got no packet at all are ended: such reports can be forged.
         """
-        if not _HAS_ERROR_QUEUE:
-            return
-        while True:
-            try:
-                _, ancillary, _, address = self._sock.recvmsg(0, 512, socket.MSG_ERRQUEUE)
-            except OSError:
-                return
-            for _level, _kind, report in ancillary:
-                code = int.from_bytes(report[:4], sys.byteorder)
-                if code in _UNREACHABLE:
-                    self._refuse(address, code)
+        for code, address in reported_errors(self._sock):
+            if code in UNREACHABLE:
+                self._refuse(address, code)
 
     def _refuse(self, address: Any, code: int) -> None:
         for connection, target in list(self._connecting.items()):
@@ -682,7 +674,7 @@ class Endpoint:
                 reason = os.strerror(code)
                 connection.fail(
                     Unreachable(
-                        f"{_show(plain_address(target))} cannot be reached: {reason[:1].lower()}{reason[1:]}; "
+                        f"{address_text(*plain_address(target))} cannot be reached: {reason[:1].lower()}{reason[1:]}; "
                         "check the address, and that the other side listens",
                         phase="connecting",
                         errno=code,
@@ -707,132 +699,3 @@ RECEIVE_BUFFERS = 8
 
 _BUFFER_SIZE = 65_535
 _ANCILLARY_SIZE = 64
-_SOL_UDP = 17
-_UDP_GRO = 104
-_UDP_SEGMENT = 103  # <linux/udp.h>; the socket module has no name for it yet
-_TRAIN = 64  # segments that every kernel takes
-_TRAIN_SIZE = 65_000  # of the 65507 bytes of one packet
-_UNREACHABLE = frozenset({errno.ECONNREFUSED, errno.EHOSTUNREACH, errno.ENETUNREACH})
-_PASSING = _UNREACHABLE | {errno.EAGAIN, errno.EINTR, errno.ENOBUFS, errno.ENOMEM}
-_IS_LINUX = sys.platform == "linux"
-_SO_SNDBUFFORCE = 32  # <asm-generic/socket.h>
-_SO_RCVBUFFORCE = 33
-_BUFFERS = ((socket.SO_RCVBUF, _SO_RCVBUFFORCE), (socket.SO_SNDBUF, _SO_SNDBUFFORCE))
-_HAS_ERROR_QUEUE = _IS_LINUX
-_IP_RECVERR = 11  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet
-_IPV6_RECVERR = 25
-
-
-def _receive_trains(sock: socket.socket) -> bool:
-    """Ask the kernel to put datagrams of one sender together; False where it cannot."""
-    try:
-        sock.setsockopt(_SOL_UDP, _UDP_GRO, 1)
-    except OSError:
-        return False
-    return True
-
-
-async def _open_socket(host: str, port: int) -> socket.socket:
-    try:
-        found = await look_up(host, port, socket.AF_UNSPEC, socket.AI_PASSIVE)
-        family, kind, protocol, _, address = found[0]
-        sock = socket.socket(family, kind, protocol)
-        try:
-            sock.setblocking(False)
-            if family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, socket.IPV6_V6ONLY, address[0] != "::")
-            for option, forced in _BUFFERS:
-                _enlarge(sock, option, forced)
-            sock.bind(address)
-        except BaseException:
-            sock.close()
-            raise
-    except OSError as error:
-        raise _cannot_use((host, port), error) from error
-    return sock
-
-
-def _cannot_use(address: Address, error: OSError) -> ConnectionFailed:
-    reason = error.strerror or str(error)
-    return ConnectionFailed(
-        f"the address {_show(address)} cannot be used: {reason[:1].lower()}{reason[1:]}; choose another one",
-        phase="listen",
-        errno=error.errno,
-    )
-
-
-def _enlarge(sock: socket.socket, option: int, forced: int) -> None:
-    """Ask for a buffer of :data:`SOCKET_BUFFER` bytes, past the system's cap where this process may."""
-    with contextlib.suppress(OSError):
-        sock.setsockopt(socket.SOL_SOCKET, option, SOCKET_BUFFER)
-    if _IS_LINUX and _buffer_size(sock, option) < SOCKET_BUFFER:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.SOL_SOCKET, forced, SOCKET_BUFFER)
-
-
-def _buffer_size(sock: socket.socket, option: int) -> int:
-    # Linux tells twice what was granted: the other half is for its own bookkeeping.
-    return sock.getsockopt(socket.SOL_SOCKET, option) // (2 if _IS_LINUX else 1)
-
-
-@functools.cache
-def _tell_small_buffer(size: int) -> None:
-    _log.warning(
-        "the system keeps only %d bytes of what arrives, so fast transfers will lose packets; "
-        "let it keep more (on Linux: sysctl -w net.core.rmem_max=%d net.core.wmem_max=%d)",
-        size,
-        SOCKET_BUFFER,
-        SOCKET_BUFFER,
-    )
-
-
-async def _resolve(sock: socket.socket, address: Address, timeout: float) -> Any:
-    """The socket's own form of an address, as it will be seen on what comes back."""
-    flags = socket.AI_V4MAPPED | socket.AI_ALL if sock.family == socket.AF_INET6 else 0
-    host, port = address
-    try:
-        found = await asyncio.wait_for(look_up(host, port, sock.family, flags), timeout)
-    except (OSError, asyncio.TimeoutError) as error:
-        raise Unreachable(
-            f"the address {_show(address)} cannot be found; check its spelling and the network", phase="connecting"
-        ) from error
-    return found[0][4]
-
-
-def _knows_trains(sock: socket.socket) -> bool:
-    """Whether the kernel cuts one write into datagrams of one size (UDP_SEGMENT)."""
-    try:
-        sock.setsockopt(_SOL_UDP, _UDP_SEGMENT, 0)
-    except OSError:
-        return False
-    return sys.platform == "linux"
-
-
-def _train_stop(datagrams: list[tuple[bytes, Any]], start: int) -> int:
-    """Where the train that begins at ``start`` ends: one peer, one size, and the last one may be shorter."""
-    data, address = datagrams[start]
-    size = len(data)
-    stop = start + 1
-    limit = min(len(datagrams), start + min(_TRAIN, _TRAIN_SIZE // size))
-    while stop < limit:
-        data, other = datagrams[stop]
-        if len(data) > size or other != address:
-            break
-        stop += 1
-        if len(data) < size:
-            break
-    return stop
-
-
-def _report_errors(sock: socket.socket, wanted: bool) -> None:
-    """Whether the kernel shall keep what the network reports, such as that nobody listens on a port."""
-    if _HAS_ERROR_QUEUE:
-        with contextlib.suppress(OSError):
-            sock.setsockopt(socket.IPPROTO_IP, _IP_RECVERR, wanted)  # also for IPv4 peers of an IPv6 socket
-            if sock.family == socket.AF_INET6:
-                sock.setsockopt(socket.IPPROTO_IPV6, _IPV6_RECVERR, wanted)
-
-
-def _show(address: Address) -> str:
-    host, port = address[:2]
-    return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"
