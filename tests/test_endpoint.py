@@ -11,6 +11,7 @@ from typing import Any
 
 import pytest
 
+from engines import why_not_native
 from quic_pair import CLIENT, KIB, SERVER, Streams, endpoints, pair
 from spaceblock.errors import ConnectionFailed, Unreachable
 from spaceblock.quic import CloseReason, Connection, ConnectionEnded, TransportOptions
@@ -135,6 +136,23 @@ async def test_closing_an_endpoint_closes_its_connections_and_leaves_nothing_beh
     assert asyncio.all_tasks() == before
     timers: list[asyncio.TimerHandle] = getattr(loop, "_scheduled", [])
     assert [timer for timer in timers if not timer.cancelled() and "spaceblock" in repr(timer)] == []
+
+
+async def test_whoever_closes_waits_no_longer_than_for_the_others_close(monkeypatch: pytest.MonkeyPatch) -> None:
+    if why := why_not_native():
+        pytest.skip(f"only the native engine answers a close: {why}")
+    from spaceblock.quic.native.engine_shell import NativeEngine
+
+    async with endpoints(TransportOptions(native=True)) as (calling, serving):
+        connection = await calling.connect(serving.local_address, CLIENT, timeout=30)
+        opened = connection.open_stream(unidirectional=True)
+        opened.write(b"x")
+        await opened.drain(0)
+        with monkeypatch.context() as change:
+            change.setattr("spaceblock.quic.endpoint.LINGER", 1_000.0)
+            change.setattr(NativeEngine, "pto", 1_000.0)
+            await asyncio.wait_for(calling.close(), 60)
+        assert calling.connections == 0
 
 
 async def test_closing_an_endpoint_ends_its_attempts_to_connect() -> None:

@@ -612,6 +612,25 @@ def test_the_close_follows_the_client() -> None:
     assert reason.code == 5
 
 
+def test_a_close_is_answered_once_and_that_is_heard() -> None:
+    path = street()
+    path.client.engine.close(5)
+    path.run(lambda: path.server.engine.ended() is not None)
+    packets = path.client.native.packets
+    heard = [packets.heard_close]
+    late = bytearray(path.server.native.packets.path_packet(b"\x01", 0, path.client.native.host_cid, 0))
+    assert packets.receive(late, len(late), 0) == 1
+    heard.append(packets.heard_close)
+    ((answer, _),) = path.server.engine.datagrams_to_send(path.now)
+    assert path.server.engine.datagrams_to_send(path.now) == []
+    assert packets.receive(bytearray(answer), len(answer), 0) == 1
+    heard.append(packets.heard_close)
+    assert heard == [False, False, True], "something late is not a close"
+    path.client.native.take_news(path.now)
+    assert path.client.engine.terminated
+    assert not path.server.engine.closing, "who was closed answers nothing more"
+
+
 def test_a_close_to_where_the_client_may_not_be_has_to_fit() -> None:
     path = street()
     path.lose = lambda host, datagram: True

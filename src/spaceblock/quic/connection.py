@@ -293,10 +293,9 @@ class AioquicConnection(Connection):
     def take_news(self, now: float) -> None:
         """Take in what the native engine's packets have brought; :meth:`service` must follow."""
         if not isinstance(self._engine, Engine):
-            if self._farewell:
+            self._engine.take_news(now)
+            if self._farewell and not self._engine.terminated:
                 self._answer_late_packet(0, now)
-            else:
-                self._engine.take_news(now)
 
     @property
     def may_move(self) -> bool:

@@ -253,9 +253,9 @@ class Endpoint:
         """Close all connections, answer late packets for a closing period (RFC 9000, section 10.2), close the socket.
 
         The wait is three probe time-outs of the slowest connection and at most :data:`LINGER` seconds; there is none
-        when no connection was closed by this side. An endpoint that only connects waits for one of the three: its
-        socket is closed then, so that nothing late is answered any more, which is what the RFC asks for. A second call
-        only waits for the same end.
+        when no connection was closed by this side, or where the peer has said that it closes, too. An endpoint that
+        only connects waits for one of the three: its socket is closed then, so that nothing late is answered any more,
+        which is what the RFC asks for. A second call only waits for the same end.
         """
         self._is_closing = True
         for connection in list(self._connections):

@@ -43,6 +43,8 @@ cdef class PacketEngine(PacketSender):
     cdef const char *_broken_why
     cdef object _broken_text  # instead of _broken_why
     cdef public bint is_closing  # nothing but its close is sent any more
+    cdef size_t _listens  # times that it is still looked whether the peer closes, too
+    cdef readonly bint heard_close  # it does
     cdef public object owner
     # Where the peer is, and where else packets come from (RFC 9000, section 9).
     cdef public bint peer_is_fixed  # it is a server: what comes from elsewhere is dropped
@@ -70,6 +72,7 @@ cdef class PacketEngine(PacketSender):
     cdef bint _credit_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
     cdef void _drop_news(self, void *stream) noexcept nogil
 
+    cdef bint _listen(self, uint8_t *data, size_t size, size_t segment, int64_t now) noexcept nogil
     cdef size_t _open_group(self, uint8_t *data, size_t size, size_t segment, size_t *at, int64_t now) noexcept nogil
     cdef bint _open_one(
         self, uint8_t *data, size_t size, const uint8_t *mask, Opened *packet, int64_t now

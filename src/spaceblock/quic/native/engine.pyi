@@ -18,6 +18,7 @@ class PacketEngine(PacketSender):
     opened: int
     violation: tuple[int, int, str] | None
     is_closing: bool
+    heard_close: bool
     owner: Any
     peer_is_fixed: bool
     has_moved: bool

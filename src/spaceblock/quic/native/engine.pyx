@@ -40,6 +40,8 @@ cdef enum:
     HEADER_SIZE_OPEN = 1 + LOCAL_CID_SIZE  # before the packet number
     RESERVED_BITS = 0x18
     OLD_KEY = 0x01  # in Opened.marks: opened with the key of the phase before
+    CONNECTION_CLOSE = 0x1D  # and 0x1C
+    LISTENS = 4  # times that a few packets are opened after the close
     # Frame types (RFC 9000, section 19).
     ACK_ECN = 0x03
     MAX_DATA = 0x10
@@ -72,6 +74,7 @@ cdef class PacketEngine(PacketSender):
         self._accept = accept
         self._failed_max = VARINT_MAX
         self._rare_room = RARE_AHEAD
+        self._listens = LISTENS
         self.receive_streams = {}
         self._receivers = self.credit.streams
         self.rare = []
@@ -188,8 +191,8 @@ cdef class PacketEngine(PacketSender):
         if self.is_broken:
             return 0
         if self.is_closing:
-            # Nothing is looked into any more (RFC 9000, section 10.2.1); who closed may want to say it again.
-            return not self.is_elsewhere
+            # Nothing but a close is looked for any more (RFC 9000, section 10.2.1); who closed may want to repeat it.
+            return not self.is_elsewhere and self._listen(data, size, segment, now)
         while at < size and not self.is_broken:
             start = at
             count = self._open_group(data, size, segment, &at, now)
@@ -284,6 +287,16 @@ cdef class PacketEngine(PacketSender):
             for sender in list(self.send_streams.values()):
                 sender.release()
         return 0
+
+    cdef bint _listen(self, uint8_t *data, size_t size, size_t segment, int64_t now) noexcept nogil:
+        """Find out whether the peer closes, too, as far as that costs little; True."""
+        cdef size_t at = 0, i
+        if self._listens:
+            self._listens -= 1
+            for i in range(self._open_group(data, size, segment, &at, now)):
+                if self._packets[i].size and self._packets[i].payload[0] | 1 == CONNECTION_CLOSE:
+                    self.heard_close = True
+        return True
 
     cdef size_t _open_group(
         self, uint8_t *data, size_t size, size_t segment, size_t *at, int64_t now

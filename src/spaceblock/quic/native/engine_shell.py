@@ -53,6 +53,9 @@ WAITING_MAX = 4_096
 REASON_MAX = 512
 """Bytes of the reason that a CONNECTION_CLOSE gives."""
 
+_ALSO_CLOSED = b"\x1c\x00\x00\x00"
+"""CONNECTION_CLOSE with NO_ERROR: the answer to the peer's."""
+
 Transmit = Callable[[Any, int, Any], bool]
 
 
@@ -109,6 +112,8 @@ class NativeEngine:
         self._close_reason: CloseReason | None = None
         self._close_at: float | None = None
         self._farewell: bytes | None = None
+        self._is_draining = False
+        self._has_said_it = False
         self._left: dict[int, int] | None = None  # what streams still had to send when the connection ended
         self._next_id = {False: state.next_stream_bidi, True: state.next_stream_uni}
         self._allowed = {False: state.max_streams_bidi, True: state.max_streams_uni}
@@ -141,7 +146,7 @@ class NativeEngine:
 
     @property
     def closing(self) -> bool:
-        return self._farewell is not None and not self.terminated
+        return self._farewell is not None and not self._is_draining and not self.terminated
 
     def ended(self) -> CloseReason | None:
         return self._close_reason
@@ -300,6 +305,7 @@ class NativeEngine:
         packets = self.packets
         if self._close_reason is not None:
             packets.news.clear()
+            self.terminated |= self.closing and packets.heard_close
             return
         for stream in packets.news:
             if stream.intake is not None:
@@ -430,11 +436,14 @@ class NativeEngine:
         self._give_up_streams()
 
     def closed_by_peer(self, code: int, reason: str, is_application: bool, now: float) -> None:
-        """The peer closed: send nothing any more, and forget the connection soon (RFC 9000, section 10.2.2)."""
+        """The peer closed: close too, so that it need not wait for anything late, send nothing any more, and forget the
+        connection soon (RFC 9000, section 10.2.2)."""
+        self._farewell = _ALSO_CLOSED
         self._enter_draining(CloseReason(code, reason, by_peer=True, is_application=is_application), now)
 
     def _enter_draining(self, reason: CloseReason, now: float) -> None:
         self._close_reason = reason
+        self._is_draining = True
         self.packets.is_closing = True
         self._close_at = now + 3 * self.pto
         self._give_up_streams()
@@ -625,9 +634,11 @@ class NativeEngine:
             stream.give_up()
 
     def _last_words(self, now: float) -> list[tuple[bytes, Any]]:
-        if self._farewell is None or self._close_at is not None:
+        if self._farewell is None or self._has_said_it:
             return []
-        self._close_at = now + 3 * self.pto
+        self._has_said_it = True
+        if self._close_at is None:
+            self._close_at = now + 3 * self.pto
         packets = self.packets
         packet = packets.close_packet(self._farewell, int(now * MICROSECONDS))
         if not packet or (packets.is_confined and len(packet) > packets.path_room):
