@@ -102,7 +102,7 @@ interop: .venv/built .venv/test
 coverage: .venv/built .venv/instrument
 	mkdir -p $(TRACED); find $(TRACED) \( -name '*.py' -o -name '*.gcda' \) -delete; rm -f .coverage*
 	SPACEBLOCK_TRACE=1 $(BIN)/python setup.py -q build --build-base $(TRACED) --build-lib $(TRACED)/lib
-	-$(COVERED) run -m pytest -n $(WORKERS) --dist worksteal --engines=$(ENGINES)
+	-$(COVERED) run -m pytest --timeout=600 -n $(WORKERS) --dist worksteal --engines=$(ENGINES)
 	$(COVERED) combine -q
 	PYTHONPATH=tools $(BIN)/python tools/compiled_lines.py $(TRACED)
 	$(COVERED) combine -q --append

@@ -32,6 +32,7 @@ class Coverage:
         self._counters = counters
         self._fresh = False
         self._number = 0
+        self._former: Any = None
         self._watch_until = PATIENCE
 
     @property
@@ -47,19 +48,24 @@ class Coverage:
     def start(self, number: int) -> None:
         """Watch what this thread does from now on, in run ``number``; only now and then where little is new."""
         self._fresh = False
+        self._former = sys.gettrace()
         if number < self._watch_until or number % SPARSE == 0:
             self._number = number
             sys.settrace(self._on_call)
 
     def stop(self, result: Hashable) -> bool:
         """Watch no more; whether there was anything new since :meth:`start`."""
-        sys.settrace(None)
+        self.leave()
         if result not in self._results and len(self._results) < RESULTS_MAX:
             self._results.add(result)
             self._fresh = True
         if self._counters is not None and self._counters.fuzz_merge():
             self._fresh = True
         return self._fresh
+
+    def leave(self) -> None:
+        """Watch no more, and let who watched this thread before go on."""
+        sys.settrace(self._former)
 
     def _on_call(self, frame: FrameType, _event: str, _arg: Any) -> Any:
         code = frame.f_code

@@ -132,7 +132,7 @@ class Run:
         try:
             result = self.target.fuzz(data)
         except Exception:
-            sys.settrace(None)
+            self._coverage.leave()
             traceback.print_exc()
             print(save(self._out, f"{self.target.name}-", data))
             return False

@@ -33,6 +33,11 @@ BLOCK = BlockSize.MIN
 NOBODY = 65_534
 
 
+def uncounted() -> dict[str, str]:
+    """The environment for a program that is looked at closely, so that coverage's own doings in it would show."""
+    return {name: value for name, value in os.environ.items() if not name.startswith("COVERAGE_")}
+
+
 def requests_of(*sizes: int | None) -> SpaceblockRequests:
     """Whole items of these sizes."""
     return SpaceblockRequests(UUID, BLOCK, tuple(SpaceblockRequest(size) for size in sizes))

@@ -18,6 +18,7 @@ from commands import Commands, Ended
 from spaceblock.cli import main
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.tickets import Ticket
+from support import uncounted
 
 LOCAL = ("--listen", "127.0.0.1:0")
 SEND_HINT = "On the other computer run: spaceblock send --to TICKET PATH"
@@ -449,7 +450,8 @@ def test_debugging_shows_where_an_error_came_from(commands: Commands) -> None:
 @pytest.mark.parametrize("words", [["--help"], ["send", "--help"], ["--version"], ["send"]])
 def test_help_loads_nothing_heavy(words: list[str]) -> None:
     script = "import sys; from spaceblock.cli import main; main(sys.argv[1:]); print(*sys.modules, file=sys.stderr)"
-    ended = subprocess.run([sys.executable, "-c", script, *words], capture_output=True, text=True, timeout=60)
+    program = [sys.executable, "-c", script, *words]
+    ended = subprocess.run(program, capture_output=True, text=True, timeout=60, env=uncounted())
     loaded = set(ended.stderr.split())
     assert "click" in loaded
     assert not loaded & {"aioquic", "cryptography", "rich", "blake3", "sqlite3"}
