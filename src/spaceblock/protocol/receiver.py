@@ -42,14 +42,13 @@ from ..errors import (
     ErrorCode,
     IntegrityError,
     LimitExceeded,
-    LocalProtocolError,
     RemoteProtocolError,
     SourceError,
     SpaceblockError,
     TransferCancelled,
     error_code,
 )
-from ..limits import NAME_ROUNDS, PHASE_MAX, TEXT_MAX, Limits
+from ..limits import PHASE_MAX, TEXT_MAX, Limits
 from ..manifest import Manifest
 from ..messages import (
     Amend,
@@ -65,7 +64,6 @@ from ..messages import (
     ItemEnd,
     ItemFailed,
     Message,
-    NameProblem,
     Outcome,
     OutcomeKind,
     Progress,
@@ -75,7 +73,6 @@ from ..messages import (
     Waiting,
     pages_of_answer,
     pages_of_block_digests,
-    pages_of_name_problems,
     pages_of_verified,
 )
 from ..messages import (
@@ -83,6 +80,7 @@ from ..messages import (
 )
 from ..names import NameRules, Problem
 from .hashed import HashedFigures
+from .name_rounds import NameRounds
 from .offer_reading import OfferReading
 from .receiver_events import (
     Amended,
@@ -98,7 +96,7 @@ from .receiver_events import (
     ReceiverEvent,
     Settled,
 )
-from .repair import BlockList, differing_ranges
+from .repair import Repair
 from .sender import cut, error_message, remote_error
 
 
@@ -141,15 +139,6 @@ class _Moving:
     passed: int = 0  # bytes of earlier ranges
 
 
-@dataclass(slots=True)
-class _Repair:
-    """An item whose digests differed: the block digests of both sides, and then what is to come once more."""
-
-    mine: BlockList
-    theirs: BlockList
-    ranges: list[Partial] = field(default_factory=list)
-
-
 class Receiver:
     """One incoming transfer. Call :meth:`receive_message` for what arrives on the control stream and the ``block``,
     ``item_end``, ``item_abort`` and ``stream_ended`` family for data streams; after every call, act on the events, send
@@ -167,9 +156,7 @@ class Receiver:
         self._limits = limits
         self._features = features
         self._manifest: Manifest | None = None
-        self._amendments: dict[int, str] | None = None
-        self._amend_payload = 0
-        self._name_rounds = 0
+        self._names = NameRounds(limits)
         self._compared: set[int] = set()
         self._found: dict[int, str] = {}
         self._hashed = HashedFigures()
@@ -189,7 +176,7 @@ class Receiver:
         self._replies: dict[int, bool] = {}  # by item that was had: whether that was confirmed
         self._durable_of: dict[int, int] = {}
         self._repairable = False
-        self._repairs: dict[int, _Repair] = {}
+        self._repairs: dict[int, Repair] = {}
         self.resumed: int = 0
         """Bytes that need not come, as they were had and confirmed."""
         self.repaired: dict[int, int] = {}
@@ -259,17 +246,13 @@ class Receiver:
     @property
     def may_ask_for_names(self) -> bool:
         """Whether the sender can still be asked for other names."""
-        return self.may(Feature.RENAME) and self._name_rounds < NAME_ROUNDS
+        return self.may(Feature.RENAME) and self._names.is_one_left
 
     def ask_for_names(self, limits: NameRules, problems: Iterable[Problem]) -> None:
         """Ask the sender for other names, of which :class:`Amended` tells."""
         self._expect(State.OFFERED)
         assert self.may_ask_for_names
-        self._name_rounds += 1
-        self._amendments = {}
-        told = [NameProblem(problem.entry, problem.rule, cut(problem.reason, TEXT_MAX)) for problem in problems]
-        of_target = (limits.name_limit, limits.name_unit, limits.path_limit, limits.suffix_limit)
-        self._queue.extend(pages_of_name_problems(of_target, told))
+        self._queue.extend(self._names.ask(limits, problems))
 
     def accept(
         self,
@@ -583,27 +566,12 @@ class Receiver:
         return [Offered(requests, self._manifest)]
 
     def _receive_amend(self, message: Amend, payload_size: int) -> list[ReceiverEvent]:
-        names = self._amendments
-        if names is None or self._manifest is None:
-            raise RemoteProtocolError("the sender sent other names, which nobody asked for")
-        self._amend_payload += payload_size
-        if self._amend_payload > self._limits.manifest_bytes:
-            raise LimitExceeded("the sender's other names are longer than the receiver takes: send fewer at a time")
-        for amendment in message.amendments:
-            if amendment.entry >= len(self._manifest.entries) or amendment.entry in names:
-                raise RemoteProtocolError(
-                    f"the sender named entry {amendment.entry}, which does not exist or was named before"
-                )
-            names[amendment.entry] = amendment.name
-        if not message.last:
-            return []
-        self._amendments = None
         before = self._manifest
-        try:
-            self._manifest = before.renamed(names)
-        except LocalProtocolError as error:
-            raise RemoteProtocolError(f"the sender's other names contradict each other: {error}") from error
-        return [Amended(self._manifest, self._manifest != before)]
+        manifest = self._names.receive(message, payload_size, before)
+        if manifest is None:
+            return []
+        self._manifest = manifest
+        return [Amended(manifest, manifest != before)]
 
     def _receive_error(self, message: Error) -> list[ReceiverEvent]:
         error = remote_error(message)
@@ -660,10 +628,7 @@ class Receiver:
             spoilt = [ItemSpoilt(item)] if item in self._repairs else []
             return [*spoilt, *self.item_failed(item, IntegrityError(text, item=item))]
         assert request.stop is not None
-        block_size = self._requests.block_size
-        self._repairs[item] = _Repair(
-            BlockList(request.start, request.stop, block_size), BlockList(request.start, request.stop, block_size)
-        )
+        self._repairs[item] = Repair(request.start, request.stop, self._requests.block_size)
         del self._theirs[item], self._mine[item]
         self._status[item] = Status.REPAIRING
         return [ItemDiffers(item)]
@@ -681,10 +646,9 @@ class Receiver:
     def _ask_again(self, item: int) -> list[ReceiverEvent]:
         """Once both lists are whole, ask for what differs."""
         repair = self._repairs[item]
-        if not (repair.mine.whole and repair.theirs.whole):
+        if not repair.may_compare:
             return []
-        repair.ranges = differing_ranges(repair.mine, repair.theirs)
-        if not repair.ranges:
+        if not repair.compare():
             text = f"the digests of item {item} differ and those of its blocks do not: send it again"
             return [ItemSpoilt(item), *self.item_failed(item, IntegrityError(text, item=item))]
         self._theirs.pop(item, None)

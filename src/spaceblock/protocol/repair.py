@@ -39,6 +39,25 @@ class BlockList:
         self.digests.extend(digests)
 
 
+class Repair:
+    """An item over ``[start, stop)`` that differs: the block digests of both sides, then what is to come once more."""
+
+    def __init__(self, start: int, stop: int, block_size: int) -> None:
+        self.mine: BlockList = BlockList(start, stop, block_size)
+        self.theirs: BlockList = BlockList(start, stop, block_size)
+        self.ranges: list[Partial] = []
+
+    @property
+    def may_compare(self) -> bool:
+        """Whether both lists are whole."""
+        return self.mine.whole and self.theirs.whole
+
+    def compare(self) -> list[Partial]:
+        """Find the ranges that differ, and keep them; none where only the whole differs."""
+        self.ranges = differing_ranges(self.mine, self.theirs)
+        return self.ranges
+
+
 def differing_ranges(mine: BlockList, theirs: BlockList) -> list[Partial]:
     """The ranges in which two whole lists differ, ascending and apart."""
     ranges: list[Partial] = []
