@@ -54,6 +54,11 @@ class Peer:
     def turn(self) -> list[tuple[bytes, object]]:
         """Take in what came, as an event loop would; returns what was left over."""
         engines, others = self.pump.receive()
+        self.take_news(engines)
+        return others
+
+    def take_news(self, engines: list[PacketEngine]) -> None:
+        """Read all streams that something came on."""
         for engine in engines:
             for stream in engine.news:
                 data, fin = stream.take()
@@ -61,7 +66,6 @@ class Peer:
                 self.ended |= fin
                 self.side.grant(stream)
             engine.news.clear()
-        return others
 
 
 @contextlib.contextmanager

@@ -43,13 +43,7 @@ def answer(peer: Peer) -> None:
     engines, others = peer.pump.collect()
     assert not others
     with peer.pump.lock:
-        for engine in engines:
-            for stream in engine.news:
-                data, fin = stream.take()
-                peer.data += data
-                peer.ended |= fin
-                peer.side.grant(stream)
-            engine.news.clear()
+        peer.take_news(engines)
     peer.pump.send(peer.engine)
     peer.pump.leave()
 
