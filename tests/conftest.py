@@ -50,7 +50,10 @@ def pytest_configure(config: pytest.Config) -> None:
 
 def pytest_generate_tests(metafunc: pytest.Metafunc) -> None:
     if "engines" in metafunc.fixturenames:
-        metafunc.parametrize("engines", chosen(metafunc.config.getoption("--engines")), indirect=True, ids=str)
+        combinations = chosen(metafunc.config.getoption("--engines"))
+        if metafunc.definition.get_closest_marker("any_engine"):
+            combinations = NAMED["aioquic" if why_not_native() else "native"]
+        metafunc.parametrize("engines", combinations, indirect=True, ids=str)
 
 
 def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:

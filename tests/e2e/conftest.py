@@ -4,16 +4,17 @@ from __future__ import annotations
 
 import asyncio
 import gc
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines import Engines
+from spaceblock.names import STAGING_PREFIX
 from spaceblock.quic import endpoint
 
-from .support import Census, back_to, names_below
+from .support import Census, back_to, names_below, remove_unfinished
 
 
 @pytest.fixture(autouse=True)
@@ -32,6 +33,14 @@ async def nothing_left_behind(tmp_path: Path) -> AsyncIterator[None]:
     await back_to(before)
     assert complaints == []
     assert [name for name in names_below(tmp_path) if ".spaceblock-" in name] == []
+
+
+@pytest.fixture
+def unfinished_files_removed(inbox: Path) -> Iterator[None]:
+    """What is kept of a transfer that broke off may be continued, in tests with this fixture by nobody."""
+    yield
+    if any(path.name.startswith(STAGING_PREFIX) for path in inbox.iterdir()):
+        remove_unfinished(inbox)
 
 
 @pytest.fixture(autouse=True)

@@ -16,8 +16,6 @@ from spaceblock.messages import Message, VerifiedPage
 
 from .support import Pair, deliver, digest_of, failure, file_of, names_below, pair, tree, within
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
-
 
 @pytest.fixture
 def sender(tmp_path: Path) -> spaceblock.Options:

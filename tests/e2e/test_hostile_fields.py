@@ -3,15 +3,12 @@
 from __future__ import annotations
 
 import dataclasses
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 import spaceblock
-from engines import NAMED, use, why_not_native
 from spaceblock import messages as wire
 from spaceblock.blocks import Partial
 from spaceblock.core import encode_uint_var
@@ -47,11 +44,12 @@ from spaceblock.messages import (
     VerdictKind,
     VerifiedPage,
 )
-from spaceblock.names import STAGING_PREFIX
 
 from .conversations import SIZE, hostile_receiving, hostile_sender, until_due
 from .hostile import block, client_of, frame
 from .support import BLOCK, assert_helpful, failure, pair, visible, within
+
+pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("unfinished_files_removed")]
 
 LARGEST = 2**62 - 1
 UUID = b"u" * 16
@@ -59,21 +57,6 @@ DIGEST = bytes(range(32))
 
 Lie = tuple[MessageType, str, bytes]
 """The message that is due, the field, and what is said in its place."""
-
-
-@pytest.fixture(autouse=True)
-def each_combination_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One engine will do: what is said is the same on each of them."""
-    use(NAMED["aioquic" if why_not_native() else "native"][0], monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def unfinished_files_removed(inbox: Path) -> Iterator[None]:
-    """What is kept of a transfer that broke off may be continued, here by nobody."""
-    yield
-    for path in inbox.iterdir():
-        if path.name.startswith(STAGING_PREFIX):
-            shutil.rmtree(path)
 
 
 def requests(

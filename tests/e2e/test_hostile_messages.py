@@ -4,14 +4,11 @@ turn. What becomes of lies in its fields is in :mod:`.test_hostile_fields`."""
 from __future__ import annotations
 
 import asyncio
-import shutil
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
 import spaceblock
-from engines import NAMED, use, why_not_native
 from spaceblock.blocks import Partial
 from spaceblock.errors import ErrorCode
 from spaceblock.messages import (
@@ -43,11 +40,12 @@ from spaceblock.messages import (
     VerifiedPage,
     Waiting,
 )
-from spaceblock.names import STAGING_PREFIX
 
 from .conversations import HURRIED, hostile_receiving, hostile_sender, until_due
 from .hostile import block, client_of, frame
 from .support import BLOCK, assert_helpful, failure, pair, until, visible, within
+
+pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("unfinished_files_removed")]
 
 MOVING, VERIFYING = str(spaceblock.Phase.MOVING), str(spaceblock.Phase.VERIFYING)
 
@@ -89,21 +87,6 @@ ELSEWHERE = {
 
 messages_of_senders = pytest.mark.parametrize("message", OF_SENDERS, ids=lambda message: message.wire_name)
 messages_of_receivers = pytest.mark.parametrize("message", OF_RECEIVERS, ids=lambda message: message.wire_name)
-
-
-@pytest.fixture(autouse=True)
-def each_combination_of_engines(monkeypatch: pytest.MonkeyPatch) -> None:
-    """One engine will do: what is said is the same on each of them."""
-    use(NAMED["aioquic" if why_not_native() else "native"][0], monkeypatch)
-
-
-@pytest.fixture(autouse=True)
-def unfinished_files_removed(inbox: Path) -> Iterator[None]:
-    """What is kept of a transfer that broke off may be continued, here by nobody."""
-    yield
-    for path in inbox.iterdir():
-        if path.name.startswith(STAGING_PREFIX):
-            shutil.rmtree(path)
 
 
 def test_every_message_is_tried() -> None:

@@ -8,8 +8,6 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
-import pytest
-
 import spaceblock
 from spaceblock.errors import ConnectionLost
 from spaceblock.limits import Limits
@@ -22,8 +20,6 @@ SPEED = 16 * MIB
 """Bytes a second, so that what is to be interrupted is not over before."""
 LIMITS = Limits(not_durable=4 * MIB)
 TIMES = spaceblock.Timeouts(connect=5.0, offer=60.0, idle=4.0, retry=50.0, close=1.0)
-
-pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
 
 
 class Network(asyncio.DatagramProtocol):

@@ -19,8 +19,6 @@ from .support import BLOCK, deliver, digest_of, failures, file_of, pair, remove_
 
 SIZE = 20 * BLOCK + 77
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
-
 
 def flip(monkeypatch: pytest.MonkeyPatch, *offsets: int, always: bool = False) -> None:
     """Let what the sender reads be wrong at these offsets when it is sent; ``always``: when it is sent again too."""

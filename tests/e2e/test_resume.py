@@ -20,8 +20,6 @@ SIZE = 24 * MIB
 BLOCK = 128 * 1024
 LIMITS = Limits(not_durable=4 * MIB)
 
-pytestmark = [pytest.mark.asyncio, pytest.mark.usefixtures("engines")]
-
 
 @dataclass(frozen=True)
 class Sides:
