@@ -6,12 +6,12 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
+from itertools import chain
 
 from spaceblock.blocks import Had, Partial, SpaceblockRequest, SpaceblockRequests
-from spaceblock.errors import RemoteProtocolError, SourceError, SpaceblockError, StorageError, TransferCancelled
+from spaceblock.errors import SourceError, StorageError, TransferCancelled
 from spaceblock.limits import Limits
 from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.messages import (
@@ -40,7 +40,6 @@ from spaceblock.messages import (
     VerdictKind,
     VerifiedPage,
     Waiting,
-    decode_message,
     pages_of_manifest,
     pages_of_requests,
 )
@@ -59,6 +58,7 @@ from spaceblock.protocol.sender import (
 from spaceblock.protocol.session import FEATURES
 
 from .choices import Choices, large, piece
+from .state_machines import driven, hear, said
 from .vectors import wire_vectors
 
 BLOCK = 1 << 17
@@ -75,7 +75,6 @@ OFFER = SpaceblockRequests(
     ),
 )
 NAMES = Manifest.checked([Entry(EntryKind.FILE, name, item=item) for item, name in enumerate("abc")], 3)
-STEPS_MAX = 200
 
 
 def fuzz(data: bytes) -> Hashable:
@@ -84,41 +83,41 @@ def fuzz(data: bytes) -> Hashable:
 
 
 def seeds() -> dict[str, bytes]:
-    offer = b"".join(_said(page) for page in pages_of_requests(OFFER, True))
-    offer += b"".join(_said(page) for page in pages_of_manifest(NAMES.entries))
+    offer = b"".join(said(page) for page in pages_of_requests(OFFER, True))
+    offer += b"".join(said(page) for page in pages_of_manifest(NAMES.entries))
     accept = b"\6\0\0\7"  # nothing skipped or compared; all three had, as far as they can be
     blocks = b"\1\0" + large(1) + large(BLOCK) + large(BLOCK) + b"\1\0" + large(1) + large(2 * BLOCK) + large(BLOCK)
     ended = b"\2\0" + large(1) + large(3 * BLOCK)
-    differs = _said(ItemDigest(1, 3 * BLOCK, OTHER)) + b"\7\1"
-    theirs = _said(BlockDigests(1, 0, (DIGEST, OTHER, DIGEST))) + b"\x0c\1\3"
+    differs = said(ItemDigest(1, 3 * BLOCK, OTHER)) + b"\7\1"
+    theirs = said(BlockDigests(1, 0, (DIGEST, OTHER, DIGEST))) + b"\x0c\1\3"
     again = b"\1\1" + large(1) + large(BLOCK) + large(BLOCK) + b"\2\1" + large(1) + large(BLOCK)
-    repaired = _said(ItemDigest(1, 3 * BLOCK, DIGEST)) + b"\7\1\x08\1"
-    replied = _said(HaveReply(1, True))
+    repaired = said(ItemDigest(1, 3 * BLOCK, DIGEST)) + b"\7\1\x08\1"
+    replied = said(HaveReply(1, True))
     answer = AnswerPage(
         True, 0, (Verdict(VerdictKind.ALL), Verdict(VerdictKind.HAVE, BLOCK, DIGEST), Verdict(VerdictKind.COMPARE))
     )
     verified = tuple(Outcome(OutcomeKind.VERIFIED, DIGEST, size, "x") for size in SIZES)
     sent = b"\1\0\1\1\1\2"
     problems = NameProblems(9, NameUnit.BYTES, 0, 0, True, (NameProblem(1, NameRule.TOO_LONG, "too long"),))
-    repair = _said(BlockDigests(1, 0, (OTHER,) * 3)) + b"\4\1" + _said(Resend(1, (Partial(0, BLOCK),))) + b"\1\1"
+    repair = said(BlockDigests(1, 0, (OTHER,) * 3)) + b"\4\1" + said(Resend(1, (Partial(0, BLOCK),))) + b"\1\1"
     more = BlockDigests(1, 3, ())
     everything = b"".join(piece(dump) for dump in wire_vectors().values())
     return {
         "resumed": b"\0" + offer + accept + replied + blocks + ended + repaired,
-        "restarted": b"\0" + offer + accept + _said(HaveReply(1, False)) + b"\1\0" + large(1) + large(0) + large(BLOCK),
+        "restarted": b"\0" + offer + accept + said(HaveReply(1, False)) + b"\1\0" + large(1) + large(0) + large(BLOCK),
         "repaired": b"\0" + offer + accept + replied + blocks + ended + differs + theirs + again + repaired,
-        "amended": b"\0" + offer + b"\x0d\1" + _said(Amend(True, ())) + accept + _said(Hashed(77)),
+        "amended": b"\0" + offer + b"\x0d\1" + said(Amend(True, ())) + accept + said(Hashed(77)),
         "received-anything": b"\0" + offer + accept + everything,
-        "sent": b"\1" + _said(answer) + sent + _said(VerifiedPage(True, 0, verified)) + _said(Done()),
-        "sent-again": b"\1" + _said(answer) + sent + repair + _said(VerifiedPage(True, 0, verified)),
-        "hashed-twice": b"\1" + _said(answer) + sent + _said(BlockDigests(1, 0, (OTHER,) * 3)) + _said(more),
+        "sent": b"\1" + said(answer) + sent + said(VerifiedPage(True, 0, verified)) + said(Done()),
+        "sent-again": b"\1" + said(answer) + sent + repair + said(VerifiedPage(True, 0, verified)),
+        "hashed-twice": b"\1" + said(answer) + sent + said(BlockDigests(1, 0, (OTHER,) * 3)) + said(more),
         "resent-early": b"\1"
-        + _said(answer)
+        + said(answer)
         + sent
         + repair[: repair.index(b"\4\1")]
         + repair[repair.index(b"\4\1") + 2 :],
-        "renamed": b"\1" + _said(problems) + b"\6\1" + _said(answer),
-        "sent-anything": b"\1" + _said(answer) + sent + everything,
+        "renamed": b"\1" + said(problems) + b"\6\1" + said(answer),
+        "sent-anything": b"\1" + said(answer) + sent + everything,
     }
 
 
@@ -161,7 +160,7 @@ def _receive(choices: Choices) -> Hashable:
             receiver.ask_for_names(local_rules(), problems)
 
     steps: list[Callable[[], object]] = [
-        lambda: _hear(choices, receiver.receive_message),
+        lambda: hear(choices, receiver.receive_message),
         lambda: receiver.block(choices.below(3), choices.large(), choices.large(), choices.large()),
         lambda: receiver.item_end(choices.below(3), ItemEnd(choices.large(), choices.large())),
         lambda: receiver.item_abort(choices.below(3), ItemAbort(choices.large(), 0x30, 5, "reading", "gone")),
@@ -190,7 +189,7 @@ def _receive(choices: Choices) -> Hashable:
     happened = Counter[str]()
     once = Counter[tuple[str, int]]()
     kinds: list[str] = []
-    for event in _driven(receiver, steps, choices):
+    for event in chain.from_iterable(driven(receiver, steps, choices)):
         if isinstance(event, Offered):
             count = len(event.requests.items)
             assert count <= LIMITS.items
@@ -243,7 +242,7 @@ def _send(choices: Choices) -> Hashable:
             sender.blocks_hashed(item, [DIGEST] * (-(-request.stop // BLOCK) - request.start // BLOCK))
 
     steps: list[Callable[[], object]] = [
-        lambda: _hear(choices, sender.receive_message),
+        lambda: hear(choices, sender.receive_message),
         send,
         lambda: sender.item_aborted(choices.below(3), SourceError("the disk is gone", errno=5)),
         lambda: sender.have_checked(choices.below(3), confirmed=bool(choices.byte() & 1)),
@@ -255,11 +254,10 @@ def _send(choices: Choices) -> Hashable:
         lambda: sender.fail(TransferCancelled("enough")),
         lambda: sender.receive_message(_as_a_receiver(choices)),
     ]
-    for message in sender.offer():
-        assert message.encode()
+    assert all(message.encode() for message in sender.offer())
     once = Counter[tuple[str, int]]()
     kinds: list[str] = []
-    for event in _driven(sender, steps, choices):
+    for event in chain.from_iterable(driven(sender, steps, choices)):
         kinds.append(type(event).__name__)
         if isinstance(event, Answered):
             assert len({*event.wanted, *event.compared, *event.had}) <= 3
@@ -289,28 +287,6 @@ def _send(choices: Choices) -> Hashable:
     assert kinds.count("NamesRefused") <= 3
     assert kinds.count("Completed") <= 1
     return "sender", sender.state, tuple(kinds[:6])
-
-
-def _driven(side: Receiver | Sender, steps: list[Callable[[], object]], choices: Choices) -> Iterator[object]:
-    """Do what the choices say, step by step; yields each event."""
-    for _ in range(STEPS_MAX):
-        if not choices:
-            return
-        try:
-            events = steps[choices.below(len(steps))]()
-        except SpaceblockError as error:
-            events = side.fail(error)
-        yield from events if isinstance(events, list) else []
-        for message in side.messages_to_send():
-            assert message.encode()
-
-
-def _hear(choices: Choices, receive: Callable[[Message], object]) -> object:
-    kind, payload = choices.byte(), choices.piece()
-    message = None
-    with contextlib.suppress(RemoteProtocolError):
-        message = decode_message(kind, payload)
-    return None if message is None else receive(message)
 
 
 def _as_a_sender(choices: Choices) -> Message:
@@ -364,9 +340,3 @@ def _span(choices: Choices) -> tuple[int, int]:
     """An offset near a border of the grid or of an item's range, and a length of at least one byte."""
     border = (0, BLOCK, 2 * BLOCK, BLOCK - 100, BLOCK + 4_900)[choices.below(5)]
     return border + choices.below(2), (1, 5, 100, 4_900, 5_000, BLOCK)[choices.below(6)]
-
-
-def _said(message: Message) -> bytes:
-    """The step in which the peer says ``message``; all of them are short enough for lengths of one or two bytes."""
-    encoded = message.encode()
-    return b"\0" + encoded[:1] + piece(encoded[2 if encoded[1] < 0x40 else 3 :])

@@ -5,11 +5,11 @@
 
 from __future__ import annotations
 
-import contextlib
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable
+from itertools import chain
 
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
-from spaceblock.errors import RemoteProtocolError, SourceError, SpaceblockError, StorageError, TransferCancelled
+from spaceblock.errors import SourceError, StorageError, TransferCancelled
 from spaceblock.limits import Limits
 from spaceblock.messages import (
     AnswerPage,
@@ -17,14 +17,12 @@ from spaceblock.messages import (
     ItemAbort,
     ItemDigest,
     ItemEnd,
-    Message,
     Outcome,
     OutcomeKind,
     ReceiverState,
     Verdict,
     VerdictKind,
     VerifiedPage,
-    decode_message,
     pages_of_requests,
 )
 from spaceblock.protocol.receiver import Receiver, State
@@ -32,6 +30,7 @@ from spaceblock.protocol.receiver_events import Offered, Settled
 from spaceblock.protocol.sender import Completed, Sender, SenderState
 
 from .choices import Choices, large, piece
+from .state_machines import driven, hear, said
 from .vectors import wire_vectors
 
 BLOCK = 1 << 17
@@ -42,7 +41,6 @@ OFFER = SpaceblockRequests(
     BLOCK,
     (SpaceblockRequest(5), SpaceblockRequest(None), SpaceblockRequest(3 * BLOCK, Partial(100, 5_100))),
 )
-STEPS_MAX = 200
 
 
 def fuzz(data: bytes) -> Hashable:
@@ -52,23 +50,23 @@ def fuzz(data: bytes) -> Hashable:
 
 def seeds() -> dict[str, bytes]:
     (page,) = pages_of_requests(OFFER, False)
-    offer = _said(page) + b"\6\0"
+    offer = said(page) + b"\6\0"
     stored = b"".join(
         b"\1\0" + large(item) + large(start) + large(length) + b"\2\0" + large(item) + large(length)
         for item, start, length in ((0, 0, 5), (1, 0, 9), (2, 100, 5_000))
     )
-    digests = b"".join(_said(ItemDigest(item, size, DIGEST)) for item, size in enumerate((5, 9, 5_000)))
+    digests = b"".join(said(ItemDigest(item, size, DIGEST)) for item, size in enumerate((5, 9, 5_000)))
     placed = b"".join(bytes([7, item, item, 8, item]) for item in range(3))
     answer = AnswerPage(True, 0, (Verdict(VerdictKind.ALL), Verdict(VerdictKind.SKIP), Verdict(VerdictKind.ALL)))
     verified = Outcome(OutcomeKind.VERIFIED, DIGEST, 5, "x")
     outcomes = VerifiedPage(True, 0, (verified, Outcome(OutcomeKind.SKIPPED), Outcome(OutcomeKind.FAILED, code=0x21)))
     everything = b"".join(piece(dump) for dump in wire_vectors().values())
     return {
-        "received": b"\0" + offer + stored + digests + placed + _said(Done()),
+        "received": b"\0" + offer + stored + digests + placed + said(Done()),
         "broken-off": b"\0" + offer + stored[:40] + b"\4\0" + b"\x0b",
         "received-anything": b"\0" + everything,
-        "sent": b"\1" + _said(answer) + b"\1\0" + b"\1\2" + _said(outcomes) + b"\4",
-        "cancelled": b"\1" + _said(answer) + b"\3" + _said(outcomes),
+        "sent": b"\1" + said(answer) + b"\1\0" + b"\1\2" + said(outcomes) + b"\4",
+        "cancelled": b"\1" + said(answer) + b"\3" + said(outcomes),
         "sent-anything": b"\1" + everything,
     }
 
@@ -77,7 +75,7 @@ def _receive(choices: Choices) -> Hashable:
     receiver = Receiver(LIMITS)
     items = 0
     steps: list[Callable[[], object]] = [
-        lambda: _hear(choices, receiver.receive_message),
+        lambda: hear(choices, receiver.receive_message),
         lambda: receiver.block(choices.below(3), choices.large(), choices.large(), choices.large()),
         lambda: receiver.item_end(choices.below(3), ItemEnd(choices.large(), choices.large())),
         lambda: receiver.item_abort(choices.below(3), ItemAbort(choices.large(), 0x30, 5, "reading", "gone")),
@@ -104,8 +102,10 @@ def _receive(choices: Choices) -> Hashable:
             assert failed == set(event.errors)
 
     happened = list[str]()
-    for names in _driven(receiver, steps, judge, choices):
-        happened += names
+    for events in driven(receiver, steps, choices):
+        for event in events:
+            judge(event)
+            happened.append(type(event).__name__)
         assert receiver.durable <= receiver.verified
         assert receiver.received <= LIMITS.total_size
     assert happened.count("Offered") <= 1
@@ -125,36 +125,19 @@ def _send(choices: Choices) -> Hashable:
             sender.item_sent(item, 5, DIGEST)
 
     steps: list[Callable[[], object]] = [
-        lambda: _hear(choices, sender.receive_message),
+        lambda: hear(choices, sender.receive_message),
         send,
         lambda: sender.item_aborted(choices.below(len(OFFER.items)), SourceError("the disk is gone", errno=5)),
         lambda: sender.fail(TransferCancelled("enough")),
         lambda: sender.receive_end(),
     ]
-    _all_can_be_written(list(sender.offer()))
+    assert all(message.encode() for message in sender.offer())
     happened = list[str]()
-    for names in _driven(sender, steps, lambda event: _bears_out(event, sent), choices):
-        happened += names
+    for event in chain.from_iterable(driven(sender, steps, choices)):
+        _bears_out(event, sent)
+        happened.append(type(event).__name__)
     assert happened.count("Completed") <= 1
     return "sender", sender.state, tuple(happened[:6])
-
-
-def _driven(
-    side: Receiver | Sender, steps: list[Callable[[], object]], judge: Callable[[object], None], choices: Choices
-) -> Iterator[list[str]]:
-    """Do what the choices say, step by step, and judge each event; yields the events' names."""
-    for _ in range(STEPS_MAX):
-        if not choices:
-            return
-        try:
-            events = steps[choices.below(len(steps))]()
-        except SpaceblockError as error:
-            events = side.fail(error)
-        found = events if isinstance(events, list) else []
-        for event in found:
-            judge(event)
-        _all_can_be_written(side.messages_to_send())
-        yield [type(event).__name__ for event in found]
 
 
 def _bears_out(event: object, sent: dict[int, int]) -> None:
@@ -166,22 +149,3 @@ def _bears_out(event: object, sent: dict[int, int]) -> None:
             assert (outcome.size, outcome.digest) == (sent[index], DIGEST)
         if outcome.kind is OutcomeKind.FAILED:
             assert index in event.errors
-
-
-def _hear(choices: Choices, receive: Callable[[Message], object]) -> object:
-    kind, payload = choices.byte(), choices.piece()
-    message = None
-    with contextlib.suppress(RemoteProtocolError):
-        message = decode_message(kind, payload)
-    return None if message is None else receive(message)
-
-
-def _said(message: Message) -> bytes:
-    """The step in which the peer says ``message``; all of them are short enough for lengths of one or two bytes."""
-    encoded = message.encode()
-    return b"\0" + encoded[:1] + piece(encoded[2 if encoded[1] < 0x40 else 3 :])
-
-
-def _all_can_be_written(messages: list[Message]) -> None:
-    for message in messages:
-        assert message.encode()
