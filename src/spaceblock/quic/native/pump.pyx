@@ -84,6 +84,14 @@ cdef void wait_for(pollfd *fds, unsigned long count, int64_t microseconds) noexc
         eventfd_read(fds[0].fd, &alarms)
 
 
+cdef void unlink(void **link, void *engine, size_t next) noexcept nogil:
+    """Take an engine out of a list, if it is there; each in the list knows the one behind it, at byte ``next``."""
+    while link[0] != NULL and link[0] != engine:
+        link = <void **>(<char *>link[0] + next)
+    if link[0] != NULL:
+        link[0] = (<void **>(<char *>engine + next))[0]
+
+
 @cython.final
 cdef class Routes:
     """A hash table of connection IDs, which are random where they are issued."""
@@ -197,25 +205,11 @@ cdef class Pump:
 
     def forget(self, PacketEngine engine not None):
         """Forget an engine that has no route any more."""
-        cdef void *each
-        cdef void **link
+        cdef char *start = <char *><void *>engine
         with self.lock:
-            link = &self.first_touched
-            while link[0] != NULL:
-                each = link[0]
-                if each == <void *>engine:
-                    link[0] = engine.next_touched
-                    engine.touched = False
-                else:
-                    link = &(<PacketEngine>each).next_touched
-            link = &self.first_put_off
-            while link[0] != NULL:
-                each = link[0]
-                if each == <void *>engine:
-                    link[0] = engine.next_put_off
-                    engine.put_off = False
-                else:
-                    link = &(<PacketEngine>each).next_put_off
+            unlink(&self.first_touched, start, <char *>&engine.next_touched - start)
+            unlink(&self.first_put_off, start, <char *>&engine.next_put_off - start)
+            engine.touched = engine.put_off = False
             self.engines.discard(engine)
 
     def receive(self):
