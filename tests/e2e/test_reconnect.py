@@ -8,6 +8,8 @@ from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 import spaceblock
 from spaceblock.errors import ConnectionLost
 from spaceblock.limits import Limits
@@ -157,20 +159,10 @@ async def test_several_losses_are_outlived(tmp_path: Path, inbox: Path) -> None:
     assert tree(inbox) == {"large": source.read_bytes()}
 
 
-async def test_without_patience_a_lost_connection_is_an_error_at_once(tmp_path: Path, inbox: Path) -> None:
-    times = spaceblock.Timeouts(idle=4.0, retry=0.0, close=1.0)
-    source = file_of(tmp_path, "file", 4 * SIZE)
-    async with network(times) as (peers, way):
-        sending, receiving = await begin(peers, inbox, source)
-        await until(lambda: receiving.progress.durable > 0)
-        way.is_cut = True
-        for error in await failures(sending, receiving):
-            assert isinstance(error, ConnectionLost)
-    remove_unfinished(inbox)
-
-
-async def test_a_peer_that_does_not_come_back_is_given_up(tmp_path: Path, inbox: Path) -> None:
-    times = spaceblock.Timeouts(connect=0.5, idle=4.0, retry=1.0, close=1.0)
+@pytest.mark.parametrize("patience", [0.0, 1.0])
+async def test_a_peer_that_does_not_come_back_is_given_up(patience: float, tmp_path: Path, inbox: Path) -> None:
+    """Without patience a lost connection is an error at once."""
+    times = spaceblock.Timeouts(connect=0.5, idle=4.0, retry=patience, close=1.0)
     source = file_of(tmp_path, "file", 4 * SIZE)
     async with network(times) as (peers, way):
         sending, receiving = await begin(peers, inbox, source)
