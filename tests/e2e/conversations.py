@@ -83,6 +83,12 @@ class HostileSender:
     data: RawStream = field(init=False)
     receiving: spaceblock.Transfer | None = None
 
+    @property
+    def received(self) -> spaceblock.Transfer:
+        """The transfer on the other side, which has accepted the offer by now."""
+        assert self.receiving is not None
+        return self.receiving
+
     async def turns(self) -> AsyncIterator[Turn]:
         """All that is said, in order."""
         items = (
@@ -134,8 +140,7 @@ class HostileSender:
         await control.hear(VerifiedPage)
         yield MessageType.DONE, lambda: control.send(Done())
         control.write(b"", fin=True)
-        assert self.receiving is not None
-        error = await failure(self.receiving)
+        error = await failure(self.received)
         assert isinstance(error, spaceblock.SourceError), error
         assert error.item == 2
         assert (self.inbox / "repaired").read_bytes() == DATA
@@ -161,11 +166,9 @@ async def _break_off(listener: spaceblock.Listener, identity: Identity, uuid: by
         peer = HostileSender(raw, listener, inbox, uuid)
         turns = peer.turns()
         await until_due(turns, MessageType.BLOCK, 1)
-        assert peer.receiving is not None
-        transfer = peer.receiving
-        await until(lambda: transfer.progress.durable >= BLOCK)
+        await until(lambda: peer.received.progress.durable >= BLOCK)
         raw.connection.close(0)
-        await failure(transfer)
+        await failure(peer.received)
 
 
 @dataclass

@@ -298,7 +298,7 @@ async def test_a_digest_of_another_size_fails_its_item(inbox: Path) -> None:
         peer.control.write(lie)
         told = await peer.control.hear(ItemFailed)
         assert (told.item, told.code) == (1, ErrorCode.INTEGRITY)
-        await failure(peer.receiving)  # type: ignore[arg-type]
+        await failure(peer.received)
 
 
 @pytest.mark.parametrize("item", [3, LARGEST - 1])
@@ -306,7 +306,7 @@ async def test_an_error_of_an_item_that_does_not_exist(item: int, inbox: Path) -
     async with hostile_sender(inbox) as peer:
         await until_due(peer.turns(), MessageType.BLOCK)
         peer.control.send(Error(ErrorCode.SOURCE, item, "", 0, ""), fin=True)
-        found = await failure(peer.receiving)  # type: ignore[arg-type]
+        found = await failure(peer.received)
         assert isinstance(found, spaceblock.SourceError)
         assert found.remote
     assert visible(inbox) == {}

@@ -161,7 +161,7 @@ async def test_a_sender_that_falls_silent_before_a_message(message: MessageType,
     async with hostile_sender(inbox, resumes=message is MessageType.HAVE_REPLY, options=HURRIED) as peer:
         await until_due(peer.turns(), message)
         if message is MessageType.DONE:
-            assert isinstance(await failure(peer.receiving), spaceblock.SourceError)  # type: ignore[arg-type]
+            assert isinstance(await failure(peer.received), spaceblock.SourceError)
             return
         told = await peer.control.hear(Error)
         assert (told.code, told.phase) == (ErrorCode.TIMEOUT, OF_SENDERS[message])
@@ -186,7 +186,7 @@ async def test_a_sender_that_only_says_that_it_waits(inbox: Path) -> None:
         told = await peer.control.hear(Error)
         waiting.cancel()
         assert (told.code, told.phase) == (ErrorCode.TIMEOUT, str(spaceblock.Phase.SOURCE))
-        assert isinstance(await failure(peer.receiving), spaceblock.Stalled)  # type: ignore[arg-type]
+        assert isinstance(await failure(peer.received), spaceblock.Stalled)
 
 
 @messages_of_receivers
@@ -252,7 +252,7 @@ async def test_an_error_is_the_last_word_however_often_it_is_said(inbox: Path) -
         await until_due(peer.turns(), MessageType.BLOCK)
         for _ in range(OFTEN):
             peer.control.send(Error(ErrorCode.INTERNAL, None, "", 0, "again"))
-        assert isinstance(await failure(peer.receiving), spaceblock.InternalError)  # type: ignore[arg-type]
+        assert isinstance(await failure(peer.received), spaceblock.InternalError)
         await others_are_served(peer.listener)
     assert visible(inbox) == {}
 
@@ -364,7 +364,7 @@ async def test_a_message_of_another_stream_on_a_data_stream(said: MessageType, i
         if said & 1:  # whoever does not know it on a data stream may skip it
             peer.data.write(frame(0x7E, b""))
         assert (await peer.control.hear(Error)).code == ErrorCode.PROTOCOL
-        assert isinstance(await failure(peer.receiving), spaceblock.RemoteProtocolError)  # type: ignore[arg-type]
+        assert isinstance(await failure(peer.received), spaceblock.RemoteProtocolError)
     assert visible(inbox) == {}
 
 
