@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import ast
+import re
 from collections.abc import Iterator
 from graphlib import CycleError, TopologicalSorter
 from pathlib import Path
@@ -11,22 +12,26 @@ import pytest
 
 import spaceblock
 
+GUIDE = Path(__file__).parents[1] / "CONTRIBUTING.md"
 PACKAGE = Path(spaceblock.__file__).parent
 WAITING = {"asyncio", "concurrent", "os", "select", "selectors", "socket", "threading", "time"}
 """What waits, reads a clock or touches the system."""
 
 # The first part of a module's name below the package, top floor first.
+COMMAND_LINE = {"__main__", "cli", "bars", "sync"}
 SHELL = {
-    *("api", "listener", "peer", "transfer", "outgoing", "incoming", "offer", "lanes", "receipts"),
-    *("carrier", "rehashing", "query", "asking", "following", "control", "mailbox", "throttle", "interrupts", "forks"),
+    *("api", "listener", "peer", "transfer", "outgoing", "incoming", "offer", "receipts", "lanes", "carrier"),
+    *("rehashing", "query", "asking", "following", "control", "mailbox", "throttle", "interrupts", "forks"),
+    *("reunions", "shares"),
 }
-ROOMS = {"quic", "storage", "memory", "identity", "tickets", "contacts", "admission"}
+ROOMS = {"quic", "storage", "memory", "places", "identity", "tickets", "guesses", "contacts", "admission"}
 PROTOCOL = {"protocol"}
-# Everybody raises ``errors``, so that they belong to no floor.
 VALUES = {
-    *("messages", "pages", "wire", "manifest", "blocks", "names", "events", "limits", "options", "display"),
+    *("messages", "pages", "wire", "manifest", "blocks", "names", "events", "errors", "limits", "options", "display"),
 }
 CORE = {"core", "_pyblock", "_pydeframer", "_pyfiles", "_pylists"}
+FLOORS = (COMMAND_LINE, SHELL, ROOMS, PROTOCOL, VALUES, CORE)
+RAISED_EVERYWHERE = {"errors"}
 
 
 def name_of(path: Path) -> str:
@@ -71,14 +76,21 @@ def test_no_two_modules_import_each_other() -> None:
         pytest.fail(" imports ".join(reversed(error.args[1])))
 
 
+def test_every_module_has_one_floor_and_the_guide_names_it() -> None:
+    found = {module.split(".")[1] for module in MODULES if "." in module}
+    assert sorted(found) == sorted(room for floor in FLOORS for room in floor)
+    rows = re.findall(r"^\| [^|]+ \| ([^|]+) \| [^|]+ \|$", GUIDE.read_text(encoding="utf-8"), re.MULTILINE)[2:]
+    assert [set(re.findall(r"`(\w+)/?`", row)) for row in rows] == [floor - {"__main__"} for floor in FLOORS]
+
+
 @pytest.mark.parametrize("module", MODULES)
 def test_imports_point_down(module: str) -> None:
     room = module.split(".")[1] if "." in module else ""
-    above: set[str] = set()
-    for floor in (SHELL, ROOMS, PROTOCOL, VALUES, CORE):
-        if room in floor:
-            assert not rooms_of(module) & above
-        above |= floor
+    if not room:
+        return  # the package itself, which loads what it exports when it is asked for
+    (number,) = [number for number, floor in enumerate(FLOORS) if room in floor]
+    above = set().union(*FLOORS[:number])
+    assert not rooms_of(module) & above - RAISED_EVERYWHERE
 
 
 @pytest.mark.parametrize("module", [name for name in MODULES if name.split(".")[1:2] == ["protocol"]])
