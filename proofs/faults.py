@@ -205,10 +205,8 @@ def judge(case: Case, answer: dict[str, Any]) -> list[str]:
         faults.append(f"left: {answer['left']}")
     if not all(end["fine"] for end in answer["next"]):
         faults.append(f"the next transfer fails: {answer['next']}")
-    is_full = case.errno in (errno.ENOSPC, errno.EDQUOT)
-    if answer["extra"] and not is_fine and not is_full and all(end.get("item") is None for end in answer["ended"]):
-        # Where an item failed alone, the others were complete, and the next transfer is another one. On a full disk the
-        # journal cannot tell of what has its name already, so that comes under another.
+    if answer["extra"] and not is_fine and all(end.get("item") is None for end in answer["ended"]):
+        # Where an item failed alone, the others were complete, and the next transfer is another one.
         faults.append(f"extra: {answer['extra'][:3]}")
     if case.kind == "memory":
         return faults  # whatever lacks memory says so, and it may be anything

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -56,6 +57,35 @@ def kept(root: int) -> set[str]:
 def test_what_nobody_comes_back_for_goes_after_a_while(root: int) -> None:
     young, _ = leave(root, 1, "a", PARTIALS_KEPT - 1), leave(root, 2, "a", PARTIALS_KEPT + 1)
     assert kept(root) == {young}
+
+
+def test_nobody_relies_on_names_that_another_thread_is_still_flushing(
+    root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    left = Staging.make(root, bytes(16), Keeper("peer", KEY), True)
+    begun, goes_on = threading.Event(), threading.Event()
+    order: list[str] = []
+
+    def fsync(fd: int) -> None:
+        begun.set()
+        assert goes_on.wait(60)
+        order.append("flushed")
+
+    def rely() -> None:
+        left.flush_names()
+        order.append("relied on")
+
+    monkeypatch.setattr(os, "fsync", fsync)
+    first, second = threading.Thread(target=left.flush_names), threading.Thread(target=rely)
+    first.start()
+    assert begun.wait(60)
+    second.start()
+    second.join(0.1)
+    goes_on.set()
+    for thread in (first, second):
+        thread.join()
+    left.close(keep=False)
+    assert order == ["flushed", "flushed", "relied on"]
 
 
 def test_only_so_many_are_kept_of_all_peers(root: int) -> None:

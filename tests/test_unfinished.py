@@ -99,3 +99,25 @@ def test_what_is_not_believed_is_not_kept_either(target: Path) -> None:
     assert not sink.had
     sink.close(lost=True)
     assert list(target.iterdir()) == []
+
+
+def test_what_has_its_place_is_known_to_the_next_attempt_if_the_transfer_came_to_no_end(target: Path) -> None:
+    """As when the disk fails in something else, or somebody cancels, behind the last file's placing."""
+
+    def prepared() -> FolderSink:
+        sink = FolderSink(target, keeper=KEEPER)
+        sink.prepare(requests_of(len(DATA)), manifest_of(NAME))
+        return sink
+
+    sink = prepared()
+    sink.begin(0)
+    sink.write(0, 0, memoryview(DATA))
+    sink.finish(0)
+    assert sink.place([0], {0: blake3(DATA).digest()}) == [NAME]
+    assert sink.close(over=False)
+
+    again = prepared()
+    assert again.had[0].place == NAME
+    again.confirmed(0)
+    again.close()
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: DATA}

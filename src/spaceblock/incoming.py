@@ -134,6 +134,7 @@ class Incoming(Job):
         self._decision: asyncio.Future[None] = self.loop.create_future()
         self._settled: asyncio.Future[Settled] = self.loop.create_future()
         self._said: asyncio.Future[None] = self.loop.create_future()
+        self._is_over = False  # every item has its end, good or bad
         for future in (self._decision, self._settled, self._said):
             future.add_done_callback(lambda end: end.cancelled() or end.exception())
         self._landings: dict[Stream, Landing] = {}
@@ -382,6 +383,7 @@ class Incoming(Job):
 
     def _settle(self, event: Settled) -> None:
         """Every item has its end: say everything else now, and that when it is recorded."""
+        self._is_over = True
         messages = self.receiver.messages_to_send()
         self._verified = [message for message in messages if isinstance(message, VerifiedPage)]
         self._control.send(message for message in messages if not isinstance(message, VerifiedPage))
@@ -761,8 +763,8 @@ class Incoming(Job):
 
     def _close_sink(self) -> None:
         keeps = self.sink.keeps
-        is_left = self.sink.close(lost=self._is_lost)
-        if keeps and not is_left and not self._settled.done() and self._memory is not None:
+        is_left = self.sink.close(lost=self._is_lost, over=self._is_over)
+        if keeps and not is_left and not self._is_over and self._memory is not None:
             self._memory.forget(self.uuid, self.peer_id)
 
     def _receipt_so_far(self) -> Receipt | None:

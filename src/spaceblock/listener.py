@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import time
 from collections.abc import AsyncIterator, Callable
+from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .admission import AdmissionBook
@@ -80,7 +81,12 @@ class Listener:
         """Bind the port and make the first ticket; raises :class:`ConnectionFailed` where the address cannot be used,
         :class:`ListenerBusy` and :class:`StorageError`."""
         options.chosen_engine()
-        identity, place, memory = await asyncio.to_thread(_open_place, host, port, options)
+        opening = asyncio.ensure_future(asyncio.to_thread(_open_place, host, port, options))
+        try:
+            identity, place, memory = await asyncio.shield(opening)
+        except asyncio.CancelledError:
+            await _close_opened(opening)
+            raise
         listener = cls(identity, options, place, memory)
         try:
             await listener._bind(host, port)
@@ -236,6 +242,15 @@ def _open_place(host: str, port: int | range, options: Options) -> tuple[Identit
     identity = load_identity(options)
     memory = Memory(identity)
     return identity, open_book(identity, host, port, options, memory.has_unfinished), memory
+
+
+async def _close_opened(opening: asyncio.Future[tuple[Identity, Place, Memory]]) -> None:
+    """Nobody wants the book that a thread is about to open: let go of its folder, also while being cancelled again."""
+    while not opening.done():
+        with suppress(asyncio.CancelledError):
+            await asyncio.wait({opening})
+    if opening.exception() is None:
+        opening.result()[1].book.close()
 
 
 def _ports_to_try(port: int | range, remembered: int | None) -> list[int]:

@@ -88,6 +88,7 @@ class FolderSink(Sink):
         self._names: list[str] = []
         self._starts: list[int] = []
         self._lengths: list[int | None] = []
+        self._all_again = True
         self._folders: list[str] = []
         self._metadata = Metadata()
         self._to_come: set[int] = set()
@@ -284,22 +285,23 @@ class FolderSink(Sink):
         self._settle(*self._to_come)
 
     def tidy(self) -> None:
-        self._close_staging(lost=False)
+        self._close_staging(lost=False, over=True)
 
-    def close(self, *, lost: bool = False) -> bool:
-        keep = self._close_staging(lost)
+    def close(self, *, lost: bool = False, over: bool = True) -> bool:
+        keep = self._close_staging(lost, over)
         if self._opened_inside is not None:
             self._opened_inside.close()
             self._opened_inside = None
         return keep
 
-    def _close_staging(self, lost: bool) -> bool:
+    def _close_staging(self, lost: bool, over: bool) -> bool:
         """Remove what is unfinished unless it is of use for another attempt: then this is true."""
         staging, self._staged_in = self._staged_in, None
         if staging is None:
             return False
         contents = staging.journal.contents if staging.journal is not None else None
-        kept = {*contents.parts, *contents.placings} if contents and self._to_come else set()
+        may_return = self._to_come or (self._all_again and not over)
+        kept = {*contents.parts, *contents.placings} if contents and may_return else set()
         kept -= set() if lost else {self._keys[item] for item in self._unnamed}
         for fd in self._open.values():
             with suppress(OSError):
@@ -444,6 +446,7 @@ class FolderSink(Sink):
         self._unnamed = {item for item, name in enumerate(given) if name is None}
         self._keys = [item_key(item, given[item], request) for item, request in enumerate(requests.items)]
         self._lengths = [request.length for request in requests.items]
+        self._all_again = all(request.rereadable for request in requests.items)
         self._starts = [request.start for request in requests.items]
 
     def _check_space(self, needed: int) -> None:

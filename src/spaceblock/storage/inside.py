@@ -54,7 +54,7 @@ class Inside:
                             os.fsync(fd)
                     inner = self._enter(name, depth, fd)
                 finally:
-                    os.close(fd)
+                    _leave(fd)
                 fd = inner
         return fd
 
@@ -68,7 +68,7 @@ class Inside:
                 except FileNotFoundError:
                     return None
                 finally:
-                    os.close(fd)
+                    _leave(fd)
                 fd = inner
             return fd
 
@@ -113,6 +113,12 @@ class Inside:
                 raise
             kind = "a link" if stat.S_ISLNK(os.lstat(parts[depth], dir_fd=fd).st_mode) else "not a folder"
             raise _NotAFolder(name, "/".join(parts[: depth + 1]), kind) from None
+
+
+def _leave(folder: int) -> None:
+    """Close a folder on the way to another, which must not be lost for what the disk says of this one."""
+    with suppress(OSError):
+        os.close(folder)
 
 
 @contextmanager

@@ -164,10 +164,11 @@ class Sink(abc.ABC):
         return
 
     @abc.abstractmethod
-    def close(self, *, lost: bool = False) -> bool:
+    def close(self, *, lost: bool = False, over: bool = True) -> bool:
         """Release everything, and remove what is unfinished unless it is of use for another attempt: then this is true.
 
-        Unless the connection was ``lost``, nobody comes back for items without a name. Safe to call twice."""
+        Unless the connection was ``lost``, nobody comes back for items without a name. Where the transfer is not
+        ``over``, another attempt has to learn of what is in its place. Safe to call twice."""
 
 
 class IntoSink(Sink):
@@ -228,7 +229,7 @@ class IntoSink(Sink):
         for target in self._targets:
             target.stop()
 
-    def close(self, *, lost: bool = False) -> bool:
+    def close(self, *, lost: bool = False, over: bool = True) -> bool:
         for target in self._targets:
             target.close()
         return False

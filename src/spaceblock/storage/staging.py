@@ -11,6 +11,7 @@ import errno
 import os
 import stat
 import sys
+import threading
 import time
 from collections import Counter
 from collections.abc import Collection, Iterator
@@ -47,6 +48,7 @@ class Staging:
         self.journal = journal
         self._root = root
         self._unnamed = {fd, root}
+        self._flushing = threading.Lock()
 
     @classmethod
     def make(cls, root: int, uuid: bytes, keeper: Keeper | None, durable: bool) -> Staging:
@@ -149,14 +151,15 @@ class Staging:
     def flush_names(self) -> None:
         """Make the names in the folder durable, and its own: an entry of the journal is worth nothing without the files
         that it is about, nor they without it. Raises :class:`OSError`."""
-        for fd in (self.fd, self._root):
-            if fd in self._unnamed:
-                self._unnamed.discard(fd)  # before, as there may be further names meanwhile
-                try:
-                    os.fsync(fd)
-                except OSError:
-                    self._unnamed.add(fd)
-                    raise
+        with self._flushing:  # whoever finds nothing left to flush may rely on it
+            for fd in (self.fd, self._root):
+                if fd in self._unnamed:
+                    self._unnamed.discard(fd)  # before, as there may be further names meanwhile
+                    try:
+                        os.fsync(fd)
+                    except OSError:
+                        self._unnamed.add(fd)
+                        raise
 
     def close(self, *, keep: bool) -> None:
         """Give the folder up; unless ``keep``, the journal goes, and the folder if it is empty then. Safe to call
