@@ -13,7 +13,7 @@ from __future__ import annotations
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from enum import IntEnum, IntFlag
-from typing import ClassVar
+from typing import TYPE_CHECKING, ClassVar
 
 from .blocks import Partial
 from .core import encode_uint_var, frame_digests
@@ -52,6 +52,9 @@ from .wire import (
     check_span,
     reason_of,
 )
+
+if TYPE_CHECKING:
+    from typing_extensions import Self
 
 __all__ = [
     "VERSION",
@@ -473,18 +476,24 @@ class Resend(Message):
         return cls(item, tuple(ranges))
 
 
-@dataclass(frozen=True, slots=True)
-class Waiting(Message):
-    """The sender has nothing to send at present, because a pipe or program gives it nothing; all is well otherwise."""
+class _Bare(Message):
+    """One that has no fields."""
 
-    TYPE: ClassVar[MessageType] = MessageType.WAITING
+    __slots__ = ()
 
     def _write(self, out: Writer) -> None:
         pass
 
     @classmethod
-    def _read(cls, _reader: Reader) -> Waiting:
+    def _read(cls, _reader: Reader) -> Self:
         return cls()
+
+
+@dataclass(frozen=True, slots=True)
+class Waiting(_Bare):
+    """The sender has nothing to send at present, because a pipe or program gives it nothing; all is well otherwise."""
+
+    TYPE: ClassVar[MessageType] = MessageType.WAITING
 
 
 @dataclass(frozen=True, slots=True)
@@ -503,17 +512,10 @@ class Hashed(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Done(Message):
+class Done(_Bare):
     """The sender compared too and agrees; nothing follows it."""
 
     TYPE: ClassVar[MessageType] = MessageType.DONE
-
-    def _write(self, out: Writer) -> None:
-        pass
-
-    @classmethod
-    def _read(cls, _reader: Reader) -> Done:
-        return cls()
 
 
 @dataclass(frozen=True, slots=True)
@@ -557,17 +559,10 @@ class Query(Message):
 
 
 @dataclass(frozen=True, slots=True)
-class Unknown(Message):
+class Unknown(_Bare):
     """The receiver has no record of a finished transfer with the UUID asked for [QUERY]."""
 
     TYPE: ClassVar[MessageType] = MessageType.UNKNOWN
-
-    def _write(self, out: Writer) -> None:
-        pass
-
-    @classmethod
-    def _read(cls, _reader: Reader) -> Unknown:
-        return cls()
 
 
 @dataclass(frozen=True, slots=True)
