@@ -41,7 +41,6 @@ class Answering:
         self.on_finished: Callable[[], None] = lambda: None
         self._peer_id = peer_id
         self._memory = memory
-        self._on_violation = on_violation
         self._messages = MessageStream(stream, self._receive, self._receive_end, on_violation)
         self._query: Query | None = None
         self._looking: asyncio.Task[None] | None = None
