@@ -28,23 +28,6 @@ needs_builder = pytest.mark.skipif(
 )
 needs_git = pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a clone of the repository")
 
-ROUND_TRIPS = """
-import asyncio, spaceblock
-from spaceblock import core
-
-async def main():
-    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
-        for _ in range(2):
-            target = bytearray(100_000)
-            sending = peer.send(bytes(range(250)) * 400)
-            await (await anext(aiter(listener))).accept(into=[target])
-            await sending
-            assert target == bytes(range(250)) * 400
-    print(spaceblock.__file__, core.IMPLEMENTATION)
-
-asyncio.run(main())
-"""
-
 
 def build(folder: Path, *command: str) -> None:
     """Run setup.py with nothing to compile; everything that it makes goes to ``folder``."""
@@ -83,7 +66,7 @@ def test_with_nothing_compiled_it_works_and_says_once_what_is_missing(tmp_path: 
         packed.extractall(site)
     kept = {name: value for name, value in uncounted().items() if not name.startswith("SPACEBLOCK_")}
     done = subprocess.run(
-        [sys.executable, "-c", ROUND_TRIPS],
+        [sys.executable, str(ROOT / "tests" / "round_trip.py")],
         cwd=tmp_path,
         env={**kept, "PYTHONPATH": str(site), "SPACEBLOCK_HOME": str(tmp_path / "home")},
         capture_output=True,
