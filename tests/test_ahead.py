@@ -16,6 +16,7 @@ from spaceblock.limits import SLOT_SIZE
 from spaceblock.storage.ahead import AHEAD, Ahead
 from spaceblock.storage.feed import Feed, Filled
 from spaceblock.storage.sources import hold_buffers, prepare, release_buffers, stop_reading
+from spaceblock.transfer import NoThread
 from support import BLOCK, Piece, open_descriptors, pattern, read_stream
 
 SMALL_SLOT = 8_192
@@ -194,3 +195,21 @@ def test_a_file_object_is_read_ahead_too() -> None:
             release_buffers(held)
 
     assert content(asyncio.run(scenario()), 0) == data
+
+
+async def test_where_no_worker_can_be_had_whoever_takes_is_told_and_nothing_stays_open(tmp_path: Path) -> None:
+    def no_worker(job: Callable[[], None]) -> asyncio.Future[None]:
+        future: asyncio.Future[None] = asyncio.get_running_loop().create_future()
+        future.set_exception(NoThread("no thread can be had"))
+        return future
+
+    (tmp_path / "a").write_bytes(pattern(3 * BLOCK))
+    feed = feed_of(tmp_path / "a")
+    feed.fill(memoryview(bytearray(SMALL_SLOT))).release()
+    ahead = Ahead(feed, no_worker)
+    ahead.give(memoryview(bytearray(SMALL_SLOT)))
+    with pytest.raises(NoThread):
+        await asyncio.wait_for(ahead.take(), 60)
+    ahead.close()
+    await asyncio.sleep(0)
+    await asyncio.sleep(0)

@@ -24,10 +24,16 @@ class Ahead:
     ``work`` has a worker thread run a function; of each buffer only the first ``portion`` bytes are filled.
     """
 
-    def __init__(self, feed: Feed, work: Callable[[Callable[[], None]], object], portion: int | None = None) -> None:
+    def __init__(
+        self,
+        feed: Feed,
+        work: Callable[[Callable[[], None]], asyncio.Future[None] | None],
+        portion: int | None = None,
+    ) -> None:
         self._feed = feed
         self._portion = portion
-        self._turns: Turns[memoryview | None] = Turns(work, self._fill)
+        self._work = work
+        self._turns: Turns[memoryview | None] = Turns(self._begin, self._fill)
         self._slots: deque[memoryview] = deque()
         self._filled: deque[Filled] = deque()
         self._error: Exception | None = None
@@ -59,6 +65,21 @@ class Ahead:
         self._closed = True
         self._turns.clear()
         self._turns.add([_CLOSE])
+
+    def _begin(self, job: Callable[[], None]) -> None:
+        future = self._work(job)
+        if future is not None:
+            future.add_done_callback(self._ended)
+
+    def _ended(self, future: asyncio.Future[None]) -> None:
+        """A worker has come to its end; with an error there was none, or it did nothing of use."""
+        error = None if future.cancelled() else future.exception()
+        if isinstance(error, Exception):
+            self._turns.lose()
+            self._error = self._error or error
+            self._news.set()
+            if self._closed:
+                self._put_away()
 
     def _fill(self, rooms: list[memoryview | None]) -> None:
         for room in rooms:

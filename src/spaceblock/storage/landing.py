@@ -407,7 +407,9 @@ class Landing:
 
     def _begin_turns(self, job: Callable[[], None]) -> None:
         def ended(error: BaseException | None) -> None:
-            if error is not None:
+            if isinstance(error, SpaceblockError):  # as where no thread can be had
+                self._host.fail(error)
+            elif error is not None:
                 self._host.fail(InternalError(f"storing received bytes failed unexpectedly: {error!r}; report this"))
 
         self._host.work(job, ended)

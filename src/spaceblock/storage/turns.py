@@ -39,6 +39,12 @@ class Turns(Generic[_T]):
         with self._lock:
             self._things.clear()
 
+    def lose(self) -> None:
+        """No worker came, or it ended early: forget what waits, and begin with another one when there is more."""
+        with self._lock:
+            self._things.clear()
+            self._has_worker = False
+
     def _run(self) -> None:
         while True:
             with self._lock:
