@@ -11,6 +11,7 @@ from blake3 import blake3
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
+from spaceblock import DISCARD
 from spaceblock.blocks import SpaceblockRequests
 from spaceblock.core import MESSAGE_DATA_MAX, encode_uint_var
 from spaceblock.errors import (
@@ -108,6 +109,22 @@ class FailingSink(FolderSink):
     def finish(self, item: int) -> None:
         self._fail("finish", item)
         super().finish(item)
+
+
+def test_what_nobody_keeps_needs_no_worker() -> None:
+    class Unwritten(IntoSink):
+        def write(self, item: int, offset: int, data: memoryview) -> None:
+            raise AssertionError("there is nothing to store")
+
+    data = pattern(3 * BLOCK)
+    host = hosted(Unwritten([DISCARD]), requests_of(len(data)))
+    landing = host.landing()
+    landing.receive_data(whole_item(0, data), True)
+    assert not landing.working
+    host.receive(digest_of(0, data))
+    host.settle()
+    assert kinds(host) == [OutcomeKind.VERIFIED]
+    host.close()
 
 
 # Any split of the stream.

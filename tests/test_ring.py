@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import mmap
+from pathlib import Path
+
+import pytest
+
 from spaceblock.limits import RING_SLOTS, SLOT_SIZE
 from spaceblock.storage.ring import Ring
 
@@ -96,3 +101,17 @@ def test_who_was_forgotten_is_not_called() -> None:
     ring.forget(nobody)
     ring.forget(nobody)
     ring.give(slot)
+
+
+@pytest.mark.skipif(not Path("/proc/self/statm").exists(), reason="only Linux tells what a process holds")
+def test_a_buffer_takes_memory_only_where_it_is_written_to() -> None:
+    before = resident()
+    ring = Ring()
+    slots = [take(ring) for _ in range(RING_SLOTS)]
+    assert resident() - before < SLOT_SIZE
+    assert not any(slot[0] or slot[-1] for slot in slots)
+
+
+def resident() -> int:
+    """Bytes that this process holds."""
+    return int(Path("/proc/self/statm").read_text().split()[1]) * mmap.PAGESIZE

@@ -353,6 +353,7 @@ def test_discard_takes_everything_and_keeps_nothing() -> None:
     sink = sink_of(DISCARD, DISCARD, size=None)
     take(sink, pattern(100), 2**60)
     assert sink.place([0]) == [""]
+    assert sink.forgets(0)
     assert repr(DISCARD) == "spaceblock.DISCARD"
     assert not sink.is_program
     sink.close()

@@ -135,7 +135,7 @@ class Landing:
         self._handed_over = 0  # steps whose outcome is not taken yet
         self._done: deque[_Done] = deque()
         self._told = False
-        self._begun: dict[int, bool] = {}  # with whether they are in place
+        self._begun: dict[int, bool] = {}  # with whether there is nothing to store
         self._hashers: dict[int, _Hasher] = {}
         self._unmarked: dict[int, int] = {}  # items with bytes behind their last mark, and how far those go
         self._hashed_late: set[int] = set()  # items with holes: long ones take time, so the worker hashes
@@ -229,16 +229,17 @@ class Landing:
             self.blocks += 1
             if wanted:
                 in_place = room in self._in_place
-                self._begin(item, in_place, offset)
+                is_stored = in_place or self._host.sink.forgets(item)
+                self._begin(item, is_stored, offset)
                 self._owe(item, offset, length)
                 data = self._rooms[room][start : start + length]
                 if item in self._hashed_late:
-                    self._steps.append(_Step(_Kind.HASH if in_place else _Kind.DATA, item, offset, length, data))
+                    self._steps.append(_Step(_Kind.HASH if is_stored else _Kind.DATA, item, offset, length, data))
                     continue
                 hasher = self._hashers.get(item)
                 if hasher is not None:
                     hasher.update(data)  # here, where the bytes are still in the cache
-                if in_place:
+                if is_stored:
                     data.release()
                 else:
                     self._steps.append(_Step(_Kind.STORE, item, offset, length, data))
@@ -268,10 +269,10 @@ class Landing:
                 self._host.debts.received_whole(found[:count])
         return count
 
-    def _begin(self, item: int, in_place: bool, offset: int) -> None:
+    def _begin(self, item: int, is_stored: bool, offset: int) -> None:
         if item in self._begun:
             return
-        self._begun[item] = in_place
+        self._begun[item] = is_stored
         receiver, kind = self._host.receiver, _Kind.BEGIN
         self._hashers[item] = blake3()
         if receiver.is_repairing(item):
@@ -280,7 +281,7 @@ class Landing:
             kind, self._hashers[item] = _Kind.RESUME, self._host.pursuits[item]
         if kind is not _Kind.BEGIN:
             self._hashed_late.add(item)
-        self._steps.append(_Step(kind, item, offset, at_once=in_place and kind is _Kind.BEGIN))
+        self._steps.append(_Step(kind, item, offset, at_once=is_stored and kind is _Kind.BEGIN))
 
     def _owe(self, item: int, offset: int, length: int) -> None:
         debts = self._host.debts

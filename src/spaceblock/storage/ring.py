@@ -5,6 +5,8 @@ Not safe for concurrent use: take and give on the event loop, fill and drain in 
 
 from __future__ import annotations
 
+import mmap
+import sys
 from collections import deque
 from collections.abc import Callable
 
@@ -31,7 +33,7 @@ class Ring:
             return self._free.pop()
         if self._unmade:
             self._unmade -= 1
-            return memoryview(bytearray(self._size))
+            return _untouched(self._size)
         if when_free not in self._waiting:
             self._waiting.append(when_free)
         return None
@@ -46,3 +48,14 @@ class Ring:
         """Whoever asked for a buffer does not need one any more."""
         if when_free in self._waiting:
             self._waiting.remove(when_free)
+
+
+def _untouched(size: int) -> memoryview:
+    """Zeros, of which the system finds memory for those pages alone that somebody writes to: a transfer of little data
+    takes little, and a crowd of them is not the sum of their rings. Raises :class:`MemoryError`."""
+    if sys.platform == "win32":
+        return memoryview(mmap.mmap(-1, size))
+    try:
+        return memoryview(mmap.mmap(-1, size, flags=mmap.MAP_PRIVATE | mmap.MAP_ANONYMOUS))
+    except OSError as error:
+        raise MemoryError(f"there is no memory for a buffer of {size} bytes") from error

@@ -15,7 +15,7 @@ from ..errors import BufferUnfit, SpaceblockError, StorageError
 from ..manifest import Manifest
 from ..names import NameRules, Problem, local_rules
 from .rereading import MemoryBytes, Reread
-from .targets import BufferTarget, Target, target_of
+from .targets import BufferTarget, NoTarget, Target, target_of
 
 
 @dataclass(frozen=True, slots=True)
@@ -87,6 +87,10 @@ class Sink(abc.ABC):
 
         Called on the event loop, and so must not block.
         """
+
+    def forgets(self, item: int) -> bool:
+        """Whether nobody keeps the bytes of ``item``, so that none have to be passed to :meth:`write`."""
+        return False
 
     @abc.abstractmethod
     def begin(self, item: int) -> None:
@@ -198,6 +202,9 @@ class IntoSink(Sink):
 
     def memory(self, item: int, offset: int, length: int) -> memoryview | None:
         return self._targets[item].memory(offset - self._starts[item], length)
+
+    def forgets(self, item: int) -> bool:
+        return isinstance(self._targets[item], NoTarget)
 
     def begin(self, item: int) -> None:
         return
