@@ -59,7 +59,7 @@ def check() -> None:
         (
             "tls.Context",
             tls.Context(is_client=True),
-            ("_peer_certificate", "_request_client_certificate", "_set_peer_certificate"),
+            ("_peer_certificate", "_request_client_certificate", "_set_peer_certificate", "_supported_groups"),
         ),
     )
     missing = [f"{kind}.{name}" for kind, thing, names in objects for name in names if not hasattr(thing, name)]
