@@ -11,6 +11,7 @@ import pytest
 from engines import why_not_native
 from quic_pair import MIB, Pair, Streams, pair
 from spaceblock.quic import Stream, TransportOptions
+from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.handshake.engine import Engine
 
 pytestmark = pytest.mark.skipif(bool(why_not_native()), reason=why_not_native() or "")
@@ -88,3 +89,18 @@ async def test_its_thread_ends_with_the_endpoint() -> None:
         names = [thread.name for thread in threading.enumerate()]
         assert names.count("spaceblock-packets") == 2
     assert "spaceblock-packets" not in [thread.name for thread in threading.enumerate()]
+
+
+async def test_only_a_few_endpoints_of_a_process_have_threads() -> None:
+    from spaceblock.quic.native.pump_thread import THREADS_MAX
+
+    options = TransportOptions(native=True)
+    endpoints = [await Endpoint.bind("127.0.0.1", 0, options) for _ in range(THREADS_MAX + 2)]
+    try:
+        assert [thread.name for thread in threading.enumerate()].count("spaceblock-packets") == THREADS_MAX
+        await endpoints.pop(0).close()
+        endpoints.append(await Endpoint.bind("127.0.0.1", 0, options))
+        assert [thread.name for thread in threading.enumerate()].count("spaceblock-packets") == THREADS_MAX
+    finally:
+        for endpoint in endpoints:
+            await endpoint.close()

@@ -609,11 +609,12 @@ class Endpoint:
         self._watch_pump(self._pump, self._options.threaded)
 
     def _watch_pump(self, pump: Pump, threaded: bool) -> None:
+        from .native.pump_thread import may_begin
         from .native.udp import prepare_socket
 
         prepare_socket(self._sock, gro=True, receive_buffer=SOCKET_BUFFER, send_buffer=SOCKET_BUFFER)
         self._loop.add_reader(self._sock, self._on_readable_pump)
-        if threaded:
+        if threaded and may_begin():
             try:
                 self._start_thread(pump)
             except (OSError, RuntimeError) as error:

@@ -7,6 +7,17 @@ import threading
 
 from .pump import Pump
 
+THREADS_MAX = 4
+"""Threads of pumps in one process at once. Each wakes for what arrives at its socket, which costs much more than it
+helps where there are many sockets: a loop with a hundred of them is late for each all the time."""
+
+_NAME = "spaceblock-packets"
+
+
+def may_begin() -> bool:
+    """Whether another pump may have a thread."""
+    return sum(thread.name == _NAME for thread in threading.enumerate()) < THREADS_MAX
+
 
 class PumpThread:
     """``bell`` becomes readable when the event loop is to call the pump's ``collect()``."""
@@ -20,7 +31,7 @@ class PumpThread:
             raise
         self._pump = pump
         # Daemonic: a program that forgot to close an endpoint can end all the same.
-        self._thread = threading.Thread(target=pump.serve, name="spaceblock-packets", daemon=True)
+        self._thread = threading.Thread(target=pump.serve, name=_NAME, daemon=True)
 
     def start(self) -> None:
         """Have the thread move the packets from now on; raises :class:`RuntimeError` where there can be no more."""
