@@ -25,6 +25,7 @@ them (Debian and Ubuntu: apt-get install libssl-dev; Fedora: dnf install openssl
 """
 CORE = ["_fastblock", "_fastdeframer", "_fastlists", *(["_fastfiles"] if sys.platform != "win32" else [])]
 NATIVE = [
+    "budget",
     "congestion",
     "credit",
     "ecn",

@@ -3,8 +3,8 @@
 ``python bench/crowd.py`` moves 16 MiB for each of 100 clients, and then the same bytes as 100 items of one client, in
 turn. The listener is one process. All clients are another one, each with an identity, a ticket, a socket and a
 connection of its own, and nothing is kept of what arrives. The clock runs at the clients, from just before the first
-handshake to the last receipt: handshakes, admission and offers are counted, interpreters, imports, keys and tickets are
-not. CPU seconds are of both processes in that time.
+handshake until the last has closed: handshakes, admission and offers are counted, interpreters, imports, keys and
+tickets are not. CPU seconds are of both processes in that time.
 """
 
 from __future__ import annotations

@@ -11,6 +11,7 @@ import sys
 from collections.abc import Callable
 from typing import Any
 
+from spaceblock.quic.native.budget import LAPSE, Budget
 from spaceblock.quic.native.engine import PacketEngine
 from spaceblock.quic.native.pump import BUFFERS, ROUNDS, TRAINS, Pump
 
@@ -34,29 +35,32 @@ class SimulatedPump:
     FULL = Pump.FULL
     LIMIT = Pump.LIMIT
 
-    def __init__(self, socket: SimulatedSocket, time: Callable[[], float]) -> None:
+    def __init__(self, socket: SimulatedSocket, time: Callable[[], float], receive_buffer: int = 1 << 22) -> None:
         self._socket = socket
         self._time = time
         self._routes: dict[bytes, PacketEngine] = {}
         self._held: _Train | None = None
         self._room = memoryview(bytearray(65_535))
+        self.budget = Budget(receive_buffer)
         socket.setsockopt(SOL_UDP, UDP_GRO, 1)
 
     def add_route(self, cid: bytes, engine: PacketEngine) -> None:
         self._routes[cid] = engine
+        engine.share_credit(self.budget)
         engine.recovery.ecn.enable()  # what is built is marked as it asks
 
     def remove_route(self, cid: bytes) -> None:
         self._routes.pop(cid, None)
 
     def forget(self, engine: PacketEngine) -> None:
-        """Nothing is kept of an engine without routes."""
+        engine.leave_credit()
 
     def receive(self) -> tuple[list[PacketEngine], list[tuple[bytes, Any]]]:
         touched: dict[PacketEngine, None] = {}
         others: list[tuple[bytes, Any]] = []
         for _ in range(ROUNDS):
             got = sum(self._take_buffer(touched, others) for _ in range(BUFFERS))
+            touched.update(dict.fromkeys(self.take_turns()))
             for engine in touched:
                 if engine.violation is None and not engine.is_closing and not engine.has_moved:
                     self.send(engine)
@@ -65,6 +69,18 @@ class SimulatedPump:
         for engine in touched:
             engine.news[:] = dict.fromkeys(engine.news)  # the real one asks for them once, in the end
         return list(touched), others
+
+    @property
+    def turn_wait(self) -> float | None:
+        return LAPSE / 1_000_000 if self.budget.waiting else None
+
+    def take_turns(self) -> list[PacketEngine]:
+        given: dict[PacketEngine, None] = {}
+        while (turn := self.budget.turn(self._microseconds())) is not None:
+            engine, stream = turn
+            engine.take_turn(stream, self._microseconds())
+            given[engine] = None
+        return list(given)
 
     def send(self, engine: PacketEngine) -> int:
         if not self.resume():

@@ -115,6 +115,7 @@ class Endpoint:
         self._queue: deque[tuple[bytes, Any]] = deque()
         self._pump: Pump | None = None
         self._thread: PumpThread | None = None
+        self._turn_timer: asyncio.TimerHandle | None = None
         self._engines: dict[AioquicConnection, PacketEngine] = {}  # of those that were handed over
         self._blocked: dict[AioquicConnection, None] = {}  # with a train that a full socket did not take
         self._buffer = memoryview(bytearray(_BUFFER_SIZE))
@@ -331,7 +332,11 @@ class Endpoint:
 
     def pump(self, connection: AioquicConnection) -> int | None:
         packets = self._engines.get(connection)
-        if self._pump is None or packets is None or self._packet_filter is not None:
+        if self._pump is None or packets is None:
+            return None
+        if self._pump.budget.waiting:
+            self._watch_turns()
+        if self._packet_filter is not None:
             return None
         result = self._pump.send(packets)
         if result == self._pump.FULL:
@@ -602,10 +607,23 @@ class Endpoint:
         self._blocked[connection] = None
         self._loop.add_writer(self._sock, self._on_writable)
 
+    def _watch_turns(self) -> None:
+        """Connections wait for credit that others have: see to it that they get it even if nothing arrives any more."""
+        if self._turn_timer is None and self._pump is not None and (wait := self._pump.turn_wait) is not None:
+            self._turn_timer = self._loop.call_later(wait, self._take_turns)
+
+    def _take_turns(self) -> None:
+        self._turn_timer = None
+        if self._pump is not None:
+            try:
+                self._take_news(self._pump.take_turns(), [])
+            finally:
+                self._watch_turns()
+
     def _start_pump(self) -> None:
         from .native.pump import Pump
 
-        self._pump = Pump(self._sock)
+        self._pump = Pump(self._sock, self.receive_buffer)
         self._watch_pump(self._pump, self._options.threaded)
 
     def _watch_pump(self, pump: Pump, threaded: bool) -> None:

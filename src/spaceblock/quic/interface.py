@@ -101,6 +101,11 @@ class HandshakeConfig:
     """
 
 
+FIRST_WINDOW = 64 * 1024
+"""Bytes that a sender may send on a stream before it has heard of more: four times what a new connection sends at once
+(RFC 9002, section 7.2), so that nobody far away ever waits for it."""
+
+
 @dataclass(frozen=True, slots=True)
 class TransportOptions:
     """Sizes and bounds of an endpoint and of its connections."""
@@ -170,6 +175,12 @@ class TransportOptions:
             raise LocalProtocolError(
                 f"a connection ID cannot be used for {self.id_lifetime:g} seconds; choose more than 0"
             )
+
+    @property
+    def first_window(self) -> int:
+        """Credit of a unidirectional stream before anything came on it. The native engine grants the rest as soon as
+        something does: a crowd of clients could overrun the socket's buffer with what nobody has granted yet."""
+        return min(self.stream_window, FIRST_WINDOW) if self.native else self.stream_window
 
     @property
     def connection_window(self) -> int:

@@ -128,7 +128,7 @@ class Engine(QuicConnection):
         self._local_max_streams_bidi = Limit(
             QuicFrameType.MAX_STREAMS_BIDI, "max_streams_bidi", options.max_streams_bidi
         )
-        self._local_max_stream_data_uni = options.stream_window
+        self._local_max_stream_data_uni = options.first_window
         self._local_max_stream_data_bidi_local = options.control_window
         self._local_max_stream_data_bidi_remote = options.control_window
 
@@ -508,7 +508,7 @@ def _configuration(handshake: HandshakeConfig, options: TransportOptions, is_cli
         is_client=is_client,
         max_data=options.connection_window,
         max_datagram_size=_datagram_size(options),
-        max_stream_data=options.stream_window,
+        max_stream_data=options.first_window,
         private_key=handshake.private_key,
         supported_versions=[VERSION],
         verify_mode=0,  # ssl.CERT_NONE: a self-signed certificate has no chain; its key is judged by verify_peer

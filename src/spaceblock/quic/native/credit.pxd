@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 
+from spaceblock.quic.native.budget cimport Budget
 from spaceblock.quic.native.streams cimport ReceiveStream, StreamTable
 
 cdef class Credit:
@@ -13,6 +14,8 @@ cdef class Credit:
     cdef uint64_t stream_window
     cdef uint64_t control_window
     cdef uint64_t receive_buffer
+    cdef Budget budget  # of all connections that share the buffer; None: nobody else does
+    cdef public bint is_local  # the peer is on this machine, however long round trips are
     cdef size_t data_streams  # unidirectional ones
     cdef StreamTable streams  # by stream ID
     cdef bint connection_due  # its limit is to be told
@@ -22,6 +25,8 @@ cdef class Credit:
     cdef bint grant(
         self, ReceiveStream stream, uint64_t consumed, int64_t now, int64_t min_rtt, int64_t rtt
     ) noexcept nogil
+    cdef bint shares(self, ReceiveStream stream, int64_t min_rtt) noexcept nogil
+    cdef void leave_budget(self) noexcept
     cdef uint64_t window_of(self, ReceiveStream stream, int64_t min_rtt) noexcept nogil
     cdef void tune(self, ReceiveStream stream, uint64_t consumed, int64_t now, int64_t rtt) noexcept nogil
     cdef bint is_due(self) noexcept nogil

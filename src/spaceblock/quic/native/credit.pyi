@@ -1,6 +1,7 @@
 from .streams import ReceiveStream
 
 NEAR: int
+NEAR_SHARED: int
 NEAR_WINDOW_MIN: int
 WINDOWS_MAX: int
 
@@ -8,6 +9,7 @@ class Credit:
     limit: int
     received: int
     consumed: int
+    is_local: bool
     def set_windows(
         self, connection_window: int, stream_window: int, control_window: int, receive_buffer: int
     ) -> None: ...

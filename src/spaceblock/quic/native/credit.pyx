@@ -4,7 +4,8 @@
 Rules: credit follows consumption, in steps of a quarter of a window, and no limit ever goes back. The window of a data
 stream doubles while its reader uses it up within two round trips, and is then twice the bandwidth-delay product, up to
 a cap that all streams share. Below a millisecond of round trip the socket's receive buffer bounds it instead: what
-was granted and has not arrived must find room there, and no congestion controller sees that limit. A frame that was
+was granted and has not arrived must find room there, and no congestion controller sees that limit. Connections that
+share a socket share its buffer too (see ``budget``). A frame that was
 lost is sent again with its limit's present height. Sizes are bytes, times microseconds.
 """
 
@@ -14,6 +15,9 @@ cimport cython
 
 NEAR = 1_000
 """Microseconds of a round trip below which a window is bounded by the socket's buffer."""
+
+NEAR_SHARED = 5_000
+"""The same where connections share the buffer: it is filled within less time than that."""
 
 NEAR_WINDOW_MIN = 256 * 1024
 """Credit of a stream on a near path, however many there are."""
@@ -26,6 +30,7 @@ cdef enum:
     MAX_STREAM_DATA = 0x11
 
 cdef int64_t _NEAR = NEAR
+cdef int64_t _NEAR_SHARED = NEAR_SHARED
 cdef uint64_t _NEAR_WINDOW_MIN = NEAR_WINDOW_MIN
 cdef uint64_t _WINDOWS_MAX = WINDOWS_MAX
 
@@ -60,6 +65,8 @@ cdef class Credit:
     def remove(self, ReceiveStream stream not None):
         """A stream that needs no more credit."""
         cdef void *each = self.first_due
+        if self.budget is not None:
+            self.budget.drop(stream)
         self.data_streams -= stream.stream_id >> 1 & 1
         if stream.limit_due:
             if each == <void *>stream:
@@ -93,6 +100,7 @@ cdef class Credit:
     ) noexcept nogil:
         """A stream was consumed up to ``consumed``; returns whether a frame is due."""
         cdef uint64_t window = self.window_of(stream, min_rtt)
+        cdef uint64_t limit
         # The window may have become smaller than what is granted already.
         if stream.final_size >= 0 or consumed + window <= stream.limit:
             return False
@@ -100,7 +108,11 @@ cdef class Credit:
             return False
         if stream.stream_id & 2:
             self.tune(stream, consumed, now, rtt)
-        stream.limit = max(stream.limit, consumed + self.window_of(stream, min_rtt))
+        limit = consumed + self.window_of(stream, min_rtt)
+        if self.shares(stream, min_rtt) and not self.budget.allows(stream, limit, now):
+            stream.asked = consumed
+            return False
+        stream.limit = max(stream.limit, limit)
         self.tell(<void *>stream)
         return True
 
@@ -111,9 +123,23 @@ cdef class Credit:
         if not stream.stream_id & 2:
             return window
         window = min(window, max(self.stream_window, _WINDOWS_MAX // count))
-        if min_rtt < _NEAR:
+        if min_rtt < _NEAR or self.is_local:
             window = min(window, max(_NEAR_WINDOW_MIN, self.receive_buffer // count))
+        if self.shares(stream, min_rtt):
+            window = min(window, self.budget.window_of(stream))
         return window
+
+    cdef bint shares(self, ReceiveStream stream, int64_t min_rtt) noexcept nogil:
+        """Whether a stream's credit is a part of what all connections together may be granted."""
+        return self.budget is not None and stream.stream_id & 2 and (min_rtt < _NEAR_SHARED or self.is_local)
+
+    cdef void leave_budget(self) noexcept:
+        """Nothing comes for this connection any more."""
+        cdef size_t i
+        if self.budget is not None:
+            for i in range(self.streams.count):
+                self.budget.drop(<ReceiveStream>self.streams.values[i])
+            self.budget = None
 
     cdef void tune(self, ReceiveStream stream, uint64_t consumed, int64_t now, int64_t rtt) noexcept nogil:
         """Double the window of a stream whose reader used it up within two round trips."""

@@ -54,6 +54,7 @@ cdef class PacketEngine(PacketSender):
     # For a pump.
     cdef bint touched
     cdef void *next_touched
+    cdef size_t unanswered  # bytes that came since it last sent
     cdef bint put_off  # among those that send later
     cdef int64_t send_at
     cdef void *next_put_off
@@ -68,6 +69,7 @@ cdef class PacketEngine(PacketSender):
     cdef int report(self) except -1
     cdef bint may_answer(self) noexcept nogil
     cdef bint _credit_intake(self, ReceiveStream stream) noexcept nogil
+    cpdef void take_turn(self, ReceiveStream stream, int64_t now) noexcept nogil
     cdef bint _grant(self, ReceiveStream stream, uint64_t consumed) noexcept nogil
     cdef bint _credit_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
     cdef void _drop_news(self, void *stream) noexcept nogil

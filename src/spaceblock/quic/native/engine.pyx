@@ -9,6 +9,7 @@ into ``violation`` and end the processing of everything (RFC 9000, section 11). 
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize, PyBytes_GET_SIZE
 from libc.string cimport memcpy
 
+from spaceblock.quic.native.budget cimport Budget
 from spaceblock.quic.native.phases cimport (
     KEY_PHASE,
     KEY_TOO_OLD,
@@ -18,7 +19,7 @@ from spaceblock.quic.native.phases cimport (
     OPENED_OLD,
     UPDATE_TOO_SOON,
 )
-from spaceblock.quic.native.probing cimport is_probing
+from spaceblock.quic.native.probing cimport is_loopback, is_probing
 from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.ranges cimport REPEATED, parse_ack
 from spaceblock.quic.native.recovery cimport ACK_OF_SKIPPED
@@ -82,6 +83,11 @@ cdef class PacketEngine(PacketSender):
 
     # Addresses, credit, streams.
 
+    def set_peer_address(self, address, int family):
+        """Where a pump sends to, on a socket of that family."""
+        PacketSender.set_peer_address(self, address, family)
+        self.credit.is_local = is_loopback(&self.peer)
+
     def set_local_cids(self, cids):
         """The connection IDs that packets of the peer may carry."""
         cdef bytes cid
@@ -113,6 +119,7 @@ cdef class PacketEngine(PacketSender):
         """Take in what comes for ``stream``."""
         self._receivers.add(stream.stream_id, <void*>stream)
         self.credit.add(stream)
+        stream.engine = <void*>self
         self.receive_streams[stream.stream_id] = stream
 
     def remove_receive_stream(self, ReceiveStream stream):
@@ -272,6 +279,23 @@ cdef class PacketEngine(PacketSender):
         return self.credit.grant(
             stream, consumed, self.idle_since, self.recovery.min_rtt, <int64_t>self.recovery.smoothed_rtt
         )
+
+    def share_credit(self, Budget budget not None):
+        """Grant near data streams credit out of what all engines that do so have together."""
+        self.credit.budget = budget
+        budget.members.add(self)
+
+    def leave_credit(self):
+        """Nothing comes for this connection any more."""
+        cdef Budget budget = self.credit.budget
+        self.credit.leave_budget()
+        if budget is not None:
+            budget.members.discard(self)
+
+    cpdef void take_turn(self, ReceiveStream stream, int64_t now) noexcept nogil:
+        """The budget allows a stream more credit now."""
+        self.credit.grant(stream, stream.asked, now, self.recovery.min_rtt, <int64_t>self.recovery.smoothed_rtt)
+        stream.has_turn = False
 
     cdef int report(self) except -1:
         """Do with the GIL what taking in left to do: list the news, and let go of what was acknowledged."""
@@ -440,6 +464,7 @@ cdef class PacketEngine(PacketSender):
         cdef void *stream
         cdef const uint8_t *data
         cdef int result
+        cdef bint is_new
         at[0] += 1
         if not read_varint(at, end, &stream_id):
             return False
@@ -462,6 +487,7 @@ cdef class PacketEngine(PacketSender):
             if stream == NULL:
                 return True
         stop = offset + size
+        is_new = size and (<ReceiveStream>stream).highest == 0
         fresh = stop - (<ReceiveStream>stream).highest if stop > (<ReceiveStream>stream).highest else 0
         if stop > (<ReceiveStream>stream).limit or fresh > self.credit.limit - self.credit.received:
             self._break(FLOW_CONTROL_ERROR, kind, "more data than this side allowed")
@@ -474,6 +500,10 @@ cdef class PacketEngine(PacketSender):
             self._break(PROTOCOL_VIOLATION, kind, "a stream with too many gaps")
             return True
         self.credit.received += fresh
+        if (<ReceiveStream>stream).pledged:
+            self.credit.budget.arrived(<ReceiveStream>stream, fresh)
+        if is_new:
+            self._grant(<ReceiveStream>stream, 0)
         if result == 1 and not (<ReceiveStream>stream).has_news:
             (<ReceiveStream>stream).has_news = True
             (<ReceiveStream>stream).next_news = NULL

@@ -559,7 +559,7 @@ class NativeEngine:
         return known.get(stream_id)
 
     def _add_theirs(self, stream_id: int) -> None:
-        window = self._options.stream_window if stream_id & 2 else self._options.control_window
+        window = self._options.first_window if stream_id & 2 else self._options.control_window
         self.packets.add_receive_stream(ReceiveStream(stream_id, window))
         if not stream_id & 2:
             self.packets.add_send_stream(SendStream(stream_id, self._peer_window_for_theirs))

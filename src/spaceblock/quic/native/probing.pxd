@@ -1,7 +1,7 @@
 """Where packets come from, and whether they move a connection there (RFC 9000, section 9); not compiled alone."""
 
 from libc.stdint cimport uint8_t, uint64_t
-from libc.string cimport memcmp
+from libc.string cimport memcmp, memcpy
 
 from spaceblock.quic.native.udp cimport sockaddr, sockaddr_storage
 from spaceblock.varint cimport read_varint
@@ -17,6 +17,19 @@ cdef inline bint same_address(const sockaddr *one, const sockaddr_storage *other
     if other.ss_family == AF_INET6:
         return memcmp(<const uint8_t *>one + 8, <const uint8_t *>other + 8, 20) == 0
     return memcmp(<const uint8_t *>one + 4, <const uint8_t *>other + 4, 4) == 0
+
+cdef inline bint is_loopback(const sockaddr_storage *address) noexcept nogil:
+    # 127.0.0.0/8, in IPv6 clothes too, or ::1.
+    cdef const uint8_t *host = <const uint8_t *>address + 8
+    cdef uint64_t[2] halves
+    if address.ss_family != AF_INET6:
+        return (<const uint8_t *>address)[4] == 127
+    memcpy(halves, host, 16)
+    if halves[0] != 0 or host[8] != 0 or host[9] != 0:
+        return False
+    return (host[10] == 0xFF and host[11] == 0xFF and host[12] == 127) or (
+        halves[1] != 0 and memcmp(host + 8, b"\0\0\0\0\0\0\0\1", 8) == 0
+    )
 
 cdef inline bint is_probing(const uint8_t *at, const uint8_t *end) noexcept nogil:
     # Whether a packet has nothing but PADDING, NEW_CONNECTION_ID, PATH_CHALLENGE and PATH_RESPONSE (section 9.1).

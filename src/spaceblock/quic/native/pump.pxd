@@ -3,6 +3,7 @@
 from libc.stddef cimport size_t
 from libc.stdint cimport int64_t, uint64_t
 
+from spaceblock.quic.native.budget cimport Budget
 from spaceblock.quic.native.engine cimport PacketEngine
 from spaceblock.quic.native.lock cimport Lock
 from spaceblock.quic.native.udp cimport Received, ReceiveBatch, SendBatch, sockaddr_storage, socklen_t
@@ -33,6 +34,7 @@ cdef class Pump:
     cdef list others  # what belongs to no engine
     cdef bint has_others
     cdef void *first_touched  # engines that got something since the last report
+    cdef readonly Budget budget  # for the credit of all its engines
     cdef size_t held_size  # bytes of the train that a full socket did not take, and lies in outgoing
     cdef size_t held_segment
     cdef sockaddr_storage held_peer  # to where that train goes, wherever the peer is by then
@@ -55,6 +57,9 @@ cdef class Pump:
     cdef void put_off(self, void *engine, int64_t at) noexcept nogil
     cdef tuple take_left(self)
     cdef int rounds(self, int64_t now) except -1 nogil
+    cdef int answer(self, bint is_last) except -1 nogil
+    cdef void touch(self, void *engine) noexcept nogil
+    cdef void give_turns(self, int64_t now) noexcept nogil
     cdef int take(self, const Received *received, int64_t now) except -1 nogil
     cdef int hand_on(
         self, void *engine, const Received *received, size_t start, size_t size, int64_t now

@@ -1,9 +1,11 @@
 import socket
 from typing import Any, ClassVar
 
+from .budget import Budget
 from .engine import PacketEngine
 from .lock import Lock
 
+ANSWER_SIZE: int
 BUFFERS: int
 GRACE: int
 ROUNDS: int
@@ -20,7 +22,10 @@ class Pump:
     LIMIT: ClassVar[int]
     """The key has sealed as many packets as it may."""
 
-    def __init__(self, sock: socket.socket) -> None: ...
+    turn_wait: float | None
+    budget: Budget
+    def __init__(self, sock: socket.socket, receive_buffer: int = ...) -> None: ...
+    def take_turns(self) -> list[PacketEngine]: ...
     def add_route(self, cid: bytes, engine: PacketEngine) -> None: ...
     def remove_route(self, cid: bytes) -> None: ...
     def receive(self) -> tuple[list[PacketEngine], list[tuple[bytes, Any]]]: ...

@@ -17,6 +17,7 @@ from libc.string cimport memcpy
 
 from spaceblock.quic.native.engine cimport LOCAL_CID_SIZE
 from spaceblock.quic.native.probing cimport same_address
+from spaceblock.quic.native.streams cimport ReceiveStream
 from spaceblock.quic.native.udp cimport sockaddr, unpack_address
 
 cimport cython
@@ -49,6 +50,10 @@ ROUNDS = 8
 GRACE = 2_000
 """Microseconds that an event loop has to come for what arrived, before a thread stands in for it."""
 
+ANSWER_SIZE = 128 * 1024
+"""Bytes that come for an engine before it answers while more waits in the socket: packets of many senders come mixed,
+and an acknowledgement of each few of them would cost as much as they do."""
+
 TRAINS = 16
 """Trains of one engine that are sent before others get their turn: about 1 MiB."""
 
@@ -61,6 +66,7 @@ cdef enum Sent:
 cdef int64_t NEVER = 2**63 - 1
 cdef int _ROUNDS = ROUNDS
 cdef int _TRAINS = TRAINS
+cdef size_t _ANSWER_SIZE = ANSWER_SIZE
 cdef int64_t _GRACE = GRACE
 
 
@@ -165,8 +171,9 @@ cdef class Pump:
     FULL = SOCKET_FULL
     LIMIT = KEY_USED_UP
 
-    def __cinit__(self, sock):
+    def __cinit__(self, sock, uint64_t receive_buffer=4 * 1024 * 1024):
         self.sock = sock
+        self.budget = Budget(receive_buffer)
         self.fd = sock.fileno()
         self.incoming = ReceiveBatch(BUFFERS)
         self.outgoing = SendBatch()
@@ -187,6 +194,7 @@ cdef class Pump:
             self.routes.put(key, <void *>engine)
             self.owners[cid] = engine
             self.engines.add(engine)
+            engine.share_credit(self.budget)
 
     def remove_route(self, bytes cid):
         """Forget a connection ID."""
@@ -211,6 +219,7 @@ cdef class Pump:
             unlink(&self.first_put_off, start, <char *>&engine.next_put_off - start)
             engine.touched = engine.put_off = False
             self.engines.discard(engine)
+            engine.leave_credit()
 
     def receive(self):
         """Take in what waits in the socket, and let engines answer.
@@ -223,6 +232,23 @@ cdef class Pump:
             with nogil:
                 self.rounds(clock())
             return self.take_left()
+
+    @property
+    def turn_wait(self):
+        """Seconds after which :meth:`take_turns` is to be called, unless something comes before; None: not at all."""
+        cdef double seconds
+        if not self.budget.waiting:
+            return None
+        with self.lock:
+            seconds = max(self.budget.next_lapse() - clock(), <int64_t>0) / 1e6 if self.budget.holding else 0.0
+        return seconds
+
+    def take_turns(self):
+        """Grant credit to those who wait for others that do not use theirs; returns the engines that have to send."""
+        with self.lock:
+            with nogil:
+                self.give_turns(clock())
+            return self.take_left()[0]
 
     def send(self, PacketEngine engine not None):
         """Send what ``engine`` has to send now; returns SENT_ALL, MORE, FULL or LIMIT."""
@@ -378,24 +404,12 @@ cdef class Pump:
         return done
 
     cdef int rounds(self, int64_t now) except -1 nogil:
-        cdef int i, got, _
-        cdef void *each
-        for _ in range(_ROUNDS):
+        cdef int i, got, round
+        for round in range(_ROUNDS):
             got = self.incoming.receive(self.fd)
-            if got <= 0:
-                return 0
             for i in range(got):
                 self.take(&self.incoming.received[i], now)
-            now = clock()
-            each = self.first_touched
-            while each != NULL:
-                (<PacketEngine>each).drain()
-                if (<PacketEngine>each).may_answer():
-                    if self.is_attended:
-                        self.flush(<PacketEngine>each, now)
-                    else:
-                        self.send_soon(each, now)
-                each = (<PacketEngine>each).next_touched
+            self.answer(got < self.incoming.count or round == _ROUNDS - 1)
             if got < self.incoming.count:
                 return 0
             if not self.is_attended:
@@ -403,6 +417,41 @@ cdef class Pump:
                 self.lock.give_way()
                 self.lock.take()
         return 0
+
+    cdef int answer(self, bint is_last) except -1 nogil:
+        """Let the engines that got something hand it on, and send what is due; those with little do so at the last."""
+        cdef int64_t now = clock()
+        cdef void *each = self.first_touched
+        while each != NULL:
+            (<PacketEngine>each).drain()
+            each = (<PacketEngine>each).next_touched
+        self.give_turns(now)
+        each = self.first_touched
+        while each != NULL:
+            if (is_last or (<PacketEngine>each).unanswered >= _ANSWER_SIZE) and (<PacketEngine>each).may_answer():
+                (<PacketEngine>each).unanswered = 0
+                if self.is_attended:
+                    self.flush(<PacketEngine>each, now)
+                else:
+                    self.send_soon(each, now)
+            each = (<PacketEngine>each).next_touched
+        return 0
+
+    cdef void give_turns(self, int64_t now) noexcept nogil:
+        """Let those have credit who waited for it, as long as there is some to be had."""
+        cdef void *stream
+        while True:
+            stream = self.budget.next_turn(now)
+            if stream == NULL:
+                return
+            (<PacketEngine>(<ReceiveStream>stream).engine).take_turn(<ReceiveStream>stream, now)
+            self.touch((<ReceiveStream>stream).engine)
+
+    cdef void touch(self, void *engine) noexcept nogil:
+        if not (<PacketEngine>engine).touched:
+            (<PacketEngine>engine).touched = True
+            (<PacketEngine>engine).next_touched = self.first_touched
+            self.first_touched = engine
 
     cdef int take(self, const Received *received, int64_t now) except -1 nogil:
         """Bring runs of datagrams for one connection ID to its engine, and leave others for Python."""
@@ -442,10 +491,8 @@ cdef class Pump:
                 received.data + start, size, received.segment, received.ecn, received.address, now
             )
         if count:
-            if not (<PacketEngine>engine).touched:
-                (<PacketEngine>engine).touched = True
-                (<PacketEngine>engine).next_touched = self.first_touched
-                self.first_touched = engine
+            (<PacketEngine>engine).unanswered = (<PacketEngine>engine).unanswered + size
+            self.touch(engine)
         return 0
 
     cdef int put_by(self, const Received *received, size_t start, size_t size) except -1:

@@ -95,6 +95,18 @@ cdef class ReceiveStream:
     cdef bint limit_due  # among those whose limits are to be told
     cdef void* next_due  # the ReceiveStream behind it there
     cdef uint64_t credited  # of taken, what the connection was credited for
+    # For Budget: bytes granted that it counts on, since when, and the neighbours in its two lists.
+    cdef uint64_t pledged
+    cdef int64_t pledged_at
+    cdef uint64_t share  # what it may have at once; 0: not known yet
+    cdef bint holds
+    cdef void* held_before
+    cdef void* held_behind
+    cdef bint waits
+    cdef void* waits_behind
+    cdef bint has_turn
+    cdef uint64_t asked  # how far it was consumed when it began to wait, or since
+    cdef void* engine  # the PacketEngine that it belongs to
     cdef public object owner
     cdef readonly object intake  # keeps _intake alive; None: take() hands on
     cdef Intake* _intake
