@@ -90,11 +90,11 @@ def test_no_bars_fit_into_any_terminal() -> None:
     assert fit([], 0) == fit([], 9) == fit([], 200) == []
 
 
-@pytest.mark.parametrize(("resumed", "text"), [(0, ""), (36_700_000, ", 36.7 MB of it before")])
+@pytest.mark.parametrize(("resumed", "text"), [(0, "150 MB/s)"), (50_000_000, "100 MB/s), 50.0 MB of it before")])
 def test_what_was_there_before_is_told(capsys: pytest.CaptureFixture[str], resumed: int, text: str) -> None:
     receipt = Receipt("", "", (ReceiptItem(0, "a", "a", 150_000_000, "", False),), 150_000_000, 1.0, resumed=resumed)
     Console(quiet=False, verbose=False, data_on_output=False, known={}).complete(receipt, "sent")
-    assert f"sent 1 item, 150 MB in 1.0 s (150 MB/s){text}, verified on both ends\n" in capsys.readouterr().err
+    assert f"sent 1 item, 150 MB in 1.0 s ({text}, verified on both ends\n" in capsys.readouterr().err
 
 
 class Tty(io.StringIO):

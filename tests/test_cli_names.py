@@ -131,6 +131,7 @@ async def test_without_a_terminal_the_names_are_refused_with_an_exit_code_of_the
         sent = await asyncio.to_thread(sender.end)
     assert sent.code == 7
     assert "spaceblock: the name 'forty/" in sent.err
+    assert sent.err.endswith("with --fix-names what is proposed is taken for every such name\n")
     assert os.listdir(inbox) == []
 
 

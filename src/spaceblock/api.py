@@ -215,7 +215,9 @@ async def _any_address(address: tuple[str, int]) -> str:
     try:
         found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
     except OSError as error:
-        raise Unreachable(f"the name {host!r} cannot be resolved ({error}): check the ticket's address") from error
+        raise Unreachable(
+            f"the name {host!r} cannot be resolved ({error}): check the address, or take one of digits"
+        ) from error
     return "::" if found[0][0] == socket.AF_INET6 else "0.0.0.0"
 
 

@@ -19,7 +19,7 @@ from typing import TYPE_CHECKING
 from ..bars import Row, open_display, size_text, title_of, wrapped
 from ..display import address_text, printable, shortened, shown
 from ..errors import SpaceblockError
-from ..events import ItemProgress, OfferItem, Progress, Receipt, ReceiptItem
+from ..events import ItemProgress, OfferItem, Phase, Progress, Receipt, ReceiptItem
 from .output import print_out
 from .records import ArrivedItem, MovingItem, error_record, print_record
 
@@ -148,9 +148,10 @@ class Console:
         skipped = len(receipt.items) - len(moved)
         seconds = max(receipt.seconds, 1e-6)
         before = f", {size_text(receipt.resumed)} of it before" if receipt.resumed else ""
+        rate = size_text((receipt.bytes - receipt.resumed) / seconds)
         self.say(
             f"{done} {_count(len(moved))}{f' and skipped {skipped}' if skipped else ''}, {size_text(receipt.bytes)} in "
-            f"{seconds:.1f} s ({size_text(receipt.bytes / seconds)}/s){before}, verified on both ends"
+            f"{seconds:.1f} s ({rate}/s){before}, verified on both ends"
         )
 
     def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
@@ -179,9 +180,10 @@ class Console:
             return outcome.result()
         finally:
             if not outcome.done():
+                seen = transfer.progress
                 outcome.cancel()
                 await asyncio.wait({outcome})
-                if kept and transfer.progress.bytes_done:
+                if kept and seen.bytes_done and seen.phase is not Phase.CLOSING:
                     self.say("what arrived is kept: send the same again to go on from there")
 
     async def confirm(self, offer: Offer, folder: str) -> bool:

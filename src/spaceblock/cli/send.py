@@ -13,7 +13,7 @@ import click
 
 from ..api import connect, listen
 from ..display import printable
-from ..errors import ConnectionLost, SourceError, SpaceblockError, source_error
+from ..errors import ConnectionLost, NameRejected, SourceError, SpaceblockError, source_error
 from ..interrupts import COMMAND_SIGNALS, run
 from ..options import Links
 from ..peer import Peer
@@ -73,6 +73,8 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
         run(work(), COMMAND_SIGNALS, kill_next=True)
     except SpaceblockError as error:
         console.failed(error)
+        if isinstance(error, NameRejected) and not fix_names:
+            console.say("with --fix-names what is proposed is taken for every such name")
         return error.exit_code
     return 0
 
