@@ -3,12 +3,13 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gc
 import os
 import shutil
 import socket
 import threading
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -149,6 +150,18 @@ def remove_unfinished(folder: Path) -> None:
 def names_below(folder: Path) -> list[str]:
     """The names of everything below ``folder``."""
     return [str(path.relative_to(folder)) for path in folder.rglob("*")]
+
+
+def unreadable_again(path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Let the disk fail where what has moved of this file already is read once more."""
+    bad, honest = path.stat().st_ino, os.preadv
+
+    def preadv(fd: int, rooms: Sequence[memoryview], offset: int) -> int:
+        if os.fstat(fd).st_ino == bad:
+            raise OSError(errno.EIO, os.strerror(errno.EIO))
+        return honest(fd, rooms, offset)
+
+    monkeypatch.setattr(os, "preadv", preadv)
 
 
 def resizable(buffer: bytearray) -> bool:

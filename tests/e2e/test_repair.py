@@ -15,7 +15,20 @@ from spaceblock.protocol.receiver import Receiver
 from spaceblock.protocol.receiver_events import ReceiverEvent
 from spaceblock.protocol.sender import Sender
 
-from .support import BLOCK, deliver, digest_of, failures, file_of, pair, remove_unfinished, tree, until, visible
+from .support import (
+    BLOCK,
+    assert_helpful,
+    deliver,
+    digest_of,
+    failures,
+    file_of,
+    pair,
+    remove_unfinished,
+    tree,
+    unreadable_again,
+    until,
+    visible,
+)
 
 SIZE = 20 * BLOCK + 77
 
@@ -129,6 +142,21 @@ async def test_what_the_disk_lost_before_the_end_is_not_repaired_by_chance(
         for error in await failures(sending, (await peers.offer()).accept(inbox)):
             assert isinstance(error, spaceblock.IntegrityError)
     remove_unfinished(inbox)
+
+
+async def test_a_source_that_cannot_be_read_again_for_a_repair_fails_alone(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source, other = file_of(tmp_path, "file", SIZE), file_of(tmp_path, "other", 1000)
+    flip(monkeypatch, 5)
+    unreadable_again(source, monkeypatch)
+    async with pair() as peers:
+        sending = peers.here.send(source, other)
+        for error in await failures(sending, (await peers.offer()).accept(inbox)):
+            assert isinstance(error, spaceblock.SourceError)
+            assert error.item == 0
+            assert_helpful(error)
+    assert visible(inbox) == {"other": other.read_bytes()}
 
 
 async def test_what_can_be_read_once_is_not_repaired(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -13,7 +13,19 @@ from spaceblock.limits import Limits
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.storage.journal import JOURNAL
 
-from .support import deliver, digest_of, failures, file_of, pair, tree, until, within
+from .support import (
+    assert_helpful,
+    deliver,
+    digest_of,
+    failures,
+    file_of,
+    pair,
+    tree,
+    unreadable_again,
+    until,
+    visible,
+    within,
+)
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB
@@ -187,6 +199,24 @@ async def test_a_placed_file_whose_source_changed_since_arrives_beside_it(tmp_pa
         "small (1)": small.read_bytes(),
         "large": large.read_bytes(),
     }
+
+
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+async def test_what_moved_before_and_cannot_be_read_again_fails_alone(
+    tmp_path: Path, sides: Sides, monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    large, small = file_of(tmp_path, "large", SIZE), file_of(tmp_path, "small", 1000)
+    await break_off(sides, large, small)
+    unreadable_again(large if side == "sender" else sides.partial, monkeypatch)
+    async with pair(sides.receiver, here=sides.sender) as peers:
+        sending = peers.here.send(large, small)
+        receiving = (await peers.offer()).accept(sides.inbox)
+        errors = await failures(sending, receiving)
+    for error in errors:
+        assert isinstance(error, spaceblock.SourceError if side == "sender" else spaceblock.StorageError)
+        assert error.item == 0
+        assert_helpful(error)
+    assert visible(sides.inbox) == {"small": small.read_bytes()}
 
 
 async def test_a_sparse_file_is_resumed_with_its_holes(tmp_path: Path, sides: Sides) -> None:
