@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import resource
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import pytest
@@ -11,6 +13,7 @@ from spaceblock.identity import Identity
 from spaceblock.limits import REMEMBERED_MAX
 from spaceblock.memory import Memory
 from spaceblock.messages import Outcome, OutcomeKind
+from support import soft_limit
 
 UUID = bytes(range(16))
 OUTCOMES = (
@@ -113,6 +116,22 @@ def test_what_is_unfinished_can_be_finished_by_whom_it_came_from(home: Path) -> 
     memory.finish(UUID, "peer", OUTCOMES, "/inbox")
     assert memory.outcome(UUID, "peer") is not None, "its end can still be asked for"
     assert not memory.has_unfinished("peer")
+
+
+@pytest.mark.parametrize(
+    ("durable", "told"), [(True, pytest.raises(OSError, match="File too large")), (False, nullcontext())]
+)
+def test_an_outcome_that_finds_no_room_leaves_what_was_there(
+    home: Path, durable: bool, told: AbstractContextManager[object]
+) -> None:
+    memory = memory_at(home)
+    memory.begin(UUID, "peer", "/inbox")
+    with soft_limit(resource.RLIMIT_FSIZE, 4_096), told:
+        memory.finish(UUID, "peer", OUTCOMES * 5_000, "/inbox", durable=durable)
+    assert len(list((home / "received").iterdir())) == 1, "no draft"
+    assert memory_at(home).has_unfinished("peer")
+    assert memory_at(home).outcome(UUID, "peer") is None
+    assert memory.outcome(UUID, "peer") is not None, "who has received it knows it while it lives"
 
 
 def test_what_left_nothing_is_forgotten(home: Path) -> None:
