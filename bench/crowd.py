@@ -4,7 +4,8 @@
 turn. The listener is one process. All clients are another one, each with an identity, a ticket, a socket and a
 connection of its own, and nothing is kept of what arrives. The clock runs at the clients, from just before the first
 handshake until the last has closed: handshakes, admission and offers are counted, interpreters, imports, keys and
-tickets are not. CPU seconds are of both processes in that time.
+tickets are not. CPU seconds are of both processes in that time. With ``--connected`` the clock starts when all of them
+are connected.
 """
 
 from __future__ import annotations
@@ -36,6 +37,7 @@ def main() -> int:
     parser.add_argument("--clients", type=int, default=100, help="how many there are at once")
     parser.add_argument("--size", type=size_of, default=16 * MIB, help="bytes of each client, such as 16MiB")
     parser.add_argument("--pairs", type=int, default=5, help="rounds, each of one crowd and of one client alone")
+    parser.add_argument("--connected", action="store_true", help="leave the handshakes out")
     parser.add_argument("--engine", choices=["native", "aioquic"], help="the QUIC engine")
     parser.add_argument("--json", action="store_true", help="print everything that was measured, as one object")
     arguments = parser.parse_args()
@@ -43,9 +45,9 @@ def main() -> int:
         compare(arguments)
         return 0
     if arguments.role == "receive":
-        return run_side(receive(arguments.clients, options_of(arguments)))
-    tickets = arguments.to.split(",")
-    return run_side(send({ticket: options_of(arguments) for ticket in tickets}, arguments.items, arguments.size))
+        return run_side(receive(arguments.clients, options_of(arguments), late=arguments.connected))
+    clients = {ticket: options_of(arguments) for ticket in arguments.to.split(",")}
+    return run_side(send(clients, arguments.items, arguments.size, late=arguments.connected))
 
 
 def options_of(arguments: argparse.Namespace) -> Options:
@@ -78,14 +80,15 @@ def compare(arguments: argparse.Namespace) -> None:
 def move(arguments: argparse.Namespace, clients: int, items: int) -> Pair:
     words = ["--clients", str(clients), "--items", str(items), "--size", str(arguments.size)]
     words += ["--engine", arguments.engine] if arguments.engine else []
+    words += ["--connected"] if arguments.connected else []
     command = [sys.executable, str(SCRIPT)]
     pair = run_pair([*command, "receive", *words], [*command, "send", *words], timeout=TIMEOUT)
     check(pair)
     return pair
 
 
-async def receive(clients: int, options: Options) -> Report:
-    """Print a ticket for each client, and take what each of them offers."""
+async def receive(clients: int, options: Options, *, late: bool) -> Report:
+    """Print a ticket for each client, and take what each of them offers; ``late``: measure once all are connected."""
     async with listen("127.0.0.1", options=options) as listener:
         print(",".join([listener.ticket, *listener.invite(clients - 1)]), flush=True)
         meter = Meter()
@@ -95,6 +98,8 @@ async def receive(clients: int, options: Options) -> Report:
             taken.append(asyncio.create_task(take(peer)))
             if len(taken) == clients:
                 break
+        if late:
+            meter.start()
         return report_of(meter, [receipt for receipts in await asyncio.gather(*taken) for receipt in receipts])
 
 
@@ -102,12 +107,20 @@ async def take(peer: Peer) -> list[Receipt]:
     return [await offer.accept(into=[DISCARD] * len(offer.items)) async for offer in peer.offers()]
 
 
-async def send(clients: dict[str, Options], items: int, size: int) -> Report:
+async def send(clients: dict[str, Options], items: int, size: int, *, late: bool) -> Report:
     """Connect with every ticket at once, each with options of its own, and send so many items with each."""
     data = content(size)
+    waiting = set(clients)
+    all_connected = asyncio.Event()
 
     async def one(ticket: str) -> Receipt:
         async with connect(ticket, options=clients[ticket]) as peer:
+            waiting.discard(ticket)
+            if late and not waiting:
+                meter.start()
+                all_connected.set()
+            if late:
+                await all_connected.wait()
             return await peer.send(*[Item(data, name=str(number)) for number in range(items)])
 
     meter = Meter()
