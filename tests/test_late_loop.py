@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import asyncio
+import errno
+import os
 import threading
 import time
 
@@ -64,6 +66,42 @@ async def test_without_a_thread_nothing_moves_meanwhile() -> None:
         be_busy(0.05)
         assert stream.backlog
         assert await (await streams.next()).read_all() == DATA
+
+
+@pytest.mark.parametrize("missing", ["a thread", "a bell", "an alarm"])
+@pytest.mark.usefixtures("nothing_stays_open")
+async def test_where_no_thread_can_be_had_the_event_loop_moves_everything(
+    missing: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    if missing == "a thread":
+        monkeypatch.setattr(threading.Thread, "start", no_thread)
+    else:
+        monkeypatch.setattr(os, "eventfd", Scarce(2 if missing == "an alarm" else 1))
+    async with pair(TransportOptions(native=True)) as both:
+        streams = Streams(both.server)
+        stream = both.client.open_stream(unidirectional=True)
+        stream.write(DATA, fin=True)
+        assert await (await streams.next()).read_all() == DATA
+    assert caplog.text.count("no thread helps the event loop to move packets, which costs speed") == 2
+
+
+def no_thread(_: threading.Thread) -> None:
+    raise RuntimeError("can't start new thread")
+
+
+class Scarce:
+    """``os.eventfd`` where every call whose number divides by ``every`` finds no descriptor."""
+
+    def __init__(self, every: int) -> None:
+        self._every = every
+        self._calls = 0
+        self._honest = os.eventfd
+
+    def __call__(self, value: int, flags: int) -> int:
+        self._calls += 1
+        if self._calls % self._every == 0:
+            raise OSError(errno.EMFILE, os.strerror(errno.EMFILE))
+        return self._honest(value, flags)
 
 
 async def test_a_loop_that_is_busy_again_and_again_gets_everything_in_order() -> None:
