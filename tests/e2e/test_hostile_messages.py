@@ -396,6 +396,15 @@ async def test_a_query_that_is_never_asked_ends_with_its_stream(said: bytes) -> 
         await others_are_served(listener)
 
 
+async def test_a_query_stream_that_asks_nothing_is_ended_by_both() -> None:
+    async with pair() as peers, client_of(peers.listener, features=Feature.QUERY) as raw:
+        stream = raw.open(StreamType.QUERY)
+        stream.write(b"", fin=True)
+        await within(stream.ended.wait())
+        assert not stream.reset.is_set()
+        await others_are_served(peers.listener)
+
+
 async def test_a_stream_that_never_says_what_it_is_for_is_given_up() -> None:
     async with spaceblock.listen("127.0.0.1", options=HURRIED) as listener, client_of(listener) as raw:
         streams = [raw.raw(unidirectional=False), raw.raw(unidirectional=True)]
