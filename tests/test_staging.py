@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import fcntl
 import os
 import threading
 from collections.abc import Callable, Iterator
@@ -10,7 +12,7 @@ from pathlib import Path
 import pytest
 
 from spaceblock.blocks import SpaceblockRequest
-from spaceblock.errors import SpaceblockError
+from spaceblock.errors import SpaceblockError, StorageError
 from spaceblock.limits import PARTIALS_KEPT, PARTIALS_MAX, PARTIALS_PEER
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.storage import staging
@@ -57,6 +59,38 @@ def kept(root: int) -> set[str]:
 def test_what_nobody_comes_back_for_goes_after_a_while(root: int) -> None:
     young, _ = leave(root, 1, "a", PARTIALS_KEPT - 1), leave(root, 2, "a", PARTIALS_KEPT + 1)
     assert kept(root) == {young}
+
+
+def test_one_transfer_is_received_once_at_a_time(root: int) -> None:
+    first = Staging.make(root, bytes(16), Keeper("peer", KEY), False)
+    with pytest.raises(StorageError, match="received already: wait until that is over"):
+        Staging.make(root, bytes(16), Keeper("peer", KEY), False)
+    assert os.listdir(root) == [first.name]
+    first.close(keep=True)
+    Staging.make(root, bytes(16), Keeper("peer", KEY), False).close(keep=False)
+
+
+@pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_file_system_without_locks_will_do(root: int, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(number))
+    Staging.make(root, bytes(16), Keeper("peer", KEY), False).close(keep=False)
+    assert os.listdir(root) == []
+
+
+def test_a_lock_that_fails_leaves_nothing_behind(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(fcntl, "flock", refusing(errno.EIO))
+    with pytest.raises(OSError, match="Input/output error"):
+        Staging.make(root, bytes(16), Keeper("peer", KEY), False)
+    assert os.listdir(root) == []
+
+
+def refusing(number: int) -> Callable[[int, int], None]:
+    """A system call that fails in this way."""
+
+    def refuse(fd: int, how: int) -> None:
+        raise OSError(number, os.strerror(number))
+
+    return refuse
 
 
 def test_nobody_relies_on_names_that_another_thread_is_still_flushing(
