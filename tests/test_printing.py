@@ -133,7 +133,10 @@ def test_a_path_that_is_not_there_is_shown_escaped(debug: str, commands: Command
     assert ended.code == 6
     assert ("Traceback" in ended.err) == (debug == "1")
     assert_all_safe(ended)
-    ended = commands.run("receive", *LOCAL, "--dir", tmp_path / HOSTILE, terminal=True, SPACEBLOCK_DEBUG=debug)
+    receiver = commands.start("receive", *LOCAL, "--dir", tmp_path / HOSTILE, terminal=True, SPACEBLOCK_DEBUG=debug)
+    receiver.terminal.wait_for("Make it? [Y/n]")
+    receiver.terminal.type("n\n")
+    ended = receiver.end()
     assert ended.code == 6
     assert_all_safe(ended)
 
