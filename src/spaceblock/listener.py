@@ -190,6 +190,7 @@ class Listener:
             connection.close(0, "the listener is closing")
             return
         if lost is not None:
+            lost.finish_only = admitted.finish_only
             lost.attach(connection)
             return
         share.connections += 1
@@ -197,6 +198,7 @@ class Listener:
         shared = (self._memory, self._throttle, share, self._reunions)
         peer = Peer(connection, admitted.peer_id, self._options, self._peer_gone, *shared)
         peer.siblings = self._sibling
+        peer.finish_only = admitted.finish_only
         peer.deliver_offers_to(self._offers)
         self._peers.add(peer)
         self._unclaimed.put(peer)

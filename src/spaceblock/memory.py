@@ -236,6 +236,11 @@ class Memory:
             return False
         return any(wanted in self._read(self._home / _RECEIVED / name) for name in names)
 
+    def is_unfinished(self, uuid: bytes, peer_id: str) -> bool:
+        """Whether ``peer_id`` has this transfer to finish."""
+        path = self._received(uuid, peer_id)
+        return path is not None and Record(_Kind.UNFINISHED, peer_id.encode()) in self._read(path)
+
     # Files.
 
     def _received(self, uuid: bytes, peer_id: str) -> Path | None:

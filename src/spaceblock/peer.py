@@ -21,6 +21,7 @@ from .errors import (
     RemoteProtocolError,
     SpaceblockError,
     Stalled,
+    TicketExpired,
     TransferRefused,
     WrongPeer,
     error_code,
@@ -84,6 +85,8 @@ class Peer:
         """Who the peer is: the digest of its public key, in text form."""
         self.hello: Hello | None = None
         """What the peer said of itself."""
+        self.finish_only: bool = False
+        """The peer's ticket has expired: it may finish what it began to send, and nothing else."""
         self._maker = Maker()
         self._options = options
         self._memory = memory
@@ -158,9 +161,14 @@ class Peer:
         What a function raises cancels the transfer, and awaiting the transfer raises it.
 
         Raises :class:`LocalProtocolError` for what is none of these, :class:`BufferUnfit` for a buffer
-        that is not contiguous; everything else is raised by awaiting the transfer.
+        that is not contiguous, :class:`TicketExpired` for a peer whose ticket is over and that came back only to finish
+        what it sends; everything else is raised by awaiting the transfer.
         """
         self._check_open()
+        if self.finish_only:
+            raise TicketExpired(
+                "the peer's ticket has expired, and lets it finish what it began alone: invite it again"
+            )
         if links not in ("skip", "copy"):
             raise LocalProtocolError(f"links={links!r} is not 'skip' or 'copy'")
         if not sources:
@@ -392,6 +400,11 @@ class Peer:
     def _offer_read(self, incoming: Incoming, offer: Offer) -> None:
         if incoming.uuid in self._by_uuid:
             incoming.fail(RemoteProtocolError("the sender uses one transfer's UUID for another"))
+            return
+        if self.finish_only and not self._memory.is_unfinished(incoming.uuid, self.peer_id):
+            incoming.fail(
+                TicketExpired("the ticket has expired, and lets finish what was begun alone: ask for a new one")
+            )
             return
         self._by_uuid[incoming.uuid] = incoming
         before = self._reunions.receive(incoming)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import time
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -285,3 +286,28 @@ async def test_without_durability_what_arrived_is_kept_too(tmp_path: Path, sides
     receipt, _ = await finish(sides, source)
     assert receipt.resumed >= SIZE // 2 - LIMITS.not_durable
     assert tree(sides.inbox) == {"large": source.read_bytes()}
+
+
+async def test_a_ticket_that_has_expired_is_good_for_what_was_begun_and_nothing_else(
+    tmp_path: Path, sides: Sides
+) -> None:
+    source, other = file_of(tmp_path, "large", SIZE), file_of(tmp_path, "other", 1000)
+    async with spaceblock.listen("127.0.0.1", options=sides.receiver) as listener:
+        async with spaceblock.connect(listener.ticket, options=sides.sender) as peer:
+            sending = peer.send(source)
+            receiving = (await within(anext(aiter(listener)))).accept(sides.inbox)
+            await until(lambda: receiving.progress.durable >= SIZE // 3, "enough to be durable")
+            sending.cancel()
+            await failures(sending, receiving)
+        listener._book.expire(time.time())
+        async with spaceblock.connect(listener.ticket, options=sides.sender) as peer:
+            (error,) = await failures(peer.send(other))
+            assert isinstance(error, spaceblock.TicketExpired)
+            assert error.remote
+            sending = peer.send(source)
+            offer = await within(anext(aiter(listener)))
+            with pytest.raises(spaceblock.TicketExpired):
+                next(iter(listener._peers)).send(b"nothing for it")
+            receipt, _ = await within(asyncio.gather(sending, offer.accept(sides.inbox)))
+            assert receipt.resumed
+    assert (sides.inbox / "large").read_bytes() == source.read_bytes()
