@@ -476,10 +476,9 @@ class Resend(Message):
         return cls(item, tuple(ranges))
 
 
+@dataclass(frozen=True, slots=True)
 class _Bare(Message):
     """One that has no fields."""
-
-    __slots__ = ()
 
     def _write(self, out: Writer) -> None:
         pass
