@@ -16,6 +16,7 @@ import tempfile
 import time
 from collections.abc import Callable
 from pathlib import Path
+from unittest.mock import patch
 
 import spaceblock
 from spaceblock.storage.folder import FolderSink
@@ -45,8 +46,7 @@ def main() -> None:
         for _ in range(options.rounds):
             for how, found in speeds.items():
                 begin = _as_it_is if how == "as it is" else _allocating(options.size * MIB, seconds)
-                FolderSink.begin = begin  # type: ignore[assignment, method-assign]
-                with tempfile.TemporaryDirectory(dir=disk) as inbox:
+                with patch.object(FolderSink, "begin", begin), tempfile.TemporaryDirectory(dir=disk) as inbox:
                     found.append(options.size / asyncio.run(transfer(source, Path(inbox))))
     figures = {how: round(statistics.median(found)) for how, found in speeds.items()}
     allocating = round(statistics.median(seconds) * 1000, 1)

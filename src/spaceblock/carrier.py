@@ -60,7 +60,7 @@ class Carrier:
     def waits_for_source(self) -> bool:
         """Whether all that was read is with the peer, and a source has not answered since this was asked last."""
         before, self._waiting = self._waiting, {(feed, feed.question) for feed in self._feeds if feed.question}
-        return not any(stream.backlog for stream in self._streams) and not before.isdisjoint(self._waiting)
+        return not self.backlog and not before.isdisjoint(self._waiting)
 
     async def carry(self, feed: Feed, uuid: bytes) -> None:
         """Send what ``feed`` gives on a data stream of its own, for the transfer ``uuid``; returns when all is queued.

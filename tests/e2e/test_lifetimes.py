@@ -79,8 +79,10 @@ async def test_a_finished_transfer_that_somebody_keeps_holds_no_buffers(inbox: P
         sending = peers.here.send(bytes(3_000_000))
         receiving = (await peers.offer()).accept(inbox)
         await within(asyncio.gather(sending, receiving))
-        for job in (sending._job, receiving._job):
-            ring = job._carrier._ring if isinstance(job, Outgoing) else job.ring  # type: ignore[attr-defined]
+        outgoing, incoming = sending._job, receiving._job
+        assert isinstance(outgoing, Outgoing)
+        assert isinstance(incoming, Incoming)
+        for ring in (outgoing._carrier._ring, incoming.ring):
             assert not ring._free
 
 
