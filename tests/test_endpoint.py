@@ -92,7 +92,7 @@ async def test_a_lost_close_is_sent_again_to_whoever_still_talks() -> None:
 
 
 async def test_a_peer_that_fell_silent_is_noticed() -> None:
-    async with pair(TransportOptions(idle_timeout=0.3)) as both:
+    async with pair(TransportOptions(idle_timeout=1.0)) as both:
         stream = both.client.open_stream(unidirectional=True)
         both.client_endpoint.packet_filter = drop_all
         stream.write(b"into the void")
@@ -229,7 +229,7 @@ async def test_too_many_half_open_connections_are_ignored() -> None:
 
 async def test_a_handshake_that_stops_halfway_is_forgotten() -> None:
     """The only place for a half-open connection is taken by one that stays so; it becomes free again."""
-    async with endpoints(TransportOptions(handshake_timeout=0.2, half_open_limit=1)) as (client, server):
+    async with endpoints(TransportOptions(handshake_timeout=1.0, half_open_limit=1)) as (client, server):
         sent: list[bytes] = []
 
         def first_only(data: bytes, peer: tuple[str, int], outgoing: bool) -> bool:

@@ -19,6 +19,7 @@ from spaceblock.transfer import error_of_close
 
 CID = b"8 bytes."
 ADDRESS = ("127.0.0.1", 4433)
+PATIENCE = 60.0
 
 
 def short(size: int, cid: bytes = CID) -> bytes:
@@ -126,7 +127,7 @@ async def test_a_server_that_was_started_again(options: TransportOptions) -> Non
         async with bound(port, options):
             stream = both.client.open_stream(unidirectional=True)
             stream.write(bytes(KIB))
-            reason = await asyncio.wait_for(both.client.wait_closed(), 20)
+            reason = await asyncio.wait_for(both.client.wait_closed(), PATIENCE)
             assert reason == CloseReason(0, by_peer=True, is_application=False, was_reset=True)
             with pytest.raises(ConnectionEnded, match="does not know the connection any more"):
                 await stream.drain(0)
@@ -158,8 +159,8 @@ async def test_a_server_with_another_key_ends_nothing(options: TransportOptions)
 
             both.client_endpoint.packet_filter = hear
             both.client.keep_alive()
-            await asyncio.wait_for(answered.wait(), 20)
-            await asyncio.wait_for(heard.wait(), 20)
+            await asyncio.wait_for(answered.wait(), PATIENCE)
+            await asyncio.wait_for(heard.wait(), PATIENCE)
             assert both.client.close_reason is None
 
 
@@ -174,7 +175,7 @@ async def test_a_reset_from_elsewhere_ends_nothing(options: TransportOptions) ->
         assert both.client.close_reason is None
         # The same from where the server is.
         both.server_endpoint.send([(short(50) + token, both.client_endpoint.local_address)])
-        assert (await asyncio.wait_for(both.client.wait_closed(), 20)).was_reset
+        assert (await asyncio.wait_for(both.client.wait_closed(), PATIENCE)).was_reset
 
 
 async def test_after_a_reset_nothing_is_sent(options: TransportOptions) -> None:
@@ -202,11 +203,11 @@ async def test_strangers_get_resets_and_no_more(options: TransportOptions) -> No
         with stranger() as sock:
             loop = asyncio.get_running_loop()
             sock.sendto(short(1_200), both.server_endpoint.local_address)
-            answer = await asyncio.wait_for(loop.sock_recv(sock, 65_535), 20)
+            answer = await asyncio.wait_for(loop.sock_recv(sock, 65_535), PATIENCE)
             assert SIZE_MIN <= len(answer) < 100
             sock.sendto(short(SIZE_MIN), both.server_endpoint.local_address)
             sock.sendto(short(500, b"another."), both.server_endpoint.local_address)
-            other = await asyncio.wait_for(loop.sock_recv(sock, 65_535), 20)
+            other = await asyncio.wait_for(loop.sock_recv(sock, 65_535), PATIENCE)
             assert answer[-TOKEN_SIZE:] != other[-TOKEN_SIZE:]
         await talk(both)
 

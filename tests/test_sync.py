@@ -18,7 +18,7 @@ from blake3 import blake3
 import spaceblock
 from spaceblock.names import STAGING_PREFIX
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which the other side counts as hanging."""
 
 RECEIVER = """
@@ -156,7 +156,8 @@ def test_somebody_must_learn_the_ticket(tmp_path: Path) -> None:
 async def test_ctrl_c_tells_the_other_side(receiver: subprocess.Popen[str], tmp_path: Path) -> None:
     assert receiver.stdout is not None
     ticket = receiver.stdout.readline().strip()
-    async with spaceblock.connect(ticket) as peer:
+    slow = spaceblock.Options(bandwidth=20_000_000)
+    async with spaceblock.connect(ticket, options=slow) as peer:
         transfer = peer.send(spaceblock.Item(bytes(200_000_000), name="long"))
         async for progress in transfer:
             if progress.bytes_done:

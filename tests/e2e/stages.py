@@ -12,6 +12,8 @@ import pytest
 
 from spaceblock.storage import feed, folder
 
+from .support import PATIENCE
+
 if TYPE_CHECKING:
     from typing_extensions import Self
 
@@ -51,7 +53,7 @@ class Gate:
         self._calls += self._holds(arguments)
         if self._holds(arguments) and self._calls >= self._first and not self._open.is_set():
             self._loop.call_soon_threadsafe(self.reached.set)
-            assert self._open.wait(30), "the test never opened the gate"
+            assert self._open.wait(PATIENCE), "the test never opened the gate"
         return self._function(*arguments, **named)
 
 

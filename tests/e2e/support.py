@@ -93,10 +93,10 @@ async def until(condition: Callable[[], object], what: str = "", seconds: float 
         await asyncio.sleep(0.005)
 
 
-async def failure(work: Awaitable[Any], seconds: float = PATIENCE) -> spaceblock.SpaceblockError:
+async def failure(work: Awaitable[Any]) -> spaceblock.SpaceblockError:
     """The typed error that ``work`` ends with."""
     try:
-        result = await asyncio.wait_for(work, seconds)
+        result = await asyncio.wait_for(work, PATIENCE)
     except spaceblock.SpaceblockError as error:
         return error
     raise AssertionError(f"this should have failed, but gave {result!r}")
@@ -179,14 +179,21 @@ class Census:
     """What lives in this process because of Spaceblock."""
 
     descriptors: frozenset[str]
-    threads: int
-    tasks: int
+    threads: frozenset[threading.Thread]
+    tasks: frozenset[asyncio.Task[Any]]
 
     @classmethod
     def take(cls) -> Census:
-        tasks = asyncio.all_tasks() - {asyncio.current_task()}
-        threads = sum(thread.name.startswith("spaceblock") for thread in threading.enumerate())
-        return cls(frozenset(_descriptors()), threads, len(tasks))
+        current = asyncio.current_task()
+        threads = (thread for thread in threading.enumerate() if thread.name.startswith("spaceblock"))
+        tasks = (task for task in asyncio.all_tasks() if task is not current)
+        return cls(frozenset(_descriptors()), frozenset(threads), frozenset(tasks))
+
+    def beyond(self, before: Census) -> list[str]:
+        """What lives now and did not ``before``. What is gone meanwhile does not count: another test may have left it
+        to end by itself."""
+        found = [*(self.threads - before.threads), *(self.tasks - before.tasks)]
+        return sorted([*(self.descriptors - before.descriptors), *map(str, found)])
 
 
 async def back_to(before: Census) -> None:
@@ -194,14 +201,9 @@ async def back_to(before: Census) -> None:
     gc.collect()
     await asyncio.sleep(0)
     try:
-        await until(lambda: Census.take() == before)
+        await until(lambda: not Census.take().beyond(before))
     except AssertionError:
-        now = Census.take()
-        tasks = [str(task) for task in asyncio.all_tasks() - {asyncio.current_task()}]
-        extra = now.descriptors - before.descriptors
-        raise AssertionError(
-            f"left behind: descriptors {sorted(extra)}, threads {now.threads - before.threads}, tasks {tasks}"
-        ) from None
+        raise AssertionError(f"left behind: {Census.take().beyond(before)}") from None
 
 
 def _descriptors() -> list[str]:

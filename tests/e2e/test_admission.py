@@ -14,6 +14,7 @@ import spaceblock
 from spaceblock.identity import Identity
 from spaceblock.tickets import Ticket
 
+from .stages import receiver_prepares
 from .support import QUICK, Pair, assert_helpful, deliver, failure, failures, pair, until, within
 
 
@@ -184,7 +185,8 @@ async def test_many_at_once_are_no_more_than_the_limit() -> None:
 async def test_where_nobody_listens_any_more_is_known_at_once() -> None:
     async with spaceblock.listen("127.0.0.1") as listener:
         ticket = listener.ticket
-    error = await failure(connect(ticket), 2.0)
+    patient = replace(somebody(), timeouts=spaceblock.Timeouts(connect=300.0))  # longer than this test waits
+    error = await failure(connect(ticket, patient))
     assert isinstance(error, spaceblock.Unreachable)
     assert isinstance(error, ConnectionError)
     assert (error.code, error.exit_code) == ("unreachable", 4)
@@ -324,27 +326,33 @@ async def test_a_port_that_somebody_has_taken_meanwhile_is_not_waited_for(tmp_pa
             await connect(listener.ticket)
 
 
-async def test_a_listener_that_is_closing_takes_nobody_and_says_so() -> None:
+async def test_a_listener_that_is_closing_takes_nobody_and_says_so(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     """While it waits for a transfer to end, somebody else knocks."""
     async with pair() as peers:
         ticket = peers.listener.invite(1)[0]
-        sending = peers.here.send(b"data")
-        receiving = (await peers.offer()).accept(into=[bytearray(4)])
-        closing = asyncio.create_task(peers.listener.close())
-        await asyncio.sleep(0)
-        error = await failure(connect(ticket))
+        with receiver_prepares(monkeypatch):
+            sending = peers.here.send(b"data")
+            receiving = (await peers.offer()).accept(inbox)
+            closing = asyncio.create_task(peers.listener.close())
+            await asyncio.sleep(0)
+            error = await failure(connect(ticket))
         assert isinstance(error, spaceblock.ConnectionFailed)
         assert_helpful(error)
         await within(asyncio.gather(sending, receiving, closing))
 
 
-async def test_an_offer_to_a_side_that_is_closing_is_refused_with_that_reason() -> None:
+async def test_an_offer_to_a_side_that_is_closing_is_refused_with_that_reason(
+    inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with pair() as peers:
-        running = peers.here.send(b"data")
-        receiving = (await peers.offer()).accept(into=[bytearray(4)])
-        closing = asyncio.create_task(peers.there.close())
-        await asyncio.sleep(0)
-        (error,) = await failures(peers.here.send(b"late"))
+        with receiver_prepares(monkeypatch):
+            running = peers.here.send(b"data")
+            receiving = (await peers.offer()).accept(inbox)
+            closing = asyncio.create_task(peers.there.close())
+            await asyncio.sleep(0)
+            (error,) = await failures(peers.here.send(b"late"))
         assert isinstance(error, spaceblock.TransferRefused)
         assert error.remote
         assert_helpful(error)

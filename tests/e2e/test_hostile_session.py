@@ -28,7 +28,8 @@ from spaceblock.quic.endpoint import Endpoint
 from .hostile import client_of, digest, frame, hostile_receiver, raw_connection, raw_listener, transport
 from .support import assert_helpful, deliver, failure, failures, pair, until, within
 
-HURRIED = spaceblock.Options(timeouts=spaceblock.Timeouts(connect=0.5))
+HURRIED = spaceblock.Options(timeouts=spaceblock.Timeouts(connect=1.5))
+"""Long enough for a handshake beside much else."""
 
 
 async def connect(ticket: str, options: spaceblock.Options | None = None) -> None:

@@ -130,7 +130,7 @@ async def test_a_task_that_is_cancelled_at_any_moment_leaves_nothing_locked(side
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")
 async def test_a_timeout_around_everything_ends_everything(tmp_path: Path, inbox: Path) -> None:
     async def everything() -> None:
-        async with pair() as peers:
+        async with pair(spaceblock.Options(bandwidth=50_000_000)) as peers:  # so that it takes a second at least
             sending = peers.here.send(bytes(50_000_000))
             receiving = (await anext(peers.there.offers())).accept(inbox)
             await asyncio.gather(sending, receiving)

@@ -20,6 +20,7 @@ import spaceblock
 from spaceblock import DISCARD, Phase
 
 from .support import (
+    PATIENCE,
     Pair,
     assert_helpful,
     deliver,
@@ -113,7 +114,7 @@ async def test_from_pipe_to_pipe_nothing_is_spooled(inbox: Path) -> None:
             assert sending.progress.bytes_done < 50_000_000
             read = workers.submit(out.read)
             _, received = await within(asyncio.gather(sending, receiving))
-        assert read.result(20) == data
+        assert read.result(PATIENCE) == data
     assert received.items[0].digest == digest_of(data)
 
 
@@ -150,7 +151,7 @@ async def test_what_is_discarded_is_verified_all_the_same() -> None:
 
 # It waits.
 
-HASTY = spaceblock.Options(timeouts=spaceblock.Timeouts(idle=0.5, source=60.0, close=1.0))
+HASTY = spaceblock.Options(timeouts=spaceblock.Timeouts(idle=1.0, source=60.0, close=1.0))
 
 
 async def test_a_source_that_gives_nothing_for_a_while_is_no_dead_peer(inbox: Path) -> None:
@@ -163,7 +164,7 @@ async def test_a_source_that_gives_nothing_for_a_while_is_no_dead_peer(inbox: Pa
             assert sending.progress.phase is Phase.SOURCE
             assert receiving.progress.bytes_done == 6, "what came was not held back"
             loop = asyncio.get_running_loop()
-            long_enough = loop.time() + 3 * HASTY.timeouts.idle
+            long_enough = loop.time() + 2 * HASTY.timeouts.idle
             await until(lambda: loop.time() > long_enough)
             into.write(b"end")
             into.close()

@@ -16,7 +16,7 @@ def test_send_and_receive_without_an_event_loop(tmp_path: Path, downloads: Path)
 
     with ThreadPoolExecutor() as other_computer:
         receiving = other_computer.submit(spaceblock.sync.receive, downloads, on_ticket=tickets.put, host="127.0.0.1")
-        sent = spaceblock.sync.send(tickets.get(timeout=20), report)
+        sent = spaceblock.sync.send(tickets.get(timeout=60), report)
         received = receiving.result()
 
     assert (downloads / "report.pdf").read_bytes() == report.read_bytes()

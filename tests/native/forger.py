@@ -23,7 +23,7 @@ from spaceblock.quic.native.protection import HeaderKey, PacketKey
 OPTIONS = TransportOptions(native=True, cipher_suites=("AES_128_GCM_SHA256",))
 """For both sides: the forger has one suite only."""
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 """Seconds after which what the other side must do counts as not done."""
 
 DATAGRAM = 1_400

@@ -17,7 +17,9 @@ from spaceblock.quic.native.pump import Pump
 from spaceblock.quic.native.udp import prepare_socket
 
 MakePump = Callable[[socket.socket], Pump]
-SIZE = 100_000  # less than any receive buffer: nothing is lost, so that no timer is needed
+SIZE = 100_000
+"""Bytes that are under way at once, at most: less than any receive buffer holds, so that nothing is lost. What is lost
+at the end of a flight would take a timer, which these tests do not have."""
 
 
 class OwnSocket(socket.socket):
@@ -70,7 +72,7 @@ class Peer:
 
 @contextlib.contextmanager
 def joined(make_pump: MakePump = Pump) -> Iterator[tuple[Peer, Peer]]:
-    pair = Pair()
+    pair = Pair(window=SIZE)
     a, b = Peer(pair.a, make_pump), Peer(pair.b, make_pump)
     try:
         for one, other in ((a, b), (b, a)):

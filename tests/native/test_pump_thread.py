@@ -14,7 +14,7 @@ from pumps import SIZE, Peer, joined
 
 from spaceblock.quic.native.pump_thread import PumpThread
 
-PATIENCE = 30.0
+PATIENCE = 60.0
 
 
 @contextlib.contextmanager
