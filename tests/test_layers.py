@@ -21,8 +21,8 @@ WAITING = {"asyncio", "concurrent", "os", "select", "selectors", "socket", "thre
 COMMAND_LINE = {"__main__", "cli", "bars", "sync"}
 SHELL = {
     *("api", "listener", "peer", "transfer", "outgoing", "incoming", "offer", "receipts", "lanes", "carrier"),
-    *("rehashing", "query", "asking", "following", "control", "mailbox", "throttle", "interrupts", "forks"),
-    *("reunions", "shares"),
+    *("rehashing", "query", "asking", "following", "control", "mailbox", "throttle", "interrupts", "postponed"),
+    *("forks", "reunions", "shares"),
 }
 ROOMS = {"quic", "storage", "memory", "places", "identity", "tickets", "guesses", "contacts", "admission"}
 PROTOCOL = {"protocol"}

@@ -7,61 +7,60 @@ without an event loop.
 
 from __future__ import annotations
 
-import importlib
-from typing import TYPE_CHECKING, Any
-
-from .blocks import Full, Partial, Range
-from .errors import (
-    AdmissionRefused,
-    BufferUnfit,
-    CertificateMissing,
-    ConnectionFailed,
-    ConnectionLost,
-    EngineUnavailable,
-    ErrorCode,
-    IntegrityError,
-    InternalError,
-    LimitExceeded,
-    ListenerBusy,
-    LocalProtocolError,
-    NameRejected,
-    NoSpace,
-    OfferExpired,
-    PeerNotTrusted,
-    ProtocolError,
-    RemoteProtocolError,
-    SourceChanged,
-    SourceError,
-    SourceMissing,
-    SourceUnreadable,
-    SpaceblockError,
-    Stalled,
-    StorageError,
-    TargetExists,
-    TargetMissing,
-    TargetNotWritable,
-    TicketExpired,
-    TicketMalformed,
-    TicketUnknown,
-    TicketUsed,
-    TransferCancelled,
-    TransferRefused,
-    Unreachable,
-    VersionMismatch,
-    WrongPeer,
-)
-from .events import ItemProgress, OfferItem, Phase, Progress, Receipt, ReceiptItem
-from .limits import Limits, Timeouts
-from .options import DISCARD, Options, Reports
-
+TYPE_CHECKING = False
 if TYPE_CHECKING:
+    from typing import Any
+
     from . import sync
     from .api import connect, listen
+    from .blocks import Full, Partial, Range
     from .contacts import Contact
+    from .errors import (
+        AdmissionRefused,
+        BufferUnfit,
+        CertificateMissing,
+        ConnectionFailed,
+        ConnectionLost,
+        EngineUnavailable,
+        ErrorCode,
+        IntegrityError,
+        InternalError,
+        LimitExceeded,
+        ListenerBusy,
+        LocalProtocolError,
+        NameRejected,
+        NoSpace,
+        OfferExpired,
+        PeerNotTrusted,
+        ProtocolError,
+        RemoteProtocolError,
+        SourceChanged,
+        SourceError,
+        SourceMissing,
+        SourceUnreadable,
+        SpaceblockError,
+        Stalled,
+        StorageError,
+        TargetExists,
+        TargetMissing,
+        TargetNotWritable,
+        TicketExpired,
+        TicketMalformed,
+        TicketUnknown,
+        TicketUsed,
+        TransferCancelled,
+        TransferRefused,
+        Unreachable,
+        VersionMismatch,
+        WrongPeer,
+    )
+    from .events import ItemProgress, OfferItem, Phase, Progress, Receipt, ReceiptItem
     from .identity import Identity
+    from .limits import Limits, Timeouts
     from .listener import Listener
     from .names import BadName, NameRule, NameRules
     from .offer import Offer
+    from .options import DISCARD, Options, Reports
     from .peer import Peer
     from .storage.sources import Item
     from .transfer import Transfer
@@ -136,29 +135,48 @@ __all__ = [
     "sync",
 ]
 
-_LATE = {
-    "Identity": "identity",
-    "Item": "storage.sources",
+_HOMES = {
+    "DISCARD": "options",
     "BadName": "names",
     "Contact": "contacts",
+    "Full": "blocks",
+    "Identity": "identity",
+    "Item": "storage.sources",
+    "ItemProgress": "events",
+    "Limits": "limits",
     "Listener": "listener",
     "NameRule": "names",
     "NameRules": "names",
     "Offer": "offer",
+    "OfferItem": "events",
+    "Options": "options",
+    "Partial": "blocks",
     "Peer": "peer",
+    "Phase": "events",
+    "Progress": "events",
+    "Range": "blocks",
+    "Receipt": "events",
+    "ReceiptItem": "events",
+    "Reports": "options",
+    "Timeouts": "limits",
     "Transfer": "transfer",
     "connect": "api",
     "listen": "api",
 }
-"""Imported when first asked for, because the transport alone takes longer to import than most programs."""
+"""Where each name but the errors is from. All are imported when first asked for: the transport alone takes longer to
+import than most programs, and the command line begins by seeing to signals."""
+
+_MODULES = ("errors", "sync")
 
 
 def __getattr__(name: str) -> Any:
-    if name == "sync":
-        return importlib.import_module(".sync", __name__)
-    if name not in _LATE:
+    if name not in __all__ and name not in _MODULES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(importlib.import_module(f".{_LATE[name]}", __name__), name)
+    import importlib
+
+    if name in _MODULES:
+        return importlib.import_module(f".{name}", __name__)
+    value = getattr(importlib.import_module(f".{_HOMES.get(name, 'errors')}", __name__), name)
     globals()[name] = value
     return value
 

@@ -2,7 +2,7 @@
 ``completion``.
 
 1. click reads the words and nothing else happens inside of it: a command returns what is to be run.
-2. What a command needs is imported when it runs, so that help and completion stay quick.
+2. What a command needs is imported when it runs, so that help and completion stay quick; signals wait meanwhile.
 3. Standard output carries tickets, JSON, the peer ID and what was measured; everything else for people goes to
    standard error.
 4. Every end has an exit code: that of the error's class, 2 for wrong usage, 128 + the signal's number.
@@ -22,6 +22,7 @@ import click
 
 from .. import __version__
 from ..errors import SpaceblockError
+from ..postponed import Postponed
 from .output import OutputFailed, fill_gaps, print_out
 
 _Command = TypeVar("_Command", bound=Callable[..., Any])
@@ -37,8 +38,11 @@ _EPILOG = (
 )
 
 
-def main(arguments: Sequence[str] | None = None) -> int:
-    """Run one command and return its exit code; ``arguments`` are those of the process unless given."""
+def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | None = None) -> int:
+    """Run one command and return its exit code; ``arguments`` are those of the process unless given.
+
+    ``ready`` is called as soon as an interrupt would end in a sentence and an exit code.
+    """
     if arguments is None:
         gc.set_threshold(_GARBAGE)
     words = list(sys.argv[1:] if arguments is None else arguments)
@@ -46,6 +50,8 @@ def main(arguments: Sequence[str] | None = None) -> int:
     fill_gaps()
     signal.signal(signal.SIGTERM, _terminate)
     try:
+        if ready is not None:
+            ready()
         job = spaceblock.main(words, prog_name="spaceblock", standalone_mode=False)
         return job() if callable(job) else int(job or 0)
     except click.UsageError as error:
@@ -72,8 +78,9 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 def _fail(message: str, code: str, exit_code: int, json: bool, hint: str = "") -> int:
     """Say why the command ends; called while the error is handled."""
-    from .console import print_error
-    from .records import error_record, print_record
+    with Postponed():
+        from .console import print_error
+        from .records import error_record, print_record
 
     try:
         if json:
@@ -248,8 +255,9 @@ def receive(
         raise click.UsageError(f"{' and '.join(ways.values())} were given: choose one of them")
 
     def job() -> int:
-        from .choices import Choices
-        from .receive import receive
+        with Postponed():
+            from .choices import Choices
+            from .receive import receive
 
         on_taken: Any = next(iter(ways), "rename")
         return receive(Choices(**choices), folder, yes=yes, once=once, on_conflict=on_taken, fix_names=fix_names)
@@ -290,8 +298,9 @@ def send(paths: tuple[str, ...], name: str | None, links: Any, fix_names: bool, 
     """
 
     def job() -> int:
-        from .choices import Choices
-        from .send import send
+        with Postponed():
+            from .choices import Choices
+            from .send import send
 
         return send(Choices(**choices), paths, name=name, links=links, fix_names=fix_names)
 
@@ -314,7 +323,8 @@ def bench(size: str, datagram: int | None, engine: Any, json: bool) -> _Job:
     """
 
     def job() -> int:
-        from .bench.command import bench
+        with Postponed():
+            from .bench.command import bench
 
         return bench(size, datagram, engine, json=json)
 
@@ -328,8 +338,9 @@ def show_id(identity: str | None, json: bool) -> _Job:
     """Print this computer's peer ID, by which others can trust it."""
 
     def job() -> int:
-        from ..identity import Identity
-        from .records import print_record
+        with Postponed():
+            from ..identity import Identity
+            from .records import print_record
 
         peer_id = Identity.load(identity).peer_id
         if json:
@@ -369,7 +380,8 @@ def trust(
         raise click.UsageError("--remove takes no other options: leave --name and --address away")
 
     def job() -> int:
-        from .trust import trust
+        with Postponed():
+            from .trust import trust
 
         return trust(peer, name, addresses, remove=remove, identity=identity, json=json)
 
@@ -394,7 +406,8 @@ def peers(seconds: float, identity: str | None, json: bool) -> _Job:
     """
 
     def job() -> int:
-        from .trust import peers
+        with Postponed():
+            from .trust import peers
 
         return peers(seconds, identity=identity, json=json)
 
@@ -412,7 +425,8 @@ def doctor(identity: str | None, json: bool) -> _Job:
     """
 
     def job() -> int:
-        from .doctor import doctor
+        with Postponed():
+            from .doctor import doctor
 
         return doctor(identity, json=json)
 
@@ -425,7 +439,8 @@ def completion(shell: str) -> _Job:
     """Print what makes SHELL complete the words of this command when Tab is pressed."""
 
     def job() -> int:
-        from click.shell_completion import get_completion_class
+        with Postponed():
+            from click.shell_completion import get_completion_class
 
         kind = get_completion_class(shell)
         assert kind is not None
