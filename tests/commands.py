@@ -114,6 +114,12 @@ class Terminal:
             found = self._changed.wait_for(lambda: text.encode() in self._written, PATIENCE)
             assert found, f"{text!r} is not in {self._written.decode(errors='replace')!r}"
 
+    @property
+    def written(self) -> str:
+        """What was written so far."""
+        with self._changed:
+            return self._written.decode(errors="replace")
+
     def type(self, text: str) -> None:
         """Press the keys."""
         os.write(self._outer, text.encode())

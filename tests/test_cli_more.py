@@ -1,11 +1,9 @@
-"""More of the command line: limits, ports, IPv6, verbose words, long lists, completion, the doctor."""
+"""More of the command line: limits, ports, IPv6, verbose words, long lists, the doctor."""
 
 from __future__ import annotations
 
 import os
-import shutil
 import socket
-import subprocess
 import sys
 from pathlib import Path
 
@@ -109,40 +107,6 @@ def test_a_long_offer_is_summed_up_and_listed_on_request(commands: Commands, inb
     assert "photos/00.jpg" not in before
     assert after.count(".jpg") >= 60
     assert " free)" in before
-
-
-# Completion.
-
-
-@pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
-def test_each_shell_gets_its_script(commands: Commands, shell: str) -> None:
-    ended = commands.run("completion", shell)
-    assert ended.code == 0
-    assert f"_SPACEBLOCK_COMPLETE={shell}_complete" in ended.out
-    if shutil.which(shell) is not None:
-        assert subprocess.run([shell, "-n"], input=ended.out, text=True, timeout=60).returncode == 0
-
-
-@pytest.mark.skipif(shutil.which("bash") is None, reason="there is no bash here")
-@pytest.mark.parametrize(
-    ("words", "wanted"),
-    [("spaceblock re", "receive"), ("spaceblock send --to de", "desk"), ("spaceblock receive --sk", "--skip")],
-)
-def test_bash_completes(commands: Commands, tmp_path: Path, words: str, wanted: str) -> None:
-    program = tmp_path / "spaceblock"
-    program.write_text(f'#!/bin/sh\nexec "{sys.executable}" -m spaceblock "$@"\n')
-    program.chmod(0o755)
-    commands.run("trust", "tvrqinl3jc33ghavk3ekxbq7rknyebrbdvwud6yft6wnzkvjws2a", "--name", "desk", home="shell")
-    script = commands.run("completion", "bash").out
-    press = f'COMP_WORDS=({words}); COMP_CWORD=$((${{#COMP_WORDS[@]}} - 1)); _spaceblock_completion "{program}"'
-    ended = subprocess.run(
-        ["bash", "-c", f'{script}\n{press}\nprintf "%s\\n" "${{COMPREPLY[@]}}"'],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        env={**os.environ, "SPACEBLOCK_HOME": str(tmp_path / "home-shell")},
-    )
-    assert wanted in ended.stdout.split(), ended
 
 
 # The doctor.

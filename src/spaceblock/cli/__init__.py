@@ -16,7 +16,7 @@ import os
 import signal
 import sys
 from collections.abc import Callable, Sequence
-from typing import Any, NoReturn, TypeVar
+from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
 
@@ -25,12 +25,18 @@ from ..errors import SpaceblockError
 from ..postponed import Postponed
 from .output import OutputFailed, fill_gaps, print_out
 
+if TYPE_CHECKING:
+    from click.shell_completion import CompletionItem
+
 _Command = TypeVar("_Command", bound=Callable[..., Any])
 _Job = Callable[[], int]
 
 _GARBAGE = 200_000
 """New objects after which rings among them are looked for. Those of a large tree live to the end of the command, and
 looking through them again and again would take a tenth of its time."""
+
+_COMPLETES = "_SPACEBLOCK_COMPLETE"
+"""The environment variable by which a shell asks for the words that could follow."""
 
 _EPILOG = (
     "Exit codes: 0 verified and complete, 1 other failure, 2 usage, 3 refused, 4 unreachable, lost or stalled, "
@@ -78,6 +84,8 @@ def _terminate(number: int, frame: object) -> NoReturn:
 
 def _fail(message: str, code: str, exit_code: int, json: bool, hint: str = "") -> int:
     """Say why the command ends; called while the error is handled."""
+    if _COMPLETES in os.environ:  # a shell asks, and whatever is said would stand in the line that its user types
+        return exit_code
     with Postponed():
         from .console import print_error
         from .records import error_record, print_record
@@ -176,6 +184,17 @@ _identity = click.option(
 )
 
 
+_ZSH_READY = "(( $+functions[compdef] )) || { autoload -Uz compinit && compinit; }"
+"""Without it zsh knows no completion, unless the user's own file begins it."""
+
+
+def _complete_folder(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[CompletionItem]:
+    """Whatever folders the shell finds."""
+    from click.shell_completion import CompletionItem
+
+    return [CompletionItem(incomplete, type="dir")]
+
+
 def _complete_peer(context: click.Context, parameter: click.Parameter, incomplete: str) -> list[str]:
     """The names of the trusted peers that begin with what was typed."""
     from .trusted import TrustedPeers
@@ -212,6 +231,7 @@ def spaceblock(context: click.Context) -> int | None:
     "folder",
     default=".",
     metavar="DIR",
+    shell_complete=_complete_folder,
     help="The folder to receive into; the current one if not given. One that is missing is made if you say so on the "
     'terminal. "-" is standard output.',
 )
@@ -444,7 +464,10 @@ def completion(shell: str) -> _Job:
 
         kind = get_completion_class(shell)
         assert kind is not None
-        print_out(kind(spaceblock, {}, "spaceblock", "_SPACEBLOCK_COMPLETE").source())
+        script = kind(spaceblock, {}, "spaceblock", _COMPLETES).source()
+        if shell == "zsh":
+            script = script.replace("\n", f"\n{_ZSH_READY}\n", 1)
+        print_out(script)
         return 0
 
     return job
