@@ -76,6 +76,53 @@ def test_a_sender_that_listens_and_is_started_again(commands: Commands, inbox: P
     assert (inbox / video.name).read_bytes() == video.read_bytes()
 
 
+@pytest.mark.parametrize("retry", [(), ("--retry", "0")], ids=["by itself", "not at all"])
+def test_a_sender_goes_on_by_itself_when_the_receiver_is_started_again(
+    commands: Commands, inbox: Path, video: Path, retry: tuple[str, ...]
+) -> None:
+    receive = ("receive", *LOCAL, "--dir", inbox, "--yes", "--json")
+    receiver = commands.start(*receive)
+    sender = commands.start("send", *SLOWLY, *retry, "--json", "--to", ticket_of(receiver), video)
+    wait_for_bytes(sender)
+    receiver.end(signal.SIGKILL)
+    receiver = commands.start(*receive)
+    ticket_of(receiver)
+    sent = sender.end()
+    receiver.end(signal.SIGINT)
+    if retry:
+        assert (sent.code, sent.objects[-1]["code"]) == (4, "connection_lost"), sent
+        return
+    assert sent.code == 0, sent
+    assert sent.objects[-1]["resumed"] > 0
+    assert (inbox / video.name).read_bytes() == video.read_bytes()
+
+
+def test_a_byte_that_changed_meanwhile_is_mended_and_both_users_are_told(
+    commands: Commands, inbox: Path, video: Path
+) -> None:
+    receive = ("receive", *LOCAL, "--dir", inbox, "--yes", "--once")
+    receiver = commands.start(*receive)
+    send = ("send", *SLOWLY, "--json", "--to", receiver.read_line(), video)
+    sender = commands.start(*send)
+    wait_for_bytes(sender)
+    for command in (sender, receiver):
+        command.end(signal.SIGKILL)
+    (partial,) = [path for path in inbox.glob(".spaceblock-*/*") if path.name != "journal"]
+    with partial.open("r+b") as file:
+        file.seek(1_000_000)
+        file.write(b"!")
+
+    receiver = commands.start(*receive)
+    receiver.read_line()
+    sent, received = commands.run(*send), receiver.end()
+    assert (sent.code, received.code) == (0, 0), sent.err + received.err
+    assert (sent.objects[-1]["resumed"] > 0, sent.objects[-1]["repaired"]) == (True, 128 * 1024)
+    for err in (sent.err, received.err):
+        assert "'video.mkv' was not the same on both sides: 131072 bytes of it were sent once more" in err
+    assert "131 kB of it sent once more to mend it, verified on both ends" in received.err
+    assert (inbox / video.name).read_bytes() == video.read_bytes()
+
+
 def test_another_command_is_another_listener(commands: Commands, tmp_path: Path, video: Path) -> None:
     receiver = commands.start("receive", *LOCAL, "--dir", tmp_path, "--json")
     ticket = ticket_of(receiver)

@@ -42,6 +42,7 @@ from .protocol.receiver_events import (
     Finished,
     ItemAgreed,
     ItemConfirmed,
+    ItemDamaged,
     ItemDiffers,
     ItemLost,
     ItemRestarts,
@@ -359,6 +360,8 @@ class Incoming(Job):
                     self._chases[event.item].cancel()
             elif isinstance(event, ItemDiffers):
                 self._start(self._find_difference(event.item))
+            elif isinstance(event, ItemDamaged):
+                self._tell_damage(event.item, event.size)
             elif isinstance(event, ItemSpoilt):
                 self._set_aside(event.item)
             elif isinstance(event, ItemLost):
@@ -473,8 +476,6 @@ class Incoming(Job):
         hashing = self._hashing(item)
         if await self._rehash(item, hashing) is not None:
             self.act(self.receiver.blocks_hashed(item, hashing.blocks))
-        if item in self.receiver.repaired:
-            self._tell_repair(item)
 
     async def _rehash(self, item: int, hashing: Pursuit | BlockHashing) -> bytes | None:
         """Read what there is of ``item``; returns its digest, or None where that is not known yet. A failure is the
@@ -498,9 +499,9 @@ class Incoming(Job):
         assert self._offered_event is not None
         return self._offered_event.requests.items[item].length or 0
 
-    def _tell_repair(self, item: int) -> None:
+    def _tell_damage(self, item: int, size: int) -> None:
         assert self.offer is not None
-        _logger.warning("%s", damaged(self.offer.items[item].name, item, self.receiver.repaired[item]))
+        _logger.warning("%s", damaged(self.offer.items[item].name, item, size))
 
     def _set_aside(self, item: int) -> None:
         def told(future: asyncio.Future[str]) -> None:

@@ -69,12 +69,19 @@ def flip(monkeypatch: pytest.MonkeyPatch, *offsets: int, always: bool = False) -
     ids=["first block", "last block", "neighbours", "apart"],
 )
 async def test_only_blocks_that_differ_move_again(
-    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch, offsets: tuple[int, ...], bad: int
+    tmp_path: Path,
+    inbox: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    caplog: pytest.LogCaptureFixture,
+    offsets: tuple[int, ...],
+    bad: int,
 ) -> None:
     source = file_of(tmp_path, "file", SIZE)
     flip(monkeypatch, *offsets)
     async with pair() as peers:
         receipts = await deliver(peers, source, folder=inbox)
+    told = f"'file' was not the same on both sides: {bad * BLOCK or 77} bytes of it were sent once more"
+    assert caplog.messages.count(told) == 2, "each side tells its user"
     for receipt in receipts:
         assert receipt.repaired == (bad * BLOCK or 77)
         assert receipt.items[0].digest == digest_of(source.read_bytes())

@@ -148,10 +148,11 @@ class Console:
         skipped = len(receipt.items) - len(moved)
         seconds = max(receipt.seconds, 1e-6)
         before = f", {size_text(receipt.resumed)} of it before" if receipt.resumed else ""
+        again = f", {size_text(receipt.repaired)} of it sent once more to mend it" if receipt.repaired else ""
         rate = size_text((receipt.bytes - receipt.resumed) / seconds)
         self.say(
             f"{done} {_count(len(moved))}{f' and skipped {skipped}' if skipped else ''}, {size_text(receipt.bytes)} in "
-            f"{seconds:.1f} s ({rate}/s){before}, verified on both ends"
+            f"{seconds:.1f} s ({rate}/s){before}{again}, verified on both ends"
         )
 
     def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:

@@ -88,6 +88,7 @@ from .receiver_events import (
     Finished,
     ItemAgreed,
     ItemConfirmed,
+    ItemDamaged,
     ItemDiffers,
     ItemLost,
     ItemRestarts,
@@ -655,7 +656,7 @@ class Receiver:
         self.repaired[item] = sum(part.stop - part.start for part in repair.ranges)
         self._queue.append(Resend(item, tuple(repair.ranges)))
         self._to_come += 1
-        return []
+        return [ItemDamaged(item, self.repaired[item])]
 
     def _comes_again(self, item: int) -> bool:
         repair = self._repairs.get(item)

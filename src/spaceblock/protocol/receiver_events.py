@@ -56,6 +56,14 @@ class ItemDiffers:
 
 
 @dataclass(frozen=True, slots=True)
+class ItemDamaged:
+    """``size`` bytes of this item are not what was sent, and were asked for once more."""
+
+    item: int
+    size: int
+
+
+@dataclass(frozen=True, slots=True)
 class ItemSpoilt:
     """The digests of this item differ for good: set it aside."""
 
@@ -97,6 +105,7 @@ ReceiverEvent = (
     | ItemConfirmed
     | ItemRestarts
     | ItemDiffers
+    | ItemDamaged
     | ItemSpoilt
     | ItemLost
     | Settled
