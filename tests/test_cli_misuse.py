@@ -93,6 +93,8 @@ def test_without_a_standard_input_nothing_is_sent_from_it(tmp_path: Path) -> Non
     ("words", "reason"),
     [
         (["receive", "--timeout", "nan"], "write a number of seconds"),
+        (["send", "--retry", "nan", "file"], "write a number of seconds"),
+        (["receive", "--retry", "inf"], "write a number of seconds"),
         (["receive", "--timeout", "inf"], "write a number of seconds"),
         (["peers", "--seconds", "nan"], "write a number of seconds"),
         (["receive", "--advertise", "two words"], "a ticket cannot hold the host name 'two words'"),

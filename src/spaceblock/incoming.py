@@ -228,8 +228,6 @@ class Incoming(Job):
         self.lose_connection(ConnectionLost("the sender came back on another connection"))
 
     async def find_successor(self) -> Job | None:
-        if not self.may_outlive:
-            return None
         await either(self._successor, timeout=self._timeouts.retry)
         if not self._successor.done():
             return None

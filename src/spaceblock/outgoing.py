@@ -234,8 +234,6 @@ class Outgoing(Job):
         return later
 
     async def find_successor(self) -> Job | None:
-        if not self.may_outlive:
-            return None
         return await self.send_again(self)
 
     def cancel_attempt(self) -> None:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -549,7 +549,7 @@ class Peer:
     async def _dial_again(
         self, redial: Callable[[], Coroutine[Any, Any, Connection]], regained: asyncio.Future[None]
     ) -> None:
-        pause = _FIRST_PAUSE
+        pauses = pauses_between_attempts()
         while any(not job.finished.is_set() for job in (*self._outgoing, *self._incoming)):
             try:
                 self._use(await redial())
@@ -557,8 +557,7 @@ class Peer:
             except (AdmissionRefused, WrongPeer):
                 raise
             except SpaceblockError:
-                await asyncio.sleep(pause * (0.5 + random.random()))
-                pause = min(2 * pause, _LONGEST_PAUSE)
+                await asyncio.sleep(next(pauses))
             else:
                 regained.set_result(None)
                 return
@@ -593,6 +592,15 @@ class Peer:
     @property
     def _ping_interval(self) -> float:
         return self._options.timeouts.idle / 3
+
+
+def pauses_between_attempts() -> Iterator[float]:
+    """Seconds to wait after each attempt to connect again that failed; many who lost the same peer at one moment do not
+    come back at one moment."""
+    pause = _FIRST_PAUSE
+    while True:
+        yield pause * (0.5 + random.random())
+        pause = min(2 * pause, _LONGEST_PAUSE)
 
 
 def transport_options(options: Options) -> TransportOptions:

@@ -373,6 +373,8 @@ class Job:
         return successor.result()
 
     async def _outlive_connection(self) -> Job | None:
+        if not self.may_outlive:
+            return None
         self._reunion = self.loop.create_future()
         if self._ticker is not None:
             self._ticker.cancel()

@@ -80,12 +80,13 @@ async def test_a_ticket_is_good_for_one_peer_and_again_for_the_same() -> None:
 
 
 async def test_many_at_once_with_one_ticket_are_one_that_gets_in() -> None:
-    async with spaceblock.listen("127.0.0.1") as listener:
+    patient = spaceblock.Timeouts(connect=60.0)  # eight handshakes at once, on a machine that may be busy
+    async with spaceblock.listen("127.0.0.1", options=spaceblock.Options(timeouts=patient)) as listener:
         entered = asyncio.Event()
         leave = asyncio.Event()
 
         async def stay() -> None:
-            async with spaceblock.connect(listener.ticket, options=somebody()):
+            async with spaceblock.connect(listener.ticket, options=replace(somebody(), timeouts=patient)):
                 entered.set()
                 await leave.wait()
 

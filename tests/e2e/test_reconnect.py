@@ -162,14 +162,21 @@ async def test_several_losses_are_outlived(tmp_path: Path, inbox: Path) -> None:
 @pytest.mark.parametrize("patience", [0.0, 1.0])
 async def test_a_peer_that_does_not_come_back_is_given_up(patience: float, tmp_path: Path, inbox: Path) -> None:
     """Without patience a lost connection is an error at once."""
-    times = spaceblock.Timeouts(connect=0.5, idle=4.0, retry=patience, close=1.0)
+
+    async def phases(transfer: spaceblock.Transfer) -> set[spaceblock.Phase]:
+        return {progress.phase async for progress in transfer}
+
+    times = spaceblock.Timeouts(connect=0.5, idle=6.0, retry=patience, close=1.0)
     source = file_of(tmp_path, "file", 4 * SIZE)
     async with network(times) as (peers, way):
         sending, receiving = await begin(peers, inbox, source)
         await until(lambda: receiving.progress.durable > 0)
+        seen = asyncio.gather(phases(sending), phases(receiving))
         way.is_cut = True
         for error in await failures(sending, receiving):
             assert isinstance(error, ConnectionLost)
+        for found in await seen:
+            assert (spaceblock.Phase.RECONNECTING in found) == (patience > 0)
         assert peers.here.closed
     remove_unfinished(inbox)
 

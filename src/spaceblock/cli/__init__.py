@@ -155,6 +155,7 @@ def _endpoint_options(command: _Command) -> _Command:
             click.option(
                 "--retry",
                 type=click.FloatRange(min=0),
+                callback=_finite,
                 metavar="SECONDS",
                 help="Wait or try so long for another connection when one is lost; 30 if not given, 0: do not.",
             ),
