@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import queue
 import threading
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -80,6 +81,25 @@ def test_after_an_error_nothing_more_is_handled() -> None:
     turns.add([2])
     assert not jobs.waiting
     assert handled == [1]
+
+
+def test_a_worker_without_work_waits_for_more_until_little_is_to_come() -> None:
+    handled = queue.SimpleQueue[list[int]]()
+    began: list[Callable[[], None]] = []
+    turns: Turns[int] = Turns(began.append, handled.put, linger=60)
+    turns.add([1])
+    worker = threading.Thread(target=began.pop())
+    worker.start()
+    assert handled.get(timeout=60) == [1]
+    turns.add([2])
+    assert handled.get(timeout=60) == [2]
+    assert not began
+    turns.finish()
+    worker.join(30)
+    assert not worker.is_alive()
+    turns.add([3])
+    began.pop()()
+    assert handled.get(timeout=60) == [3]
 
 
 def test_threads_that_add_at_once_lose_nothing() -> None:

@@ -7,6 +7,7 @@ and ask for the next.
 from __future__ import annotations
 
 import asyncio
+import threading
 from collections import deque
 from collections.abc import Callable
 from contextlib import suppress
@@ -39,6 +40,8 @@ class Ahead:
         self._error: Exception | None = None
         self._closed = False
         self._news = asyncio.Event()
+        self._lock = threading.Lock()
+        self._is_awaited = False
         self._loop = asyncio.get_running_loop()
 
     @property
@@ -57,7 +60,10 @@ class Ahead:
             if self._error is not None:
                 raise self._error
             self._news.clear()
-            await self._news.wait()
+            with self._lock:
+                self._is_awaited = not self._filled and self._error is None
+            if self._is_awaited:
+                await self._news.wait()
         return self._filled.popleft(), self._slots.popleft()
 
     def close(self) -> None:
@@ -65,6 +71,7 @@ class Ahead:
         self._closed = True
         self._turns.clear()
         self._turns.add([_CLOSE])
+        self._turns.finish()
 
     def _begin(self, job: Callable[[], None]) -> None:
         future = self._work(job)
@@ -86,12 +93,23 @@ class Ahead:
             if room is _CLOSE:
                 self._put_away()
             elif not self._closed and self._error is None:
-                try:
-                    self._filled.append(self._feed.fill(room))
-                except Exception as error:
-                    self._error = error
-                with suppress(RuntimeError):  # the loop is closed
-                    self._loop.call_soon_threadsafe(self._news.set)
+                self._fill_one(room)
+
+    def _fill_one(self, room: memoryview) -> None:
+        """Tells the event loop only if that waits: a call to it from another thread is dear."""
+        filled, error = None, None
+        try:
+            filled = self._feed.fill(room)
+        except Exception as raised:
+            error = raised
+        with self._lock:
+            if filled is not None:
+                self._filled.append(filled)
+            self._error = error
+            is_awaited, self._is_awaited = self._is_awaited, False
+        if is_awaited:
+            with suppress(RuntimeError):  # the loop is closed
+                self._loop.call_soon_threadsafe(self._news.set)
 
     def _put_away(self) -> None:
         self._feed.close()

@@ -171,6 +171,7 @@ class Landing:
         self._let_go()
         self._steps.clear()
         self._turns.clear()
+        self._turns.finish()
 
     def _advance(self) -> None:
         try:
@@ -387,6 +388,7 @@ class Landing:
         self._let_go()
         self._act(self._host.receiver.stream_ended(self._key))
         self._submit()
+        self._turns.finish()
 
     def _act(self, events: list[ReceiverEvent]) -> None:
         self._steps += [_Step(_Kind.DROP, event.item) for event in events if isinstance(event, ItemLost)]
