@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import os
 import resource
+import time
 from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
@@ -10,7 +12,7 @@ import pytest
 
 from spaceblock.errors import ErrorCode
 from spaceblock.identity import Identity
-from spaceblock.limits import REMEMBERED_MAX
+from spaceblock.limits import REMEMBERED_MAX, REMEMBERED_SECONDS
 from spaceblock.memory import Memory
 from spaceblock.messages import Outcome, OutcomeKind
 from support import soft_limit
@@ -147,6 +149,20 @@ def test_only_so_much_is_remembered(home: Path) -> None:
     for number in range(REMEMBERED_MAX + 50):
         memory.begin(number.to_bytes(16, "big"), "peer", "/inbox")
     assert len(list((home / "received").iterdir())) <= REMEMBERED_MAX
+
+
+def test_what_is_too_old_is_forgotten_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spaceblock.memory.REMEMBERED_MAX", 8)
+    memory = memory_at(home)
+    for number in range(8):
+        memory.begin(number.to_bytes(16, "big"), "peer", "/inbox")
+    old = sorted((home / "received").iterdir())[:3]
+    for path in old:
+        os.utime(path, (time.time() - REMEMBERED_SECONDS - 1,) * 2)
+    memory.begin(bytes(16), "another peer", "/inbox")
+    left = set((home / "received").iterdir())
+    assert len(left) == 6
+    assert left.isdisjoint(old)
 
 
 def test_without_a_home_outcomes_last_as_long_as_the_program() -> None:

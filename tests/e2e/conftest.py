@@ -5,14 +5,18 @@ from __future__ import annotations
 import asyncio
 import gc
 from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from engines import Engines
+from spaceblock import api, listener
 from spaceblock.names import STAGING_PREFIX
-from spaceblock.quic import endpoint
+from spaceblock.options import Options
+from spaceblock.peer import transport_options
+from spaceblock.quic import TransportOptions, endpoint
 
 from .support import Census, back_to, names_below, remove_unfinished
 
@@ -41,6 +45,18 @@ def unfinished_files_removed(inbox: Path) -> Iterator[None]:
     yield
     if any(path.name.startswith(STAGING_PREFIX) for path in inbox.iterdir()):
         remove_unfinished(inbox)
+
+
+@pytest.fixture
+def connections_live_on(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A connection outlives its peer's silence, so that a transfer's own limits are what ends it. These count no time
+    in which this program did not run, so that a machine that stands still for a moment changes nothing."""
+
+    def patient(options: Options) -> TransportOptions:
+        return replace(transport_options(options), idle_timeout=300.0)
+
+    for module in (api, listener):
+        monkeypatch.setattr(module, "transport_options", patient)
 
 
 @pytest.fixture(autouse=True)

@@ -45,7 +45,7 @@ from .conversations import HURRIED, hostile_receiving, hostile_sender, until_due
 from .hostile import block, client_of, frame
 from .support import BLOCK, assert_helpful, failure, pair, until, visible, within
 
-pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("unfinished_files_removed")]
+pytestmark = [pytest.mark.any_engine, pytest.mark.usefixtures("connections_live_on", "unfinished_files_removed")]
 
 MOVING, VERIFYING = str(spaceblock.Phase.MOVING), str(spaceblock.Phase.VERIFYING)
 

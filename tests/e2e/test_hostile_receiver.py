@@ -13,6 +13,7 @@ import pytest
 import spaceblock
 from spaceblock.blocks import Partial
 from spaceblock.errors import ErrorCode
+from spaceblock.limits import DATA_BACKLOG, FLIGHT_MAX, SLOT_SIZE
 from spaceblock.messages import (
     Amend,
     AnswerPage,
@@ -39,6 +40,8 @@ from spaceblock.quic.interface import StreamStopped
 from .hostile import RawPeer, RawStream, block, digest, frame, hostile_receiver
 from .stages import sender_reads
 from .support import BLOCK, assert_helpful, failure, file_of, resizable, until, within
+
+pytestmark = pytest.mark.usefixtures("connections_live_on")
 
 SIZE = 2 * BLOCK + 1000
 HURRIED = spaceblock.Options(
@@ -389,7 +392,8 @@ async def test_each_state_of_a_receiver_has_its_limit(state: ReceiverState, phas
 
 
 async def test_a_receiver_that_reads_nothing_stalls_the_transfer(tmp_path: Path) -> None:
-    source = file_of(tmp_path, "large", 80 * BLOCK)
+    """What waits for it here is bounded, and far less than there is to send."""
+    source = file_of(tmp_path, "large", 240 * BLOCK)
     async with hostile_receiver(HURRIED) as (peer, raw):
         sending = peer.send(source)
         control = await raw.opened()
@@ -397,9 +401,18 @@ async def test_a_receiver_that_reads_nothing_stalls_the_transfer(tmp_path: Path)
         control.send(AnswerPage(True, 0, (ALL,)))
         stream = await raw.opened()
         stream.stream.set_handlers(on_data=None)
+        (outgoing,) = peer._outgoing
+        waiting: list[int] = []
+
+        def watch() -> bool:
+            waiting.append(outgoing._carrier.backlog)
+            return sending.done
+
+        await until(watch)
         error = await failure(sending)
         assert isinstance(error, spaceblock.Stalled)
         assert error.phase == str(spaceblock.Phase.MOVING)
+        assert 0 < max(waiting) < DATA_BACKLOG + FLIGHT_MAX + SLOT_SIZE
 
 
 @pytest.mark.parametrize("answered", [False, True])

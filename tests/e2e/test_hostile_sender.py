@@ -14,6 +14,7 @@ from spaceblock.blocks import SpaceblockRequest
 from spaceblock.core import encode_uint_var
 from spaceblock.errors import ErrorCode
 from spaceblock.incoming import Incoming
+from spaceblock.limits import DATA_STREAMS_MAX
 from spaceblock.manifest import Entry, EntryKind
 from spaceblock.messages import (
     AnswerPage,
@@ -40,6 +41,8 @@ from .disks import small_disk
 from .hostile import RawOffer, RawPeer, RawStream, block, client_of, digest, frame, item_bytes
 from .stages import Gate
 from .support import BLOCK, assert_helpful, failure, resizable, tree, until, within
+
+pytestmark = pytest.mark.usefixtures("connections_live_on")
 
 SIZE = 2 * BLOCK + 1000
 DATA = bytes(range(256)) * (SIZE // 256 + 1)
@@ -209,6 +212,24 @@ async def test_messages_that_may_be_skipped_are_skipped_everywhere(inbox: Path) 
         at.control.send(Done(), fin=True)
         await within(at.receiving)
     assert tree(inbox) == {"first": DATA, "second": DATA}
+
+
+async def test_only_so_many_data_streams_are_kept_of_one_transfer(inbox: Path) -> None:
+    """Of one that is reset it may still come out why, so that it counts for a while: here, for longer than it takes."""
+    async with attack(inbox, spaceblock.Options(timeouts=spaceblock.Timeouts(close=300.0))) as at:
+        for number in range(1, DATA_STREAMS_MAX):
+            await until(lambda number=number: at.incoming._streams_seen == number)  # type: ignore[misc]
+            stream = at.raw.open(StreamType.DATA, at.offer.uuid).stream
+            await stream.drain(0)
+            await until(lambda number=number: at.incoming._streams_seen == number + 1)  # type: ignore[misc]
+            stream.reset(ErrorCode.CANCELLED)
+        assert not at.receiving.done
+        at.raw.open(StreamType.DATA, at.offer.uuid)
+        error = await failure(at.receiving)
+        assert isinstance(error, spaceblock.RemoteProtocolError)
+        assert "more than 64 data streams at once" in str(error)
+        assert (await at.offer.error()).code == ErrorCode.PROTOCOL
+    assert tree(inbox) == {}
 
 
 # Digests.
