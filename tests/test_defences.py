@@ -60,6 +60,24 @@ def test_every_limit_of_a_peer_is_on_the_page() -> None:
     assert (constants | fields | times) - named == set()
 
 
+def test_every_test_and_proof_of_a_promise_exists() -> None:
+    page = (ROOT / "docs" / "reliability.md").read_text(encoding="utf-8")
+    files = set(re.findall(r"`(tests/[\w/]+\.py)`", page))
+    assert len(files) > 15
+    assert [name for name in sorted(files) if not (ROOT / name).is_file()] == []
+    proofs = set(re.findall(r"python -m proofs (\w+)", page))
+    assert proofs == {"kill", "resume", "soak", "power", "faults"}
+    assert [name for name in sorted(proofs) if not (ROOT / "proofs" / f"{name}.py").is_file()] == []
+    assert f"{limits.COMMANDS_KEPT} commands (`limits.COMMANDS_KEPT`) are remembered" in page
+
+
+def test_the_numbers_of_the_security_policy_are_the_limits() -> None:
+    policy = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())
+    assert f"at most {limits.HALF_OPEN_UNPROVED} handshakes at once" in policy
+    assert f"of one peer at most {limits.PARTIALS_PEER} such folders" in policy
+    assert ("hidden folder for seven days" in policy, limits.PARTIALS_KEPT) == (True, 7 * 86_400)
+
+
 def test_every_line_names_a_test() -> None:
     for line in PAGE.splitlines():
         if line.startswith("| ") and not line.startswith(("| What it tries", "| ---")):

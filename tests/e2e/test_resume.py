@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import os
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,7 +13,8 @@ import pytest
 import spaceblock
 from spaceblock.limits import Limits
 from spaceblock.names import STAGING_PREFIX
-from spaceblock.storage.journal import JOURNAL
+from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part
+from spaceblock.storage.records import read_records
 
 from .support import (
     assert_helpful,
@@ -30,6 +32,7 @@ from .support import (
 
 MIB = 1024 * 1024
 SIZE = 24 * MIB
+HALF = SIZE // 2
 BLOCK = 128 * 1024
 LIMITS = Limits(not_durable=4 * MIB)
 
@@ -234,7 +237,7 @@ async def test_a_sparse_file_is_resumed_with_its_holes(tmp_path: Path, sides: Si
     assert (sides.inbox / "sparse").read_bytes() == source.read_bytes()
 
 
-@pytest.mark.parametrize("damage", ["torn", "cut", "flipped", "foreign", "gone", "a link", "empty"])
+@pytest.mark.parametrize("damage", ["torn", "cut", "flipped", "of another version", "gone", "a link", "empty"])
 async def test_a_journal_that_cannot_be_believed_is_not(tmp_path: Path, sides: Sides, damage: str) -> None:
     source = file_of(tmp_path, "large", SIZE)
     durable = await break_off(sides, source)
@@ -246,7 +249,7 @@ async def test_a_journal_that_cannot_be_believed_is_not(tmp_path: Path, sides: S
         data = data[:60]
     elif damage == "flipped":
         data[20] ^= 1
-    elif damage == "foreign":
+    elif damage == "of another version":
         data[7] += 1
     elif damage == "empty":
         data.clear()
@@ -259,6 +262,37 @@ async def test_a_journal_that_cannot_be_believed_is_not(tmp_path: Path, sides: S
     receipt, _ = await finish(sides, source)
     assert receipt.items[0].digest == digest_of(source.read_bytes())
     assert receipt.resumed < durable if damage == "torn" else receipt.resumed == 0
+    assert tree(sides.inbox) == {"large": source.read_bytes()}
+
+
+@pytest.mark.parametrize("wrong", ["key", "transfer", "peer", "file", "nothing"])
+async def test_a_journal_that_is_whole_and_not_this_ones_is_not_believed(
+    tmp_path: Path, sides: Sides, wrong: str
+) -> None:
+    """It claims that half is there. Where nothing but that is wrong it is believed, and the digests find out."""
+    source = file_of(tmp_path, "large", SIZE)
+    await break_off(sides, source)
+    journal, partial = sides.unfinished / JOURNAL, sides.partial
+    key = spaceblock.Identity.load(tmp_path / "receiver").derived_key("journal")
+    peer = spaceblock.Identity.load(tmp_path / "sender").peer_id
+    uuid = read_records(journal.read_bytes(), key).records[0].payload[:16]
+    claim = Part(partial.stat().st_ino, HALF, HALF, bytes(32))
+    partial.write_bytes(bytes(SIZE))
+    journal.unlink()
+    folder = os.open(sides.unfinished, os.O_RDONLY)
+    try:
+        keeper = Keeper("somebody else" if wrong == "peer" else peer, bytes(32) if wrong == "key" else key)
+        forged = Journal.create(folder, bytes(16) if wrong == "transfer" else uuid, keeper, True)
+        forged.durable_up_to([(bytes.fromhex(partial.name), claim)])
+        forged.close()
+    finally:
+        os.close(folder)
+    if wrong == "file":
+        partial.rename(tmp_path / "elsewhere")
+        partial.write_bytes(bytes(SIZE))
+    receipt, _ = await finish(sides, source)
+    assert (receipt.resumed, receipt.repaired) == ((HALF, HALF) if wrong == "nothing" else (0, 0))
+    assert receipt.items[0].digest == digest_of(source.read_bytes())
     assert tree(sides.inbox) == {"large": source.read_bytes()}
 
 
