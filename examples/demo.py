@@ -15,7 +15,7 @@ import random
 import signal
 import sys
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import asynccontextmanager, closing
 from dataclasses import asdict, fields
 from pathlib import Path
@@ -103,7 +103,7 @@ async def transfer(folder: Path, buffer_size: int) -> tuple[dict[str, Any], dict
 
 
 @asynccontextmanager
-async def started(*words: str, home: Path, ticket: str = "") -> AsyncIterator[asyncio.subprocess.Process]:
+async def started(*words: str, home: Path, ticket: str = "") -> AsyncGenerator[asyncio.subprocess.Process, None]:
     """A Python process with an identity of its own, which does not outlive the block."""
     environment = {**os.environ, "SPACEBLOCK_HOME": str(home), "SPACEBLOCK_TICKET": ticket}
     process = await asyncio.create_subprocess_exec(
@@ -128,7 +128,8 @@ async def follow(process: asyncio.subprocess.Process, row: Row) -> dict[str, Any
         kind = told.pop("type")
         if kind == "progress":
             known = {name: told[name] for name in PROGRESS}  # a later version may tell more
-            row.update(spaceblock.Progress(**{**known, "phase": spaceblock.Phase(told["phase"])}))
+            known["phase"] = spaceblock.Phase(told["phase"])
+            row.update(spaceblock.Progress(**known))
         elif kind == "complete":
             return told
 
@@ -145,11 +146,11 @@ def compare(
     outbox: Path, inbox: Path, buffer_size: int, sent: list[dict[str, Any]], received: list[dict[str, Any]]
 ) -> int:
     """Hash what was sent once more, look at every byte that arrived, print a line a check; returns the exit code."""
-    checks = []
+    checks: list[tuple[str, bool]] = []
     for kind, title in (("large.bin", "the large file"), ("small", "the small files"), (None, "the unnamed buffer")):
         of_sender = [item for item in sent if top(item["name"]) == kind]
         of_receiver = [item for item in received if top(item["name"]) == kind]
-        digests = []
+        digests: list[str] = []
         same = len(of_receiver) == (SMALL_FILES if kind == "small" else 1)
         for item in of_receiver:
             arrived = inbox / item["path"]

@@ -8,7 +8,7 @@ client that gives up ends its own transfer and no other.
 from __future__ import annotations
 
 import argparse
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator, AsyncIterator
 from contextlib import asynccontextmanager
 
 import uvicorn
@@ -49,7 +49,7 @@ def application(ticket: str) -> Starlette:
     """The service; it connects once, when it starts, and all uploads share the connection."""
 
     @asynccontextmanager
-    async def connected(app: Starlette) -> AsyncIterator[None]:
+    async def connected(app: Starlette) -> AsyncGenerator[None, None]:
         async with spaceblock.connect(ticket) as peer:
             app.state.peer = peer
             yield

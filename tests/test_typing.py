@@ -4,12 +4,16 @@ from __future__ import annotations
 
 import json
 import os
+import re
+import shutil
 import subprocess
 import sys
 from importlib.util import find_spec
 from pathlib import Path
 
 import pytest
+
+from examples.pages import programs_on
 
 ROOT = Path(__file__).parents[1]
 
@@ -130,6 +134,20 @@ def test_pyright_knows_the_type_of_everything_that_is_exported(tmp_path: Path) -
 @needs_pyright
 def test_pyright_takes_a_program_strictly(tmp_path: Path) -> None:
     (tmp_path / "program.py").write_text(GOOD)
+    assert complaints(tmp_path) == []
+
+
+@needs_pyright
+def test_pyright_takes_every_example_strictly(tmp_path: Path) -> None:
+    shutil.copytree(ROOT / "examples", tmp_path / "examples")
+    for number, block in enumerate(re.findall(r"```python\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)):
+        (tmp_path / f"readme_{number}.py").write_text(f'ticket = ""\n{block}')
+    for page in sorted((ROOT / "docs").rglob("*.md")):
+        folder = tmp_path / re.sub(r"\W", "_", page.stem)
+        for name, program in programs_on(page.relative_to(ROOT).as_posix()).items():
+            folder.mkdir(exist_ok=True)
+            (folder / name).write_text(program)
+    assert {"readme_2.py", "quick_start", "shared_memory"} <= {path.name for path in tmp_path.iterdir()}
     assert complaints(tmp_path) == []
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -102,7 +103,7 @@ class Transfer:
         return self._job.result()
 
 
-class Job:
+class Job(ABC):
     """What both directions share: the worker threads, the watch over time, the figures and the outcome."""
 
     seen = False
@@ -141,13 +142,13 @@ class Job:
 
     # What each direction has of its own.
 
+    @abstractmethod
     async def run(self) -> Receipt:
         """The whole transfer; raises a :class:`SpaceblockError`."""
-        raise NotImplementedError
 
+    @abstractmethod
     def cancel_attempt(self) -> None:
         """End what runs on this connection because this side's user asks for it."""
-        raise NotImplementedError
 
     @property
     def may_outlive(self) -> bool:
@@ -162,29 +163,30 @@ class Job:
         """Give back what the whole transfer held, over however many connections; runs in a thread."""
         return
 
+    @abstractmethod
     def limit(self) -> float:
         """Seconds that the present phase may last without any change."""
-        raise NotImplementedError
 
+    @abstractmethod
     def figures(self) -> tuple[int, int | None, int, int, int, int, Current | None]:
         """Bytes done, bytes in all, bytes verified and durable, items done and in all, and the current item."""
-        raise NotImplementedError
 
     @property
+    @abstractmethod
     def resumed(self) -> int:
         """Bytes of those done that an earlier attempt had left with the receiver."""
-        raise NotImplementedError
 
+    @abstractmethod
     def stalled(self, error: Stalled) -> None:
         """The present phase took too long."""
-        raise NotImplementedError
 
+    @abstractmethod
     def connection_lost(self, error: SpaceblockError) -> None:
         """The connection is over: nothing can be said any more."""
-        raise NotImplementedError
 
     def tick(self) -> None:
         """Called a few times a second while the transfer lives."""
+        return
 
     # What is common.
 
