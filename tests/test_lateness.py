@@ -42,6 +42,12 @@ class Quiet(Job):
     def stalled(self, error: Stalled) -> None:
         self.stall = error
 
+    def cancel_attempt(self) -> None:
+        raise AssertionError("nobody cancels it")
+
+    def connection_lost(self, error: SpaceblockError) -> None:
+        raise AssertionError("it has no connection to lose")
+
 
 class Clock:
     """Seconds that pass when they are told to."""
