@@ -9,7 +9,7 @@ from contextlib import asynccontextmanager
 import pytest
 
 from spaceblock import transfer
-from spaceblock.errors import Stalled, TransferCancelled
+from spaceblock.errors import SpaceblockError, Stalled, TransferCancelled
 from spaceblock.events import Receipt
 from spaceblock.limits import HEARTBEAT
 from spaceblock.transfer import Current, Job
