@@ -7,11 +7,13 @@ import errno
 import os
 import threading
 import time
+from typing import Any
 
 import pytest
 
 from engines import why_not_native
-from quic_pair import MIB, Pair, Streams, pair
+from quic_pair import CLIENT, MIB, Pair, Streams, pair
+from spaceblock.errors import ErrorCode
 from spaceblock.quic import Stream, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.handshake.engine import Engine
@@ -121,6 +123,49 @@ async def test_a_loop_that_is_busy_again_and_again_gets_everything_in_order() ->
             be_busy(0.004)
             await asyncio.sleep(0.001)
         assert all(reader.data == b"".join(pieces) for reader in readers)
+
+
+class Short:
+    """A pump that takes packets in as it should, and then has no memory to tell of them, once."""
+
+    def __init__(self, pump: Any) -> None:
+        self._pump = pump
+        self.failed = False
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._pump, name)
+
+    def receive(self) -> Any:
+        return self._fail_once(self._pump.receive())
+
+    def collect(self) -> Any:
+        return self._fail_once(self._pump.collect())
+
+    def _fail_once(self, news: Any) -> Any:
+        if news[0] and not self.failed:
+            self.failed = True
+            raise MemoryError
+        return news
+
+
+@pytest.mark.parametrize("threaded", [True, False])
+async def test_where_packets_cannot_be_taken_in_both_sides_know_at_once(
+    threaded: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Instead of waiting for what was acknowledged and is not there."""
+    complaints: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda _, context: complaints.append(context))
+    async with pair(TransportOptions(native=True, threaded=threaded)) as both:
+        await handed_over(both)
+        monkeypatch.setattr(both.server_endpoint, "_pump", Short(both.server_endpoint._pump))
+        both.client.open_stream(unidirectional=True).write(DATA, fin=True)
+        for connection in (both.client, both.server):
+            reason = await asyncio.wait_for(connection.wait_closed(), PATIENCE)
+            assert (reason.code, reason.by_peer) == (ErrorCode.INTERNAL, connection is both.client)
+            assert "memory" in reason.reason
+        assert [type(context["exception"]) for context in complaints] == [MemoryError]
+        another = await both.client_endpoint.connect(both.server_endpoint.local_address, CLIENT, timeout=PATIENCE)
+        await another.open_stream(unidirectional=True).drain(0)
 
 
 async def test_its_thread_ends_with_the_endpoint() -> None:

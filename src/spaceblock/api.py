@@ -3,13 +3,22 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 from collections.abc import AsyncIterator, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, Any
 
 from .contacts import Contact
-from .errors import AdmissionRefused, LocalProtocolError, SpaceblockError, Stalled, Unreachable, WrongPeer
+from .errors import (
+    AdmissionRefused,
+    ConnectionFailed,
+    LocalProtocolError,
+    SpaceblockError,
+    Stalled,
+    Unreachable,
+    WrongPeer,
+)
 from .events import Phase
 from .forks import Maker
 from .identity import Identity, peer_id_of, peer_id_text, public_key_of
@@ -166,6 +175,10 @@ async def _dial(address: tuple[str, int], ticket: Ticket | Contact, identity: Id
     except ConnectionEnded as ended:
         await _finally(lambda: _give_up(peer, endpoint))
         raise error_of_greeting(ended.reason) from ended
+    except MemoryError as error:
+        await _finally(lambda: _give_up(peer, endpoint))
+        text = "there is no memory for the connection: let this program have more and connect again"
+        raise ConnectionFailed(text, errno=errno.ENOMEM, phase=str(Phase.CONNECTING)) from error
     except BaseException:
         await _finally(lambda: _give_up(peer, endpoint))
         raise

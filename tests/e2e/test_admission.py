@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import socket
 import time
 from dataclasses import replace
@@ -12,6 +13,8 @@ import pytest
 
 import spaceblock
 from spaceblock.identity import Identity
+from spaceblock.quic import Stream
+from spaceblock.quic.connection import AioquicConnection
 from spaceblock.tickets import Ticket
 
 from .stages import receiver_prepares
@@ -193,6 +196,20 @@ async def test_where_nobody_listens_any_more_is_known_at_once() -> None:
     assert (error.code, error.exit_code) == ("unreachable", 4)
     assert error.phase == str(spaceblock.Phase.CONNECTING)
     assert_helpful(error)
+
+
+async def test_without_memory_for_a_connection_the_error_has_its_type(monkeypatch: pytest.MonkeyPatch) -> None:
+    def no_memory(connection: AioquicConnection, *, unidirectional: bool) -> Stream:
+        raise MemoryError
+
+    async with spaceblock.listen("127.0.0.1") as listener:
+        with monkeypatch.context() as patch:
+            patch.setattr(AioquicConnection, "open_stream", no_memory)
+            error = await failure(connect(listener.ticket))
+        assert isinstance(error, spaceblock.ConnectionFailed)
+        assert (error.errno, error.phase) == (errno.ENOMEM, str(spaceblock.Phase.CONNECTING))
+        assert_helpful(error)
+        await connect(listener.invite(1)[0])
 
 
 async def test_a_socket_that_never_answers_is_unreachable_after_a_while() -> None:

@@ -417,7 +417,12 @@ class Endpoint:
             return
         assert self._pump is not None
         try:
-            self._take_news(*self._pump.receive())
+            try:
+                news = self._pump.receive()
+            except Exception as error:
+                self._lose_all(error)
+                return
+            self._take_news(*news)
         finally:
             self._leave_pump()
 
@@ -426,13 +431,22 @@ class Endpoint:
         try:
             news = self._pump.collect()
         except Exception as error:
-            self._loop.call_exception_handler({"message": "A thread that moved packets failed", "exception": error})
             self._leave_thread()
+            self._lose_all(error)
             return
         try:
             self._take_news(*news)
         finally:
             self._leave_pump()
+
+    def _lose_all(self, error: Exception) -> None:
+        """What came could not be taken in, as there is no memory: nobody knows of which connection it was, and what
+        that has acknowledged without having it. So none goes on, and whoever uses one is told at once."""
+        self._loop.call_exception_handler({"message": "Packets could not be taken in", "exception": error})
+        for connection in list(self._engines):
+            connection.close(
+                ErrorCode.INTERNAL, "packets could not be taken in: let that side have more memory and connect again"
+            )
 
     def _leave_pump(self) -> None:
         if self._pump is not None and self._thread is not None:
