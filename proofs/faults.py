@@ -208,8 +208,8 @@ def judge(case: Case, answer: dict[str, Any]) -> list[str]:
     if answer["extra"] and not is_fine and all(end.get("item") is None for end in answer["ended"]):
         # Where an item failed alone, the others were complete, and the next transfer is another one.
         faults.append(f"extra: {answer['extra'][:3]}")
-    if case.kind == "memory":
-        return faults  # whatever lacks memory says so, and it may be anything
+    if case.kind == "memory":  # whatever lacks memory says so, and it may be anything
+        return faults + [_untyped(end) for end in answer["ended"] if not end["fine"] and "code" not in end]
     faults += [f"nobody saw {complaint}" for complaint in answer["complaints"]]
     faults += _typed(case, answer["ended"])
     if not is_fine and case.errno in HARMLESS and case.kind in ("read", "write", "send", "receive", "epoll_wait"):
@@ -222,7 +222,7 @@ def _typed(case: Case, ended: list[dict[str, Any]]) -> Iterator[str]:
     failed = [end for end in ended if not end["fine"]]
     for end in failed:
         if "code" not in end:
-            yield f"an error without a type: {end}"
+            yield _untyped(end)
         elif case.place < len(PLACES) and end["exit_code"] == 6 and end["errno"] not in (case.errno, *_KEPT_BACK):
             yield f"another errno: {end}"
     sides = {end["side"]: end for end in ended}
@@ -233,6 +233,10 @@ def _typed(case: Case, ended: list[dict[str, Any]]) -> Iterator[str]:
             yield f"the sides were told different things: {ours} and {theirs}"
         elif ours.get("remote") == theirs.get("remote") and ours.get("code") != "connection_lost":
             yield f"both sides blame the same: {ours} and {theirs}"
+
+
+def _untyped(end: dict[str, Any]) -> str:
+    return f"an error without a type: {end}"
 
 
 def _end(answer: dict[str, Any]) -> str:

@@ -76,3 +76,9 @@ def test_what_is_wrong_is_found(answer: dict[str, Any]) -> None:
     assert judge(case, ENDED) == []
     assert judge(case, {**ENDED, "ended": failed({}, {})}) == []
     assert judge(case, answer)
+
+
+def test_what_lacks_memory_may_fail_in_any_way_that_has_a_type() -> None:
+    case = Case(ENGINE, "memory", 7, 1, 1, errno.ENOMEM)
+    assert judge(case, {**ENDED, "ended": failed({}, {"errno": 1})}) == []
+    assert judge(case, {**ENDED, "ended": [{"side": "around", "fine": False, "raised": "MemoryError()"}]})
