@@ -75,6 +75,7 @@ def test_the_numbers_of_the_security_policy_are_the_limits() -> None:
     policy = " ".join((ROOT / "SECURITY.md").read_text(encoding="utf-8").split())
     assert f"at most {limits.HALF_OPEN_UNPROVED} handshakes at once" in policy
     assert f"of one peer at most {limits.PARTIALS_PEER} such folders" in policy
+    assert f"an identity remembers its last {limits.REMEMBERED_MAX} in each direction" in policy
     assert ("hidden folder for seven days" in policy, limits.PARTIALS_KEPT) == (True, 7 * 86_400)
 
 
