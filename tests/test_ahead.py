@@ -77,6 +77,17 @@ def test_buffers_come_back_in_the_order_in_which_they_were_given(tmp_path: Path)
     assert (content(stream, 0), content(stream, 1)) == (one, two)
 
 
+def test_where_nothing_was_given_nothing_takes_a_worker(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"content")
+    asked: list[Callable[[], None]] = []
+
+    async def scenario() -> None:
+        Ahead(feed_of(tmp_path / "file"), asked.append).close()
+
+    asyncio.run(scenario())
+    assert asked == []
+
+
 def test_a_worker_fills_what_was_given_before_anybody_takes_it(tmp_path: Path) -> None:
     (tmp_path / "one").write_bytes(pattern(100_000))
 

@@ -27,6 +27,7 @@ from .options import Options
 from .peer import Peer, load_identity, transport_options
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, ConnectionEnded, HandshakeConfig
+from .quic.routes import look_up
 from .throttle import throttle_of
 from .tickets import Ticket, proof
 from .transfer import error_of_greeting
@@ -87,7 +88,8 @@ async def connect(ticket: str | Ticket | Contact, *, options: Options | None = N
             f"a ticket is a string, not {type(ticket).__name__}: give the word the listener printed"
         )
     maker = Maker()
-    identity = await asyncio.to_thread(load_identity, options)
+    known = options.identity
+    identity = known if isinstance(known, Identity) else await asyncio.to_thread(load_identity, options)
     dialled = await _dial_all(ticket, identity, options)
     dialled.peer.redial = lambda: dialled.dial_again(ticket, identity, options)
     try:
@@ -226,7 +228,7 @@ async def _any_address(address: tuple[str, int]) -> str:
     """The unspecified address of the family that reaches ``address``."""
     host, port = address
     try:
-        found = await asyncio.get_running_loop().getaddrinfo(host, port, type=socket.SOCK_DGRAM)
+        found = await look_up(host, port, socket.AF_UNSPEC)
     except OSError as error:
         raise Unreachable(
             f"the name {host!r} cannot be resolved ({error}): check the address, or take one of digits"

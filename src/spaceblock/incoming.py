@@ -194,9 +194,12 @@ class Incoming(Job):
         finally:
             await self._clean_up()
 
-    def accept(self, make_sink: Callable[[], Sink], rename: Rename | None = None) -> Transfer:
-        """The user takes the offer."""
+    def accept(
+        self, make_sink: Callable[[], Sink], rename: Rename | None = None, *, in_memory: bool = False
+    ) -> Transfer:
+        """The user takes the offer; ``in_memory``: into few things that are all in memory."""
         self._answer()
+        self.in_memory = in_memory
         self._rename = rename
         self._make_sink = make_sink
         if not self._decision.done():
@@ -233,7 +236,7 @@ class Incoming(Job):
             return None
         incoming, make_sink = self._successor.result(), self._make_sink
         assert make_sink is not None
-        incoming.accept(make_sink, self._rename)
+        incoming.accept(make_sink, self._rename, in_memory=self.in_memory)
         return incoming
 
     def connection_lost(self, error: SpaceblockError) -> None:
@@ -404,7 +407,7 @@ class Incoming(Job):
                 if not event.errors:
                     sink.tidy()
 
-        self.beside(record).add_done_callback(lambda future: self._is_settled(event, future.exception()))
+        self.at_once(record, self.beside).add_done_callback(lambda future: self._is_settled(event, future.exception()))
 
     def _is_settled(self, event: Settled, error: BaseException | None) -> None:
         self._recording = False
@@ -596,7 +599,7 @@ class Incoming(Job):
             problems = await self._from_worker(lambda: self.sink.name_problems(requests, self._manifest))
 
     async def _from_worker(self, work: Callable[[], _T]) -> _T:
-        return await self._unless_over(self.in_worker(work))
+        return await self._unless_over(self.at_once(work, self.in_worker))
 
     async def _unless_over(self, work: asyncio.Future[_T]) -> _T:
         """The result of ``work``, or what ended the transfer before."""
@@ -730,7 +733,7 @@ class Incoming(Job):
             events += self.receiver.items_placed(names, self.sink.durable)
             self.act(events)
 
-        self.beside(place).add_done_callback(placed)
+        self.at_once(place, self.beside).add_done_callback(placed)
 
     def _break(self, error: SpaceblockError) -> None:
         """Stop taking data and let :meth:`run` end with ``error``."""

@@ -14,6 +14,8 @@ from .following import ShowProgress, follower
 from .manifest import Manifest
 from .options import Conflict, Durability
 from .storage.sinks import IntoSink, Sink
+from .storage.targets import is_memory
+from .transfer import AT_ONCE_MAX
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
@@ -92,7 +94,8 @@ class Offer:
             assert folder is not None
             return FolderSink(folder, on_conflict, durability, self._incoming.keeper)
 
-        transfer = self._incoming.accept(make_sink, rename)
+        in_memory = into is not None and len(into) <= AT_ONCE_MAX and all(map(is_memory, into))
+        transfer = self._incoming.accept(make_sink, rename, in_memory=in_memory)
         if shown is not None:
             self._incoming.show_on(shown)
         return transfer

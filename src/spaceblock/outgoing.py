@@ -77,7 +77,7 @@ from .storage.sources import (
     stop_reading,
 )
 from .throttle import Throttle
-from .transfer import Current, Job, damaged, either, spawn, typed_error
+from .transfer import AT_ONCE_MAX, Current, Job, damaged, either, spawn, typed_error
 
 _T = TypeVar("_T")
 
@@ -122,6 +122,7 @@ class Outgoing(Job):
         self._connection = connection
         self._peer_id = peer_id
         self._held = held
+        self.in_memory = len(held) <= AT_ONCE_MAX and all(isinstance(thing, BufferSource) for thing in held)
         self._links = links
         self._throttle = throttle
         self._carrier = Carrier(self, connection, throttle, self._sent)
@@ -181,9 +182,10 @@ class Outgoing(Job):
                 self._start(self._compare(answered.compared, {}))
             parts, restarted = self._resume(answered.had)
             await self._move(sorted((*wanted, *parts)))
-            await self._unless_over(restarted)
-            if restarted.done():
-                await self._move(restarted.result())
+            if restarted is not None:
+                await self._unless_over(restarted)
+                if restarted.done():
+                    await self._move(restarted.result())
             completed = await self._end
             self._forget()
             await self._say_done()
@@ -374,10 +376,10 @@ class Outgoing(Job):
     def _forget(self) -> None:
         """The transfer has come to its end: sending the same again is another one."""
         if self._claim is not None and self._memory is not None:
-            self.in_worker(partial(self._memory.complete, self._claim))
+            self.at_once(partial(self._memory.complete, self._claim), self.in_worker)
 
     async def _from_worker(self, work: Callable[[], _T]) -> _T:
-        job = self.in_worker(work)
+        job = self.at_once(work, self.in_worker)
         await either(job, self._end)
         if self._end.done():
             self._end.result()
@@ -433,9 +435,9 @@ class Outgoing(Job):
         self._resumed += size if confirmed else 0
         return confirmed
 
-    def _resume(self, had: Mapping[int, Had]) -> tuple[list[int], asyncio.Future[list[int]]]:
+    def _resume(self, had: Mapping[int, Had]) -> tuple[list[int], asyncio.Future[list[int]] | None]:
         """Go on with what the receiver has: the items of which something is missing, and later those that it has to
-        have anew.
+        have anew, if any can be.
 
         Where differences can be repaired nothing is checked first: new bytes move while the old ones are hashed.
         """
@@ -457,7 +459,7 @@ class Outgoing(Job):
                 self._resumed += found.offset - request.start
                 self._start(self._chase(item, pursuit))
         self._act([])
-        return parts, self._start(self._compare(whole, had))
+        return parts, self._start(self._compare(whole, had)) if whole else None
 
     async def _chase(self, item: int, pursuit: Pursuit) -> None:
         """Hash what the receiver has of ``item`` already, until that has caught up with what moves."""
@@ -554,8 +556,9 @@ class Outgoing(Job):
 
     async def _move(self, wanted: Sequence[int]) -> None:
         assert self._prepared is not None
-        lanes = iter(list(lanes_of(wanted, self._prepared.sources)))
-        pumps = [spawn(self._tasks, self._pump(lanes)) for _ in range(DATA_STREAMS)]
+        lanes = list(lanes_of(wanted, self._prepared.sources))
+        waiting = iter(lanes)
+        pumps = [spawn(self._tasks, self._pump(waiting)) for _ in lanes[:DATA_STREAMS]]
         all_sent = asyncio.gather(*pumps)
         all_sent.add_done_callback(lambda end: end.cancelled() or end.exception())
         await either(all_sent, self._end)

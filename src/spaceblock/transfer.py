@@ -37,6 +37,9 @@ _RATE_SPAN = 3.0
 _LATE = 1.0
 """Seconds by which a look at the time may come late; what is more, this program did not run."""
 
+AT_ONCE_MAX = 256
+"""Things in memory that are seen to on the event loop: so few take less than to wake a thread, and many longer."""
+
 _BESIDE = 3
 """Threads for what goes on beside the data: flushing, placing, and reading again."""
 
@@ -109,6 +112,9 @@ class Job(ABC):
     seen = False
     """Somebody has awaited the transfer, or need not be told how it ended."""
 
+    in_memory = False
+    """This side's things are all in memory, and no more than :data:`AT_ONCE_MAX`: to look at them takes no thread."""
+
     def __init__(self, idle: float) -> None:
         self.maker: Maker = Maker()
         self.loop: asyncio.AbstractEventLoop = asyncio.get_running_loop()
@@ -120,7 +126,7 @@ class Job(ABC):
         self.idle = idle
         self.reread: int = 0
         """Bytes that were read once more, of what is there already."""
-        self._workers = ThreadPoolExecutor(DATA_STREAMS, thread_name_prefix="spaceblock-disk")
+        self._workers: ThreadPoolExecutor | None = None
         self._beside: ThreadPoolExecutor | None = None
         self._running: set[asyncio.Future[Any]] = set()
         self.outcome: Receipt | SpaceblockError | None = None
@@ -301,6 +307,8 @@ class Job(ABC):
 
     def in_worker(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
         """Run ``function`` in one of this transfer's own threads, so that no other transfer waits for its disk."""
+        if self._workers is None:
+            self._workers = ThreadPoolExecutor(DATA_STREAMS, thread_name_prefix="spaceblock-disk")
         return self._run_in(self._workers.submit, function)
 
     def beside(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
@@ -308,6 +316,20 @@ class Job(ABC):
         if self._beside is None:
             self._beside = ThreadPoolExecutor(_BESIDE, thread_name_prefix="spaceblock-beside")
         return self._run_in(self._beside.submit, function)
+
+    def at_once(
+        self, function: Callable[[], _T], pool: Callable[[Callable[[], _T]], asyncio.Future[_T]]
+    ) -> asyncio.Future[_T]:
+        """Run ``function``, which touches no more than the names and sizes of things: here where they are
+        :attr:`in_memory`, and otherwise in the ``pool`` that is :meth:`in_worker` or :meth:`beside`."""
+        if not self.in_memory:
+            return pool(function)
+        future: asyncio.Future[_T] = self.loop.create_future()
+        try:
+            future.set_result(function())
+        except Exception as error:
+            future.set_exception(error)
+        return future
 
     def _run_in(self, submit: Callable[[Callable[[], None]], object], function: Callable[[], _T]) -> asyncio.Future[_T]:
         """Have a pool of threads run ``function``; where no thread can be had the future fails, and nothing runs."""
@@ -317,7 +339,8 @@ class Job(ABC):
         return future
 
     async def when_workers_idle(self, clean_up: Callable[[], None], timeout: float) -> None:
-        """Run ``clean_up`` in a thread when nothing runs in the others any more, and wait for it.
+        """Run ``clean_up`` in a thread when nothing runs in the others any more, and wait for it; what is in memory
+        alone needs no thread.
 
         After ``timeout`` seconds this stops waiting: a disk that hangs must not hold up who asks for the outcome. The
         cleaning up is still done when the disk answers.
@@ -327,11 +350,14 @@ class Job(ABC):
             while self._running:
                 await asyncio.wait(set(self._running))
             try:
-                await asyncio.wrap_future(_submitted(partial(self.loop.run_in_executor, None), clean_up))
+                await self.at_once(clean_up, self._in_any_thread)
             except NoThread:
                 clean_up()
 
         await either(self.loop.create_task(wait()), timeout=timeout)
+
+    def _in_any_thread(self, function: Callable[[], _T]) -> asyncio.Future[_T]:
+        return asyncio.wrap_future(_submitted(partial(self.loop.run_in_executor, None), function), loop=self.loop)
 
     async def _run(self) -> None:
         outcome: Receipt | SpaceblockError
@@ -346,9 +372,9 @@ class Job(ABC):
             if self._ticker is not None:
                 self._ticker.cancel()
             await self.when_workers_idle(self.release, self.idle)
-            self._workers.shutdown(wait=False)
-            if self._beside is not None:
-                self._beside.shutdown(wait=False)
+            for pool in (self._workers, self._beside):
+                if pool is not None:
+                    pool.shutdown(wait=False)
             self.phase = Phase.DONE
             self.outcome = outcome
             self.finished.set()

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import asyncio
 import os
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
 import spaceblock
+from spaceblock import transfer
 from spaceblock.limits import RING_SLOTS, SLOT_SIZE
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.storage import folder
@@ -62,6 +64,25 @@ async def test_a_stalled_sink_stops_no_other_transfer_and_no_control_stream(
             gate.open()
         await within(asyncio.gather(sending, receiving))
     assert tree(dam) == {"stuck": source.read_bytes()}
+
+
+async def test_what_is_in_memory_takes_no_worker_threads(inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    made: list[str] = []
+
+    class Noted(ThreadPoolExecutor):
+        def __init__(self, most: int, thread_name_prefix: str) -> None:
+            made.append(thread_name_prefix)
+            super().__init__(most, thread_name_prefix)
+
+    monkeypatch.setattr(transfer, "ThreadPoolExecutor", Noted)
+    data = os.urandom(3 * MIB)
+    async with pair() as peers:
+        await deliver(peers, data, into=[room := bytearray(len(data))])
+        await deliver(peers, data, into=[spaceblock.DISCARD])
+        assert made == []
+        await deliver(peers, data, folder=inbox)
+        assert made, "a folder's disk may be slow"
+    assert room == data
 
 
 async def test_several_stalled_sinks_stop_no_other_transfer(

@@ -56,7 +56,7 @@ def reachable_addresses(host: str, port: int) -> list[Address]:
     return list(dict.fromkeys(addresses))
 
 
-async def look_up(host: str, port: int, family: int, flags: int) -> list[Any]:
+async def look_up(host: str, port: int, family: int, flags: int = 0) -> list[Any]:
     """What ``getaddrinfo`` says, on a thread only if a name must be resolved."""
     try:
         return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=flags | socket.AI_NUMERICHOST)

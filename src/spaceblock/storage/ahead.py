@@ -39,6 +39,7 @@ class Ahead:
         self._filled: deque[Filled] = deque()
         self._error: Exception | None = None
         self._closed = False
+        self._was_used = False
         self._news = asyncio.Event()
         self._lock = threading.Lock()
         self._is_awaited = False
@@ -51,6 +52,7 @@ class Ahead:
 
     def give(self, slot: memoryview) -> None:
         """Have ``slot`` filled after those before it."""
+        self._was_used = True
         self._slots.append(slot)
         self._turns.add([slot[: self._portion]])
 
@@ -67,8 +69,13 @@ class Ahead:
         return self._filled.popleft(), self._slots.popleft()
 
     def close(self) -> None:
-        """Fill no more; a worker closes the feed and lets go of what was filled in vain, as soon as none uses them."""
+        """Fill no more; a worker closes the feed and lets go of what was filled in vain, as soon as none uses them.
+
+        Where nothing was ever given, nobody does, and this takes no worker."""
         self._closed = True
+        if not self._was_used:
+            self._put_away()
+            return
         self._turns.clear()
         self._turns.add([_CLOSE])
         self._turns.finish()

@@ -222,6 +222,17 @@ def target_of(thing: Any, index: int) -> Target:
     return BufferTarget(index, flat(view))
 
 
+def is_memory(thing: Any) -> bool:
+    """Whether the target for ``thing`` is a buffer, or nothing."""
+    if thing is DISCARD:
+        return True
+    try:
+        memoryview(thing).release()
+    except (TypeError, ValueError, BufferError):
+        return False
+    return True
+
+
 def _file_target(file: Any, index: int) -> Target:
     if not callable(getattr(file, "write", None)):
         raise BufferUnfit(
