@@ -7,7 +7,6 @@ each GSO batch. ``now`` is in seconds on the event loop's clock; the packet engi
 
 from __future__ import annotations
 
-import math
 import os
 from collections import deque
 from collections.abc import Callable
@@ -33,7 +32,7 @@ from .protection import HeaderKey, PacketKey
 from .pump import Pump
 from .ranges import PacketRanges
 from .rare import RareFrames
-from .recovery import NEVER, Recovery
+from .recovery import Recovery
 from .streams import ReceiveStream, SendStream
 
 if TYPE_CHECKING:
@@ -388,12 +387,9 @@ class NativeEngine:
             return None
         if self._close_at is not None:
             return self._close_at
-        recovery = self.packets.recovery
-        at = int(recovery.timeout())
-        if self.packets.wants_to_send():
-            at = min(at, int(recovery.send_time()))
-        idle = min(self._idle_at(), self._paths.timer() or math.inf)
-        return idle if at == NEVER else min(idle, at / MICROSECONDS)
+        at = self.packets.next_timer(int(self._idle_timeout * MICROSECONDS)) / MICROSECONDS
+        asks_at = self._paths.timer()
+        return at if asks_at is None else min(at, asks_at)
 
     def handle_timer(self, now: float) -> None:
         if self._close_at is not None:
@@ -412,8 +408,7 @@ class NativeEngine:
             self._tell_again()
 
     def _idle_at(self) -> float:
-        pto = self.pto
-        return self.packets.idle_since / MICROSECONDS + max(self._idle_timeout, 3 * pto)
+        return self.packets.idle_since / MICROSECONDS + max(self._idle_timeout, 3 * self.pto)
 
     def _at_key_limit(self, now: float) -> list[tuple[bytes, Any]]:
         self.close(_AEAD_LIMIT_REACHED, 0, "a key has sealed as many packets as it may (RFC 9001, section 6.6)")

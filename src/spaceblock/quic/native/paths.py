@@ -153,6 +153,8 @@ class Paths:
 
     def timer(self) -> float | None:
         """When :meth:`on_timer` is to be called."""
+        if self._active.deadline is None and self._fallback is None and not self._others:
+            return None  # as nearly always
         times = [
             path.deadline if path.is_due else min(path.next_at, path.deadline)
             for path in self._all()

@@ -254,6 +254,12 @@ cdef class PacketSender:
         """Whether :meth:`build` would find something, if the window allows."""
         return self.has_to_send()
 
+    def next_timer(self, int64_t idle):
+        """When something is due even if nothing comes, the end of a connection that was ``idle`` for so long included
+        (RFC 9000, section 10.1)."""
+        cdef int64_t at = min(self.recovery.timeout(), self.idle_since + max(idle, 3 * self.recovery.pto()))
+        return min(at, self.recovery.send_time()) if self.has_to_send() else at
+
     cdef bint has_to_send(self) noexcept nogil:
         if self.is_confined and self.path_room < self.datagram_size:
             return False
