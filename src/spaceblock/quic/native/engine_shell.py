@@ -701,7 +701,10 @@ def _packet_engine(state: HandOver, wanted: int | None, accept: Callable[[int], 
     size = limit if wanted else DATAGRAM_MIN
     suite = _SUITES[state.suite]
     sealing, opening = derive(suite, state.send_secret), derive(suite, state.receive_secret)
-    first_sealing, first_opening = derive(suite, state.first_send_secret), derive(suite, state.first_receive_secret)
+    first_sealing, first_opening = sealing, opening
+    if state.send_secret != state.first_send_secret or state.receive_secret != state.first_receive_secret:
+        # Keys were updated before the hand-over; those of the headers stay (RFC 9001, section 6.1).
+        first_sealing, first_opening = derive(suite, state.first_send_secret), derive(suite, state.first_receive_secret)
     recovery = Recovery(
         os.urandom(16),
         state.sent[0].number if state.sent else state.next_packet_number,
