@@ -10,8 +10,10 @@ import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
-from spaceblock.storage.journal import KEY_SIZE
+from spaceblock.core import read_rows, write_rows
+from spaceblock.storage.journal import KEY_SIZE, PLACING_ROW
 from spaceblock.storage.records import MAGIC, Record, RecordWriter, read_records
 from spaceblock.wire import DIGEST_SIZE, UUID_SIZE, Reader, Writer
 
@@ -40,13 +42,14 @@ def claims_of(journal: bytes, key: bytes) -> list[Claim]:
         reader = Reader(record.payload)
         if record.kind == HEAD:
             continue
+        if record.kind == PLACING:
+            for item, inode, size, _, digest, _ in _placings(record):
+                found[item, True] = Claim(item.hex(), inode, size, size, digest, True)
+            continue
         item = reader.take(KEY_SIZE)
         if record.kind == PART:
             inode, offset, checked = reader.uint(), reader.uint(), reader.uint()
             found[item, False] = Claim(item.hex(), inode, offset, checked, reader.take(DIGEST_SIZE), False)
-        elif record.kind == PLACING:
-            inode, size, _ = reader.uint(), reader.uint(), reader.uint()
-            found[item, True] = Claim(item.hex(), inode, size, size, reader.take(DIGEST_SIZE), True)
         else:
             found.pop((item, False), None)
             found.pop((item, True), None)
@@ -63,7 +66,10 @@ def move_journal(path: Path, key: bytes, inodes: Mapping[int, int]) -> None:
             out.string(reader.string(_TEXT_MAX), _TEXT_MAX)
             out.uint(inodes.get(reader.uint(), 0))
             out.string("another start" if reader.string(_TEXT_MAX) else "", _TEXT_MAX)
-        elif record.kind in (PART, PLACING):
+        elif record.kind == PLACING:
+            rows = [(item, inodes.get(inode, 0), *rest) for item, inode, *rest in _placings(record)]
+            return Record(record.kind, write_rows(b"", PLACING_ROW, rows))
+        elif record.kind == PART:
             out.fixed(reader.take(KEY_SIZE), KEY_SIZE)
             out.uint(inodes.get(reader.uint(), 0))
             return Record(record.kind, bytes(out.out) + record.payload[reader.pos :])
@@ -81,6 +87,12 @@ def move_outcome(path: Path, key: bytes, folder: Path) -> None:
         return Record(FOLDER, os.fsencode(folder)) if record.kind == FOLDER else record
 
     _rewrite(path, key, moved)
+
+
+def _placings(record: Record) -> list[tuple[Any, ...]]:
+    rows, end = read_rows(b"", PLACING_ROW, record.payload, 0, len(record.payload))
+    assert end == len(record.payload)
+    return rows
 
 
 def _rewrite(path: Path, key: bytes, moved: Callable[[Record], Record]) -> None:

@@ -55,10 +55,11 @@ cdef extern from *:
             SPACEBLOCK_NS(status, m) == wanted->modified && SPACEBLOCK_NS(status, c) == wanted->changed;
     }
 
-    /* Of a plain file that can be read and is stored in full. */
-    static int look_at(const char *path, FileIdentity *found, int *mode) {
+    /* Of a plain file that can be read and is stored in full. What is ours to read need not be asked for. */
+    static int look_at(const char *path, uid_t user, FileIdentity *found, int *mode) {
         struct stat status;
-        if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode) || access(path, R_OK) != 0) return 0;
+        if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode)) return 0;
+        if ((status.st_uid != user || !(status.st_mode & S_IRUSR)) && access(path, R_OK) != 0) return 0;
         if ((int64_t)status.st_blocks * 512 < (int64_t)status.st_size) return 0;
         found->device = (uint64_t)status.st_dev;
         found->inode = (uint64_t)status.st_ino;
@@ -139,7 +140,9 @@ cdef extern from *:
         int64_t changed
 
     bint is_still(int fd, const FileIdentity *wanted) noexcept nogil
-    bint look_at(const char *path, FileIdentity *found, int *mode) noexcept nogil
+    ctypedef int uid_t
+    uid_t geteuid() noexcept nogil
+    bint look_at(const char *path, uid_t user, FileIdentity *found, int *mode) noexcept nogil
     int open_to_read(const char *path) noexcept nogil
     int read_whole(int fd, uint8_t *out, size_t size) noexcept nogil
     int store_whole(
@@ -177,6 +180,7 @@ cdef struct ToPlace:
 def find_files(paths):
     cdef tuple kept = tuple(paths)  # so that they live as long as the pointers to them
     cdef Py_ssize_t count = len(kept), i, done = 0
+    cdef uid_t user
     cdef FileIdentity *found
     cdef ToFind *jobs = <ToFind *>malloc(<size_t>max(count, 1) * sizeof(ToFind))
     cdef list rows = []
@@ -186,7 +190,8 @@ def find_files(paths):
         for i in range(count):
             jobs[i].path = plain(kept[i])
         with nogil:
-            while done < count and look_at(jobs[done].path, &jobs[done].identity, &jobs[done].mode):
+            user = geteuid()
+            while done < count and look_at(jobs[done].path, user, &jobs[done].identity, &jobs[done].mode):
                 done += 1
         for i in range(done):
             found = &jobs[i].identity

@@ -361,8 +361,8 @@ async def test_a_sender_that_names_a_file_outside_the_folder(
     commands: Commands, inbox: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     class AnyName:
-        def check(self, name: str) -> str:
-            return name
+        def are_plain(self, names: list[str]) -> bool:
+            return True
 
     monkeypatch.setattr("spaceblock.storage.sources.WIRE_RULES", AnyName())
     receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--yes", "--once")

@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from spaceblock.blocks import Partial, SpaceblockRequest
-from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part, Placing, item_key
+from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part, Placing, item_keys
 from support import UUID
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
@@ -143,16 +143,18 @@ def test_there_is_no_second_journal_in_one_folder(folder: int) -> None:
 
 def test_an_item_is_known_by_its_name_and_what_is_asked_of_it() -> None:
     whole = SpaceblockRequest(10)
-    keys = [
-        item_key(0, "a", whole),
-        item_key(0, "b", whole),
-        item_key(0, None, whole),
-        item_key(1, None, whole),
-        item_key(0, "#0", whole),
-        item_key(0, "a", SpaceblockRequest(11)),
-        item_key(0, "a", SpaceblockRequest(10, Partial(0, 10))),
-        item_key(0, "a", SpaceblockRequest(10, Partial(0, 9))),
-        item_key(0, "a", SpaceblockRequest(None)),
-    ]
+    keys = item_keys(
+        [
+            (0, "a", whole),
+            (0, "b", whole),
+            (0, None, whole),
+            (1, None, whole),
+            (0, "#0", whole),
+            (0, "a", SpaceblockRequest(11)),
+            (0, "a", SpaceblockRequest(10, Partial(0, 10))),
+            (0, "a", SpaceblockRequest(10, Partial(0, 9))),
+            (0, "a", SpaceblockRequest(None)),
+        ]
+    )
     assert len(set(keys)) == len(keys) - 1, "the whole by another word is the same"
-    assert item_key(5, "a", whole) == keys[0], "the number does not count where there is a name"
+    assert item_keys([(5, "a", whole)]) == keys[:1], "the number does not count where there is a name"

@@ -4,8 +4,10 @@ from __future__ import annotations
 
 from dataclasses import FrozenInstanceError, dataclass
 from types import ModuleType
+from typing import Any
 
 import pytest
+from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -54,6 +56,79 @@ def test_another_length_is_no_digest(core: ModuleType) -> None:
         core.frame_digests(KIND, [(2**62, 0, bytes(32))])
     with pytest.raises(ValueError, match="pos is 9, outside 0 to 3"):
         core.parse_digests(KIND, b"abc", 9)
+
+
+TIMES = st.integers(-(2**60), 2**60)
+TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
+ROWS = st.lists(
+    st.tuples(
+        *(NUMBERS, st.integers(0, 0o7777), TIMES, TIMES, TEXT.filter(bool), TEXT),
+        *(st.binary(min_size=16, max_size=16), st.binary(min_size=32, max_size=32)),
+    ),
+    max_size=5,
+)
+LAYOUT = "upztsSkd"
+
+
+@given(st.binary(max_size=3), ROWS, st.binary(max_size=40), st.integers(0, 6))
+def test_rows_are_read_as_they_were_written(
+    core: ModuleType, head: bytes, rows: list[tuple[Any, ...]], rest: bytes, most: int
+) -> None:
+    written = core.write_rows(head, LAYOUT, iter(rows))
+    assert written == _pylists.write_rows(head, LAYOUT, rows)
+    assert core.read_rows(head, LAYOUT, written, 0, len(rows)) == (rows, len(written))
+    data = b"x" + written + rest
+    found, end = core.read_rows(head, LAYOUT, data, 1, most)
+    assert (found, end) == _pylists.read_rows(head, LAYOUT, data, 1, most)
+    assert found[: len(rows)] == rows[:most]
+    assert len(found) <= most
+
+
+@pytest.mark.parametrize("layout", list(LAYOUT))
+@given(data=st.binary(max_size=40))
+def test_reading_rows_stops_at_what_is_none(core: ModuleType, layout: str, data: bytes) -> None:
+    found, end = core.read_rows(b"", layout, data, 0, 9)
+    assert (found, end) == _pylists.read_rows(b"", layout, data, 0, 9)
+    assert end <= len(data)
+    assert len(found) <= 9
+
+
+@pytest.mark.parametrize(
+    ("layout", "value"),
+    [
+        *(("u", -1), ("u", 2**62), ("u", None), ("u", "1"), ("p", 0o10000), ("z", 2**61), ("z", -(2**61) - 1)),
+        *(("z", 2**64), ("t", 2**63), ("t", None), ("s", ""), ("s", "x" * 16_385), ("S", "é" * 8_193), ("s", "\udc80")),
+        *(("s", None), ("s", b"x"), ("k", bytes(15)), ("d", bytes(16)), ("d", None), ("?", 1)),
+    ],
+)
+def test_a_row_that_does_not_fit_is_refused(core: ModuleType, layout: str, value: object) -> None:
+    with pytest.raises(ValueError, match=r"."):
+        core.write_rows(b"", f"u{layout}", [(1, value)])
+    with pytest.raises(ValueError, match="1 fields where 2 belong"):
+        core.write_rows(b"", "uu", [(1,)])
+
+
+def test_rows_that_another_could_not_have_written_are_not_read(core: ModuleType) -> None:
+    for layout, data in {
+        "p": b"\x50\x00",  # more than permission bits
+        "s": b"\x00",
+        "S": b"\x80\x00\x40\x01" + bytes(16_385),
+        "t": b"\x00\x80\x00\x00\x00",  # cut off below
+        "k": bytes(15),
+        "d": bytes(31),
+    }.items():
+        assert core.read_rows(b"", layout, data[: 4 if layout == "t" else None], 0, 1) == ([], 0), layout
+    assert core.read_rows(b"", "s", b"\x01\xff", 0, 1) == ([], 0), "no Unicode"
+    assert core.read_rows(b"", "t", b"\x00" + core.write_rows(b"", "u", [(10**9,)]), 0, 1) == ([], 0), "a whole second"
+    assert core.read_rows(b"ab", "u", b"ac\x00", 0, 1) == ([], 0), "another kind"
+    with pytest.raises(ValueError, match="pos is 9, outside 0 to 3"):
+        core.read_rows(b"", "u", b"abc", 9, 1)
+
+
+@given(st.lists(st.binary(max_size=200), max_size=5))
+def test_short_digests_are_the_beginnings_of_the_whole_ones(core: ModuleType, texts: list[bytes]) -> None:
+    texts = [*texts, bytes(16_384), bytes(16_385)]
+    assert core.short_digests(iter(texts)) == [blake3(text).digest()[:16] for text in texts]
 
 
 @dataclass(frozen=True, slots=True)

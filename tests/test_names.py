@@ -328,6 +328,22 @@ def test_however_a_name_is_composed_or_written_it_means_the_same_file(name: str)
     assert WINDOWS.fold(name.casefold()) == folded
 
 
+@given(
+    st.sampled_from([POSIX, WINDOWS, APPLE, POINTS]),
+    st.lists(st.tuples(st.booleans(), st.text("aAb./ é\0", max_size=6) | st.just(f"{STAGING_PREFIX}a")), max_size=6),
+)
+def test_looking_at_all_names_at_once_finds_what_looking_at_each_does(
+    rules: NameRules, named: list[tuple[bool, str]]
+) -> None:
+    entries = [Entry(EntryKind.FOLDER if folder else EntryKind.FILE, name) for folder, name in named]
+    # A name that has to be looked at closely takes the short way from all of them; a deep one changes nothing else.
+    deep = Entry(EntryKind.FOLDER, "/".join("y" * 20))
+    closely = find_problems(rules, [*entries, deep])
+    assert find_problems(rules, entries) == closely
+    if rules.are_plain([entry.name for entry in entries]):
+        assert not any(rules.fault(entry.name) for entry in entries)
+
+
 def test_deep_names_take_no_more_memory_than_their_length() -> None:
     names = ["/".join(f"{number:x}-{'x' * 50}" for _ in range(DEPTH_MAX)) for number in range(200)]
     tracemalloc.start()

@@ -17,7 +17,7 @@ from spaceblock.limits import PARTIALS_KEPT, PARTIALS_MAX, PARTIALS_PEER
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.storage import staging
 from spaceblock.storage.folder import FolderSink
-from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part, item_key
+from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part, item_keys
 from spaceblock.storage.sinks import Mark
 from spaceblock.storage.staging import Staging, partial_name, sweep
 from support import manifest_of, requests_of
@@ -240,7 +240,7 @@ def sink_of(tmp_path: Path, name: str) -> tuple[FolderSink, str]:
     sink = FolderSink(tmp_path / "target", keeper=KEEPER)
     requests = requests_of(5)
     sink.prepare(requests, manifest_of(name))
-    return sink, partial_name(item_key(0, name, requests.items[0]))
+    return sink, partial_name(item_keys([(0, name, requests.items[0])])[0])
 
 
 def test_a_new_partial_file_is_not_made_through_a_link(tmp_path: Path, root: int, outside: Path) -> None:

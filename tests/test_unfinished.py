@@ -11,7 +11,7 @@ from blake3 import blake3
 
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.storage.folder import FolderSink
-from spaceblock.storage.journal import Keeper, Part, Placing, item_key
+from spaceblock.storage.journal import Keeper, Part, Placing, item_keys
 from spaceblock.storage.staging import Staging, partial_name
 from support import UUID, manifest_of, open_descriptors, requests_of
 
@@ -40,7 +40,7 @@ def leave(target: Path, data: bytes, claimed: int, *, placing: bool) -> None:
     try:
         staging = Staging.make(root, UUID, KEEPER, True)
         assert staging.journal is not None
-        key = item_key(0, NAME, SpaceblockRequest(claimed if placing else len(DATA)))
+        key = item_keys([(0, NAME, SpaceblockRequest(claimed if placing else len(DATA)))])[0]
         fd = os.open(partial_name(key), os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=staging.fd)
         os.write(fd, data)
         status = os.fstat(fd)

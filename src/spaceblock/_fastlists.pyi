@@ -21,3 +21,22 @@ def make_records(cls: type[_T], rows: Iterable[tuple[Any, ...]]) -> list[_T]:
 
     For values that are known to be right: ``__post_init__`` need not be run. TypeError for a row of another length.
     """
+
+def write_rows(head: bytes, layout: str, rows: Iterable[tuple[Any, ...]]) -> bytes:
+    """The bytes of records of one kind: of each ``head``, and its row, a value for each letter of ``layout``.
+
+    ``u`` is an integer as on the wire, ``p`` one that holds permission bits (at most 0o7777), ``z`` a signed one of 62
+    bits, folded; ``t`` a time in nanoseconds, written as folded seconds and nanoseconds; ``s`` a string of at most
+    16384 bytes of UTF-8 behind its length, ``S`` one that may be empty; ``k`` and ``d`` are 16 and 32 bytes. ValueError
+    for rows of which one does not fit.
+    """
+
+def read_rows(
+    head: bytes, layout: str, data: ReadableBuffer, pos: int, count: int
+) -> tuple[list[tuple[Any, ...]], int]:
+    """At most ``count`` rows of what :func:`write_rows` makes, from ``pos`` on as far as they follow each other and are
+    whole; and the position behind them. What comes there is for who reads any record. ValueError for a ``pos`` beyond
+    the end."""
+
+def short_digests(texts: Iterable[bytes]) -> list[bytes]:
+    """The first 16 bytes of the BLAKE3 digest of each text; fast where they are short."""

@@ -19,7 +19,6 @@ import sqlite3
 import sys
 import threading
 from collections.abc import Callable, Iterable, Iterator
-from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Literal, final
@@ -50,6 +49,7 @@ from .identity import (
     public_key_of,
     sync_folder,
 )
+from .lazily import dataclass
 from .tickets import EXPIRY_MAX, SECRET_SIZE, TICKET_ID_SIZE, Ticket, proof_tag, read_proof
 
 if sys.platform == "win32":

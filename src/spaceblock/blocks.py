@@ -6,10 +6,10 @@ ValueError; whoever reads them from a peer turns that into the peer's fault.
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import ClassVar
 
 from .core import UINT_VAR_MAX
+from .lazily import dataclass
 
 
 class BlockSize:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Sequence
-from dataclasses import dataclass
 
 from .errors import LocalProtocolError
 from .identity import parse_peer_id
+from .lazily import dataclass
 from .limits import ADDRESSES_MAX
 
 

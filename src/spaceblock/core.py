@@ -31,9 +31,12 @@ __all__ = [
     "parse_digests",
     "place_files",
     "read_files",
+    "read_rows",
+    "short_digests",
     "slice_range",
     "store_files",
     "write_all",
+    "write_rows",
     "write_uint_var",
 ]
 
@@ -56,7 +59,7 @@ if TYPE_CHECKING:
     )
     from ._fastdeframer import Deframer
     from ._fastfiles import find_files, place_files, read_files, store_files
-    from ._fastlists import frame_digests, make_records, parse_digests
+    from ._fastlists import frame_digests, make_records, parse_digests, read_rows, short_digests, write_rows
 else:
 
     def _choose():

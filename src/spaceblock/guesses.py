@@ -7,9 +7,9 @@ from __future__ import annotations
 
 import ipaddress
 from collections.abc import Callable
-from dataclasses import dataclass
 from time import monotonic
 
+from .lazily import dataclass
 from .limits import GUESSERS_MAX, WRONG_TICKETS, WRONG_TICKETS_ALL, WRONG_TICKETS_SECONDS
 
 

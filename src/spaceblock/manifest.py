@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import posixpath
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from enum import IntEnum
 
 from .errors import LocalProtocolError, RemoteProtocolError
+from .lazily import dataclass
 
 
 class EntryKind(IntEnum):
@@ -52,6 +53,20 @@ class Manifest:
     items: int | None = None
 
     def __post_init__(self) -> None:
+        if not self._is_sound():
+            self._find_fault()
+
+    def _is_sound(self) -> bool:
+        """Whether nothing is wrong, looked at all at once."""
+        names = {entry.name for entry in self.entries}
+        items = [entry.item for entry in self.entries if entry.item is not None and entry.kind is EntryKind.FILE]
+        return (
+            len(names) == len(self.entries)
+            and len(set(items)) == len(items) == sum(entry.item is not None for entry in self.entries)
+            and (not items or (min(items) >= 0 and (self.items is None or max(items) < self.items)))
+        )
+
+    def _find_fault(self) -> None:
         names = set()
         named: dict[int, Entry] = {}
         for entry in self.entries:

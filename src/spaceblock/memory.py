@@ -21,7 +21,6 @@ import threading
 import time
 from collections import OrderedDict, deque
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum
 from pathlib import Path
 
@@ -30,6 +29,7 @@ from blake3 import blake3
 from .core import decode_uint_var
 from .errors import RemoteProtocolError
 from .identity import Identity, private_folder, sync_folder
+from .lazily import dataclass
 from .limits import REMEMBERED_MAX, REMEMBERED_SECONDS
 from .messages import Outcome, VerifiedPage, decode_message, pages_of_verified
 from .storage.journal import Keeper

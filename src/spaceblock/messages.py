@@ -11,13 +11,13 @@ Messages that come in pages are defined in :mod:`spaceblock.pages` and exported 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Sequence
-from dataclasses import dataclass
 from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING, ClassVar
 
 from .blocks import Partial
 from .core import encode_uint_var, frame_digests
 from .errors import LocalProtocolError, RemoteProtocolError
+from .lazily import dataclass
 from .limits import MESSAGE_PAYLOAD_MAX, PHASE_MAX, TEXT_MAX
 from .pages import (
     AnswerPage,

@@ -94,6 +94,9 @@ _PHASES = {
 _VERDICT_WAIT = 1.0
 """Seconds that a cancel waits for the receiver to say that it had everything already."""
 
+_PAGES_AT_ONCE = 2
+"""Pages of an offer that are made before they are sent: the receiver reads them while the next ones are made."""
+
 _WAITING_INTERVAL = 1.0
 """Seconds between two messages that say that this side's source gives nothing."""
 
@@ -541,7 +544,7 @@ class Outgoing(Job):
         pages: list[Message] = []
         for page in sender.offer():
             pages.append(page)
-            if len(pages) >= 8:
+            if len(pages) >= _PAGES_AT_ONCE:
                 control.send(pages)
                 pages.clear()
                 await self._unless_ended(stream.drain(CONTROL_BACKLOG))

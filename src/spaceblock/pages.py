@@ -1,19 +1,22 @@
 """The messages that come in pages: a list with no limit of its own, cut into messages of bounded size.
 
 Each page says where it begins and whether it is the last; an empty list is one empty page. That pages join up is for
-the session to check. Decoding a page's elements is the one place where speed counts, as a transfer may have a million
-of them: those loops use the core's decoder on plain variables.
+the session to check. A page's elements are the one place where speed counts, as a transfer may have a million of them:
+the core makes and reads many plain ones at once, and what is unusual about one is seen to here.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from bisect import bisect_right
+from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
+from itertools import accumulate, groupby
+from operator import attrgetter
 from typing import ClassVar, Protocol, TypeVar
 
 from .blocks import Full, Partial, Range, SpaceblockRequest, SpaceblockRequests
-from .core import decode_uint_var, encode_uint_var, make_records
+from .core import decode_uint_var, make_records, read_rows, write_rows
+from .lazily import dataclass
 from .limits import MESSAGE_PAYLOAD_MAX
 from .manifest import Entry, EntryKind
 from .wire import (
@@ -28,7 +31,6 @@ from .wire import (
     check_name,
     check_span,
     take,
-    take_string,
     unzigzag,
     zigzag,
 )
@@ -105,8 +107,7 @@ class ManifestPage(Message):
     def _write(self, out: Writer) -> None:
         out.uint(self.last)
         write_page_head(out, self.first, self.entries)
-        for entry in self.entries:
-            _write_entry(out, entry)
+        _write_entries(out, self.entries)
 
     @classmethod
     def _read(cls, reader: Reader) -> ManifestPage:
@@ -138,6 +139,9 @@ class AnswerPage(Message):
     def _write(self, out: Writer) -> None:
         out.uint(self.last)
         write_page_head(out, self.first, self.verdicts)
+        if self.verdicts and self.verdicts[0] == _ALL and self.verdicts.count(self.verdicts[0]) == len(self.verdicts):
+            out.out += bytes(len(self.verdicts))
+            return
         for verdict in self.verdicts:
             out.uint(verdict.kind)
             if verdict.kind is VerdictKind.HAVE:
@@ -181,8 +185,7 @@ class VerifiedPage(Message):
     def _write(self, out: Writer) -> None:
         out.uint(self.last)
         write_page_head(out, self.first, self.outcomes)
-        for outcome in self.outcomes:
-            _write_outcome(out, outcome)
+        _write_outcomes(out, self.outcomes)
 
     @classmethod
     def _read(cls, reader: Reader) -> VerifiedPage:
@@ -217,13 +220,11 @@ def pages_of_verified(outcomes: Sequence[Outcome]) -> Iterator[VerifiedPage]:
 
 def pages_of(values: Sequence[_T], room: Callable[[_T], int]) -> Iterator[tuple[bool, int, tuple[_T, ...]]]:
     """Cut ``values`` where a page is full; yields whether it is the last one, its first index, and its values."""
+    ends = list(accumulate(map(room, values)))
     first, used = 0, 0
-    for index, value in enumerate(values):
-        need = room(value)
-        if used + need > _PAGE_ROOM and index > first:
-            yield False, first, tuple(values[first:index])
-            first, used = index, 0
-        used += need
+    while (stop := max(bisect_right(ends, used + _PAGE_ROOM, first), first + 1)) < len(values):
+        yield False, first, tuple(values[first:stop])
+        first, used = stop, ends[stop - 1]
     yield True, first, tuple(values[first:])
 
 
@@ -277,10 +278,13 @@ _VERDICT_ROOM = 1 + 2 * 8 + DIGEST_SIZE
 _ENTRY_ROOM = 1 + 1 + 8 + 4 + 2 + 8 + 8 + 4
 _OUTCOME_ROOM = 1 + DIGEST_SIZE + 8 + 4
 
+# What nearly all elements are, as the core writes and reads them.
+_PLAIN_REQUEST = bytes([_SIZE_KNOWN | _REREADABLE]), "u"
+_PLAIN_FILE = bytes([0, _HAS_ITEM | _HAS_MODE | _HAS_MTIME]), "uspt"
+_PLAIN_OUTCOME = bytes([OutcomeKind.VERIFIED]), "duS"
+
 _FULL = Full()
-_PLAIN_FILE = bytes([0, _HAS_ITEM | _HAS_MODE | _HAS_MTIME])
-_VERIFIED = OutcomeKind.VERIFIED.value
-_VERIFIED_BYTE = bytes([_VERIFIED])
+_ALL = Verdict(VerdictKind.ALL)
 _PLAIN_VERDICTS = {kind.value: Verdict(kind) for kind in VerdictKind if kind is not VerdictKind.HAVE}
 
 
@@ -308,7 +312,11 @@ def _check_exponent(exponent: int) -> int:
     return exponent
 
 
-def _write_requests(out: Writer, items: Iterable[SpaceblockRequest]) -> None:
+def _write_requests(out: Writer, items: Sequence[SpaceblockRequest]) -> None:
+    sizes = [(item.size,) for item in items if item.data is None and item.rereadable and type(item.range) is Full]
+    if len(sizes) == len(items) and None not in {size for (size,) in sizes}:
+        out.out += write_rows(*_PLAIN_REQUEST, sizes)
+        return
     for item in items:
         size, part = item.size, item.range
         flags = _REREADABLE if item.rereadable else 0
@@ -329,29 +337,23 @@ def _write_requests(out: Writer, items: Iterable[SpaceblockRequest]) -> None:
 
 
 def _read_requests(reader: Reader, count: int) -> tuple[SpaceblockRequest, ...]:
-    data, pos = reader.data, reader.pos
-    rows: list[tuple[int | None, Range, bool, int | None]] = []
-    is_plain = True
-    for _ in range(count):
-        flags, pos = decode_uint_var(data, pos)
-        if flags > 15:
-            raise ValueError(f"an item's flags {flags:#x} have bits that mean nothing")
-        size: int | None = None
-        part: Range = _FULL
-        if flags & _SIZE_KNOWN:
-            size, pos = decode_uint_var(data, pos)
-        if flags & _PARTIAL:
-            start, pos = decode_uint_var(data, pos)
-            stop, pos = decode_uint_var(data, pos)
-            part = Partial(start, stop)
-            is_plain = False
-        stored: int | None = None
-        if flags & _HOLES:
-            stored, pos = decode_uint_var(data, pos)
-            is_plain = False
-        rows.append((size, part, bool(flags & _REREADABLE), stored))
-    reader.pos = pos
-    return tuple(make_records(SpaceblockRequest, rows) if is_plain else [SpaceblockRequest(*row) for row in rows])
+    items: list[SpaceblockRequest] = []
+    while len(items) < count:
+        sizes, reader.pos = read_rows(*_PLAIN_REQUEST, reader.data, reader.pos, count - len(items))
+        items += make_records(SpaceblockRequest, [(size, _FULL, True, None) for (size,) in sizes])
+        if len(items) < count:
+            items.append(_read_request(reader))
+    return tuple(items)
+
+
+def _read_request(reader: Reader) -> SpaceblockRequest:
+    flags = reader.uint()
+    if flags > 15:
+        raise ValueError(f"an item's flags {flags:#x} have bits that mean nothing")
+    size = reader.uint() if flags & _SIZE_KNOWN else None
+    part: Range = Partial(reader.uint(), reader.uint()) if flags & _PARTIAL else _FULL
+    stored = reader.uint() if flags & _HOLES else None
+    return SpaceblockRequest(size, part, bool(flags & _REREADABLE), stored)
 
 
 def _entry_kind(number: int, flags: int) -> EntryKind:
@@ -369,20 +371,24 @@ def _check_mode(mode: int) -> int:
     return mode
 
 
+_entry_kind_of = attrgetter("kind")
+_file_row = attrgetter("item", "name", "mode", "mtime_ns")
+
+
+def _write_entries(out: Writer, entries: Sequence[Entry]) -> None:
+    for kind, group in groupby(entries, _entry_kind_of):
+        run = list(group)
+        if kind is EntryKind.FILE and not any(entry.target for entry in run):
+            try:
+                out.out += write_rows(*_PLAIN_FILE, map(_file_row, run))
+                continue
+            except ValueError:
+                pass  # which of them it is, and why, is found below
+        for entry in run:
+            _write_entry(out, entry)
+
+
 def _write_entry(out: Writer, entry: Entry) -> None:
-    name = entry.name.encode()
-    mode, time, item = entry.mode, entry.mtime_ns, entry.item
-    if entry.kind is EntryKind.FILE and None not in (item, mode, time) and entry.target is None:
-        # What nearly all are; a call for each field would take twice as long.
-        assert item is not None
-        assert mode is not None
-        assert time is not None
-        if 0 < len(name) <= NAME_MAX and 0 <= mode <= MODE_MAX:
-            seconds, nanoseconds = divmod(time, _BILLION)
-            number = encode_uint_var
-            head = _PLAIN_FILE + number(item) + number(len(name)) + name + number(mode)
-            out.out += head + number(zigzag(seconds)) + number(nanoseconds)
-            return
     flags = _HAS_ITEM * (entry.item is not None) | _HAS_MODE * (entry.mode is not None)
     flags |= _HAS_MTIME * (entry.mtime_ns is not None) | _HAS_TARGET * (entry.target is not None)
     out.uint(_entry_kind(entry.kind, flags))
@@ -401,39 +407,37 @@ def _write_entry(out: Writer, entry: Entry) -> None:
 
 
 def _read_entries(reader: Reader, count: int) -> tuple[Entry, ...]:
-    data, pos = reader.data, reader.pos
-    rows = []
-    for _ in range(count):
-        number, pos = decode_uint_var(data, pos)
-        flags, pos = decode_uint_var(data, pos)
-        kind = _entry_kind(number, flags)
-        item: int | None = None
-        mode: int | None = None
-        mtime: int | None = None
-        target: str | None = None
-        if flags & _HAS_ITEM:
-            item, pos = decode_uint_var(data, pos)
-        name, pos = take_string(data, pos, NAME_MAX)
-        check_name(name)
-        if flags & _HAS_MODE:
-            mode, pos = decode_uint_var(data, pos)
-            _check_mode(mode)
-        if flags & _HAS_MTIME:
-            seconds, pos = decode_uint_var(data, pos)
-            nanoseconds, pos = decode_uint_var(data, pos)
-            if nanoseconds >= _BILLION:
-                raise ValueError(f"a time has {nanoseconds} nanoseconds, which is a second or more")
-            mtime = unzigzag(seconds) * _BILLION + nanoseconds
-        if flags & _HAS_TARGET:
-            target, pos = take_string(data, pos, NAME_MAX)
-            check_name(target)
-        rows.append((kind, name, item, mode, mtime, target))
-    reader.pos = pos
+    rows: list[tuple[EntryKind, str, int | None, int | None, int | None, str | None]] = []
+    while len(rows) < count:
+        files, reader.pos = read_rows(*_PLAIN_FILE, reader.data, reader.pos, count - len(rows))
+        rows += [(EntryKind.FILE, name, item, mode, mtime, None) for item, name, mode, mtime in files]
+        if len(rows) < count:
+            rows.append(_read_entry(reader))
     return tuple(make_records(Entry, rows))
+
+
+def _read_entry(reader: Reader) -> tuple[EntryKind, str, int | None, int | None, int | None, str | None]:
+    """The fields of an entry, in their order."""
+    number, flags = reader.uint(), reader.uint()
+    kind = _entry_kind(number, flags)
+    item = reader.uint() if flags & _HAS_ITEM else None
+    name = check_name(reader.string(NAME_MAX))
+    mode = _check_mode(reader.uint()) if flags & _HAS_MODE else None
+    mtime: int | None = None
+    if flags & _HAS_MTIME:
+        seconds, nanoseconds = reader.uint(), reader.uint()
+        if nanoseconds >= _BILLION:
+            raise ValueError(f"a time has {nanoseconds} nanoseconds, which is a second or more")
+        mtime = unzigzag(seconds) * _BILLION + nanoseconds
+    target = check_name(reader.string(NAME_MAX)) if flags & _HAS_TARGET else None
+    return kind, name, item, mode, mtime, target
 
 
 def _read_verdicts(reader: Reader, count: int) -> tuple[Verdict, ...]:
     data, pos = reader.data, reader.pos
+    if data[pos : pos + count].count(VerdictKind.ALL) == count:  # as nearly always
+        reader.pos += count
+        return (_ALL,) * count
     verdicts = []
     for _ in range(count):
         number, pos = decode_uint_var(data, pos)
@@ -455,40 +459,51 @@ def _check_ahead(ahead: int, offset: int) -> int:
     return ahead
 
 
+_outcome_kind_of = attrgetter("kind")
+_outcome_row = attrgetter("digest", "size", "name")
+
+
+def _write_outcomes(out: Writer, outcomes: Sequence[Outcome]) -> None:
+    for kind, group in groupby(outcomes, _outcome_kind_of):
+        run = list(group)
+        if kind is OutcomeKind.VERIFIED and not any(outcome.code for outcome in run):
+            try:
+                out.out += write_rows(*_PLAIN_OUTCOME, map(_outcome_row, run))
+                continue
+            except ValueError:
+                pass  # which of them it is, and why, is found below
+        for outcome in run:
+            _write_outcome(out, outcome)
+
+
 def _write_outcome(out: Writer, outcome: Outcome) -> None:
     kind = outcome.kind
     if kind is not OutcomeKind.VERIFIED and (outcome.digest or outcome.size or outcome.name):
         raise ValueError("only a verified outcome has a digest, a size and a name")
     if kind is not OutcomeKind.FAILED and outcome.code:
         raise ValueError("only a failed outcome has a code")
-    if kind is OutcomeKind.VERIFIED:
-        digest, name = outcome.digest, outcome.name.encode()
-        if len(digest) == DIGEST_SIZE and len(name) <= NAME_MAX:
-            # Nearly all are; a call for each field would take twice as long.
-            out.out += _VERIFIED_BYTE + digest + encode_uint_var(outcome.size) + encode_uint_var(len(name)) + name
-            return
     out.uint(kind)
     if kind is OutcomeKind.VERIFIED:
         out.fixed(outcome.digest, DIGEST_SIZE)
+        out.uint(outcome.size)
         out.string(outcome.name, NAME_MAX)
     elif kind is OutcomeKind.FAILED:
         out.uint(check_code(outcome.code))
 
 
 def _read_outcomes(reader: Reader, count: int) -> tuple[Outcome, ...]:
-    data, pos = reader.data, reader.pos
     rows: list[tuple[OutcomeKind, bytes, int, str, int]] = []
-    for _ in range(count):
-        number, pos = decode_uint_var(data, pos)
-        if number == _VERIFIED:
-            digest, pos = take(data, pos, DIGEST_SIZE)
-            size, pos = decode_uint_var(data, pos)
-            name, pos = take_string(data, pos, NAME_MAX)
-            rows.append((OutcomeKind.VERIFIED, digest, size, name, 0))
-        elif OutcomeKind(number) is OutcomeKind.FAILED:
-            code, pos = decode_uint_var(data, pos)
-            rows.append((OutcomeKind.FAILED, b"", 0, "", check_code(code)))
-        else:
-            rows.append((OutcomeKind.SKIPPED, b"", 0, "", 0))
-    reader.pos = pos
+    while len(rows) < count:
+        verified, reader.pos = read_rows(*_PLAIN_OUTCOME, reader.data, reader.pos, count - len(rows))
+        rows += [(OutcomeKind.VERIFIED, digest, size, name, 0) for digest, size, name in verified]
+        if len(rows) < count:
+            rows.append(_read_outcome(reader))
     return tuple(make_records(Outcome, rows))
+
+
+def _read_outcome(reader: Reader) -> tuple[OutcomeKind, bytes, int, str, int]:
+    """The fields of an outcome, in their order."""
+    kind = OutcomeKind(reader.uint())
+    if kind is OutcomeKind.VERIFIED:
+        return kind, reader.take(DIGEST_SIZE), reader.uint(), reader.string(NAME_MAX), 0
+    return kind, b"", 0, "", check_code(reader.uint()) if kind is OutcomeKind.FAILED else 0

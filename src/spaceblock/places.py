@@ -19,12 +19,12 @@ import shutil
 import sys
 import time
 from collections.abc import Callable
-from dataclasses import dataclass
 from pathlib import Path
 
 from .admission import LOCK_FILE, AdmissionBook, FileLock
 from .errors import ListenerBusy, SpaceblockError, StorageError
 from .identity import Identity
+from .lazily import dataclass
 from .limits import COMMANDS_KEPT
 from .options import Options
 

@@ -32,7 +32,7 @@ from __future__ import annotations
 
 import hmac
 import re
-from dataclasses import dataclass, field
+from dataclasses import field
 from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from blake3 import blake3
@@ -40,6 +40,7 @@ from blake3 import blake3
 from .display import address_text
 from .errors import LocalProtocolError, TicketMalformed
 from .identity import KEY_SIZE, PEER_ID_SIZE, from_base32, peer_id_text, to_base32
+from .lazily import dataclass
 from .limits import ADDRESSES_MAX
 
 TICKET_ID_SIZE = 16

@@ -7,7 +7,6 @@ from abc import ABC, abstractmethod
 from collections import deque
 from collections.abc import AsyncIterator, Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
-from dataclasses import dataclass
 from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
@@ -26,6 +25,7 @@ from .errors import (
 from .events import ItemProgress, Phase, Progress, Receipt
 from .following import Follower, follow
 from .forks import Maker
+from .lazily import dataclass
 from .limits import DATA_STREAMS, HEARTBEAT
 from .quic.interface import CloseReason, ConnectionEnded
 

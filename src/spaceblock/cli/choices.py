@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import socket
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 import click
 
@@ -12,6 +12,7 @@ from ..contacts import Contact, split_address
 from ..display import printable
 from ..errors import LocalProtocolError, TicketMalformed
 from ..identity import parse_peer_id
+from ..lazily import dataclass
 from ..limits import Timeouts
 from ..options import Options
 from ..tickets import TEXT_MAX, Ticket, usual_address

@@ -9,7 +9,6 @@ import socket
 import sys
 import textwrap
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
 from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Literal
@@ -18,6 +17,7 @@ from .. import __version__
 from ..bars import size_text
 from ..display import printable
 from ..errors import SpaceblockError
+from ..lazily import dataclass
 from ..options import Options, why_not_native
 from .output import print_out
 from .records import print_record

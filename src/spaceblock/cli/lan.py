@@ -11,7 +11,6 @@ import ipaddress
 import socket
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import click
@@ -20,6 +19,7 @@ from ..contacts import Contact
 from ..display import address_text, printable
 from ..errors import LocalProtocolError, Unreachable
 from ..identity import parse_peer_id, peer_id_text
+from ..lazily import dataclass
 from ..limits import ADDRESSES_MAX
 from ..tickets import Ticket
 from .trusted import TrustedPeer

@@ -9,13 +9,13 @@ from __future__ import annotations
 import os
 import secrets
 from collections.abc import Sequence
-from dataclasses import dataclass
 from pathlib import Path
 
 from ..contacts import Contact, split_address
 from ..display import printable
 from ..errors import LocalProtocolError, StorageError, storage_error
 from ..identity import Identity, parse_peer_id, peer_id_text, private_folder, sync_folder
+from ..lazily import dataclass
 
 FILE = "trusted"
 """The file's name in the identity's folder."""

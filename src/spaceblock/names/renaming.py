@@ -11,9 +11,10 @@ import re
 from bisect import bisect_left
 from collections import Counter
 from collections.abc import Iterable, Iterator, Sequence
-from dataclasses import dataclass, replace
+from dataclasses import replace
 
 from ..display import shown
+from ..lazily import dataclass
 from ..manifest import Entry, EntryKind
 from ..messages import NameRule
 from ..wire import NAME_MAX

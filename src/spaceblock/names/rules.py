@@ -8,10 +8,12 @@ from __future__ import annotations
 
 import sys
 import unicodedata
-from dataclasses import dataclass
+from collections.abc import Sequence
+from itertools import repeat
 
 from ..display import shown
 from ..errors import NameRejected
+from ..lazily import dataclass
 from ..messages import NameRule, NameUnit, System
 from ..wire import NAME_MAX
 
@@ -20,6 +22,9 @@ STAGING_PREFIX = ".spaceblock-"
 
 DEPTH_MAX = 64
 """Parts of one name: far beyond real trees, far below what would exhaust descriptors or stack."""
+
+_DEPTH_PLAIN = 8
+"""Parts of a name up to which keeping all the folders above it, each by its whole name, is no burden."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -68,6 +73,22 @@ class NameRules:
             if found is not None:
                 return found
         return None
+
+    def are_plain(self, names: Sequence[str]) -> bool:
+        """Whether it takes no closer look to see that :meth:`fault` finds nothing wrong with any of ``names``, and that
+        they are not deep, as with nearly all that there are: looked at together, for a tree has many."""
+        whole = "\0".join(names)
+        if self.follows_windows or not whole.isascii() or whole.count("\0") != len(names) - 1:
+            return False
+        parts = set(whole.replace("/", "\0").split("\0"))
+        limit = min(self.path_limit or NAME_MAX, NAME_MAX)
+        return (
+            parts.isdisjoint(("", ".", ".."))
+            and max(map(len, parts)) <= (self.name_limit or limit)
+            and max(map(len, names)) <= limit
+            and max(map(str.count, names, repeat("/"))) < _DEPTH_PLAIN
+            and STAGING_PREFIX not in whole.lower()
+        )
 
     def problem(self, name: str) -> str | None:
         """Why ``name`` cannot be used, as the end of a sentence, or None if it can."""

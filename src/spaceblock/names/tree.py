@@ -6,11 +6,11 @@ What is kept grows with the names' lengths and not with their depths, as a hosti
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
 from typing import Protocol
 
 from ..display import shown
 from ..errors import NameRejected
+from ..lazily import dataclass
 from ..limits import NAME_PROBLEMS_MAX
 from ..manifest import EntryKind
 from ..messages import NameRule
@@ -43,6 +43,8 @@ def find_problems(rules: NameRules, entries: Sequence[Named]) -> list[Problem]:
     A folder whose own part is at fault is reported alone: what is below follows it. Where a file and a folder have the
     same name, it is the file that is reported; where two files have, the second.
     """
+    if _are_plain(rules, entries):
+        return []
     found: dict[int, Fault] = {}
     tree = NameTree(rules)
     places: list[int] = []  # of each entry: its own place if it is a folder, else that of the folder it is in
@@ -75,6 +77,23 @@ def find_problems(rules: NameRules, entries: Sequence[Named]) -> list[Problem]:
         if fault is not None:
             found[index] = fault
     return [Problem(index, fault.rule, fault.reason) for index, fault in sorted(found.items())]
+
+
+def _are_plain(rules: NameRules, entries: Sequence[Named]) -> bool:
+    """Whether all is well with names that have nothing unusual about them, which is nearly always so."""
+    names = [entry.name for entry in entries]
+    if not rules.are_plain(names):
+        return False
+    if rules.ignores_case:
+        names = [name.lower() for name in names]  # all they need, being ASCII
+    kinds = [entry.kind is EntryKind.FOLDER for entry in entries]
+    files = [name for name, is_folder in zip(names, kinds, strict=True) if not is_folder]
+    folders = {name for name, is_folder in zip(names, kinds, strict=True) if is_folder}
+    above = {name.rpartition("/")[0] for name in names}
+    while above:
+        folders |= above
+        above = {name.rpartition("/")[0] for name in above} - folders
+    return len(set(files)) == len(files) and folders.isdisjoint(files)
 
 
 def refusal(entries: Sequence[Named], problems: Sequence[Problem]) -> NameRejected:

@@ -33,7 +33,7 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from copy import copy
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, IntEnum, auto
 
 from ..blocks import Full, Had, Partial, SpaceblockRequests
@@ -48,6 +48,7 @@ from ..errors import (
     TransferCancelled,
     error_code,
 )
+from ..lazily import dataclass
 from ..limits import PHASE_MAX, TEXT_MAX, Limits
 from ..manifest import Manifest
 from ..messages import (
@@ -334,9 +335,10 @@ class Receiver:
             size, digest = self._mine.pop(item)
             if durable:
                 self.item_durable(item, size)
+            self._status[item] = Status.PLACED
             rows.append((OutcomeKind.VERIFIED, digest, size, name, 0))
-        for (item, _), outcome in zip(placed, make_records(Outcome, rows), strict=True):
-            self._settle(item, Status.PLACED, outcome)
+        self._outcomes.update(zip((item for item, _ in placed), make_records(Outcome, rows), strict=True))
+        self._left -= len(placed)
         return self._check_settled()
 
     def item_durable(self, item: int, size: int) -> None:

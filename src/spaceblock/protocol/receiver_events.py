@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 
 from ..blocks import SpaceblockRequests
 from ..errors import SpaceblockError
+from ..lazily import dataclass
 from ..manifest import Manifest
 from ..messages import Outcome
 

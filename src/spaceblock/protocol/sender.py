@@ -19,7 +19,7 @@ No outcome is believed that this side's own digest does not bear out.
 from __future__ import annotations
 
 from collections.abc import Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 
 from ..blocks import Had, Partial, SpaceblockRequest, SpaceblockRequests
@@ -32,6 +32,7 @@ from ..errors import (
     error_code,
     error_from_wire,
 )
+from ..lazily import dataclass
 from ..limits import NAME_PROBLEMS_MAX, NAME_ROUNDS, PHASE_MAX, TEXT_MAX
 from ..manifest import Manifest
 from ..messages import (
@@ -402,7 +403,9 @@ class Sender:
         if page.first != len(self._outcomes) or len(page.outcomes) > len(self._verdicts) - page.first:
             raise RemoteProtocolError("the receiver's Verified does not fit the items that were offered")
         for index, outcome in enumerate(page.outcomes, page.first):
-            self._check_outcome(index, outcome)
+            same = outcome.kind is OutcomeKind.VERIFIED and (outcome.size, outcome.digest) == self._digests.get(index)
+            if not same or self._verdicts[index].kind is not VerdictKind.ALL or index in self._errors:
+                self._check_outcome(index, outcome)
         self._outcomes.extend(page.outcomes)
         if not page.last:
             return []

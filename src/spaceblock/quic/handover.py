@@ -7,8 +7,10 @@ seconds on the event loop's clock, sizes in bytes. Packet numbers are those of t
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
+
+from ..lazily import dataclass
 
 if TYPE_CHECKING:
     from cryptography import x509

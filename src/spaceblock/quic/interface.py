@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConnectionLost, LocalProtocolError, SpaceblockError
+from ..lazily import dataclass
 from ..limits import DATAGRAM_MAX, DATAGRAM_MIN, HALF_OPEN_MAX, HALF_OPEN_UNPROVED
 from .suites import preferred_suites
 

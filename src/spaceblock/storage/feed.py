@@ -10,10 +10,11 @@ from __future__ import annotations
 
 import errno
 import os
+import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
+from dataclasses import field
 from functools import partial
 from typing import TypeVar
 
@@ -24,10 +25,11 @@ from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks, rea
 from ..display import printable
 from ..errors import SourceChanged, SpaceblockError, source_error
 from ..events import Phase
+from ..lazily import dataclass
 from ..messages import Hole, ItemEnd
 from ..protocol.sender import abort_message
 from ..wire import MessageType
-from .files import FileSource
+from .files import TICK, FileSource
 from .readers import read_error
 from .rereading import Pursuit
 from .resident import is_resident
@@ -164,16 +166,20 @@ class Feed:
         """Send as many of the next files as are small, unchanged and to be sent whole, all at once; False if that is
         none."""
         limit = wire.used + wire.room
-        files = []
-        size = 0
+        files: list[tuple[int, bytes, int, int, int, int, int]] = []
+        room = wire.room
+        before = time.time_ns() - TICK
+        unusual = self._refused.keys() | self._pursuits.keys() | self._again.keys()
         for item in self._lane:
-            small = _small_file(self._sources[item])
-            if small is None or item in self._refused or item in self._pursuits or item in self._again:
+            source = self._sources[item]
+            if not isinstance(source, FileSource) or not source.is_small(before) or item in unusual:
                 break
-            size += small[3] + HEADER_ROOM
-            if size > wire.room:
+            identity = source.identity
+            room -= identity.size + HEADER_ROOM
+            if room < 0:
                 break
-            files.append((item, *small))
+            changed = identity.modified_ns, identity.changed_ns
+            files.append((item, os.fsencode(source.path), identity.device, identity.inode, identity.size, *changed))
         if not files:
             return False
         wire.used, done = read_files(wire.slot, wire.used, limit, MessageType.BLOCK, MessageType.ITEM_END, files)
@@ -378,14 +384,6 @@ class Feed:
         error = self._refused.get(self._item)
         if error is not None:
             raise error
-
-
-def _small_file(source: Source) -> tuple[bytes, int, int, int, int, int] | None:
-    """What :func:`spaceblock.core.read_files` needs to know of a source, or None for what it does not read."""
-    if not isinstance(source, FileSource) or not source.is_small:
-        return None
-    identity = source.identity
-    return source.raw_path, identity.device, identity.inode, identity.size, identity.modified_ns, identity.changed_ns
 
 
 class _Wire:

@@ -13,7 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import field, replace
 from typing import Any
 
 from ..blocks import Full, Partial, SpaceblockRequest
@@ -21,6 +21,7 @@ from ..core import find_files, make_records
 from ..display import printable
 from ..errors import LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
 from ..events import Phase
+from ..lazily import dataclass
 from ..manifest import Entry, EntryKind
 from ..names import DEPTH_MAX, WIRE_RULES
 from ..options import Links
@@ -71,23 +72,17 @@ class FileSource:
     held: int = field(default=-1, compare=False)
     """A descriptor to read from instead of opening ``path``, for a caller's open file."""
 
-    @property
-    def is_small(self) -> bool:
-        """Whether it can be read in one go with others: a small file that travels whole and was not written to just
-        now."""
+    def is_small(self, before: int) -> bool:
+        """Whether it can be read in one go with others: a small file that travels whole and was not written to since
+        ``before``, in nanoseconds since 1970."""
         identity, request = self.identity, self.request
         return (
             0 < identity.size <= SMALL
-            and request.length == identity.size
+            and type(request.range) is Full
             and not self.is_sparse
             and self.held < 0
-            and time.time_ns() - identity.changed_ns >= TICK
+            and identity.changed_ns <= before
         )
-
-    @property
-    def raw_path(self) -> bytes:
-        """The path as the system has it."""
-        return os.fsencode(self.path)
 
     def open(self) -> int:
         """A descriptor for reading; raises :class:`SourceError`, :class:`SourceChanged` among them."""

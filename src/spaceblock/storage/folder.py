@@ -16,12 +16,12 @@ import stat
 import threading
 from collections.abc import Container, Iterator, Mapping, Sequence
 from contextlib import suppress
-from itertools import groupby, islice
+from itertools import count, groupby, islice
 
 from blake3 import blake3
 
 from ..blocks import Had, SpaceblockRequest, SpaceblockRequests
-from ..core import place_files, store_files, write_all
+from ..core import make_records, place_files, store_files, write_all
 from ..display import printable, shown
 from ..errors import (
     NoSpace,
@@ -38,7 +38,7 @@ from ..names import NameRules, Problem, alternatives, find_problems, local_rules
 from ..options import Conflict, Durability
 from .barrier import BATCH, flush_all
 from .inside import Inside, disk_errors
-from .journal import Keeper, Part, Placing, item_key
+from .journal import Keeper, Part, Placing, item_keys
 from .linking import Links
 from .metadata import Metadata, umask_of
 from .mounts import mounts_below
@@ -421,15 +421,16 @@ class FolderSink(Sink):
         if journal is None:
             return
         with self._errors("write the journal in", self.path, phase=Phase.VERIFYING):
-            placings = []
+            keys, rows = [], []
             for item, name in names.items():
                 made = self._made.get(item) or self._staging.made(self._keys[item])
                 if made is not None and item in digests:
-                    placings.append((self._keys[item], Placing(*made, digests[item], name)))
-            if placings:
+                    keys.append(self._keys[item])
+                    rows.append((*made, digests[item], name))
+            if rows:
                 if self.durable:
                     self._staging.flush_names()
-                journal.placing(placings)
+                journal.placing(zip(keys, make_records(Placing, rows), strict=True))
 
     def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
         self._metadata = self._inside.metadata = Metadata(manifest, umask_of(self._staging.fd))
@@ -444,7 +445,7 @@ class FolderSink(Sink):
         names = _all_named(given, [*self._folders, *(link.name for link in self._links_left)], self.limits)
         self._names = names
         self._unnamed = {item for item, name in enumerate(given) if name is None}
-        self._keys = [item_key(item, given[item], request) for item, request in enumerate(requests.items)]
+        self._keys = item_keys(zip(count(), given, requests.items))
         self._lengths = [request.length for request in requests.items]
         self._all_again = all(request.rereadable for request in requests.items)
         self._starts = [request.start for request in requests.items]

@@ -11,16 +11,15 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import IntEnum
 
-from blake3 import blake3
-
-from ..blocks import SpaceblockRequest
-from ..core import encode_uint_var
-from ..wire import DIGEST_SIZE, NAME_MAX, UUID_SIZE, Reader, Writer, unzigzag, zigzag
+from ..blocks import Full, SpaceblockRequest
+from ..core import read_rows, short_digests, write_rows
+from ..lazily import dataclass
+from ..wire import DIGEST_SIZE, UUID_SIZE, Reader, Writer
 from .records import MAGIC, Record, RecordWriter, read_file, read_records
 
 JOURNAL = "journal"
@@ -61,6 +60,14 @@ class Placing:
     mtime_ns: int
     digest: bytes
     name: str
+
+
+PLACING_ROW = "kuuzdS"
+"""An item's key, and a :class:`Placing`, as the core writes many at once."""
+
+_PLACINGS = 32
+"""Of one record, which so holds less than it may whatever the names are: what is told at once is flushed at once, and a
+tag for each would cost more than the rest."""
 
 
 class _Kind(IntEnum):
@@ -139,7 +146,9 @@ class Journal:
         """Note the names that finished files are about to get; raises :class:`OSError`."""
         found = list(placings)
         with self._lock:
-            self._write(*(Record(_Kind.PLACING, key + _encode_placing(placing)) for key, placing in found))
+            rows = [(key, each.inode, each.size, each.mtime_ns, each.digest, each.name) for key, each in found]
+            portions = (rows[start : start + _PLACINGS] for start in range(0, len(rows), _PLACINGS))
+            self._write(*(Record(_Kind.PLACING, write_rows(b"", PLACING_ROW, portion)) for portion in portions))
             self.contents.placings.update(found)
 
     def dropped(self, key: bytes) -> None:
@@ -178,11 +187,16 @@ class Journal:
         self._end += written
 
 
-def item_key(item: int, name: str | None, request: SpaceblockRequest) -> bytes:
-    """By what an item is known from one attempt to the next: its name, or else its number, and what is asked for."""
-    words = f"#{item}" if name is None else f"/{name}"
-    asked = f"{words}\0{request.size} {request.start} {request.stop}"
-    return blake3(asked.encode(errors="surrogateescape")).digest(length=KEY_SIZE)
+def item_keys(items: Iterable[tuple[int, str | None, SpaceblockRequest]]) -> list[bytes]:
+    """By what each item is known from one attempt to the next: its name, or else its number, and what is asked for."""
+    return short_digests(_asked(*item).encode(errors="surrogateescape") for item in items)
+
+
+def _asked(item: int, name: str | None, request: SpaceblockRequest) -> str:
+    words, size = f"#{item}" if name is None else f"/{name}", request.size
+    if type(request.range) is Full:  # as nearly always
+        return f"{words}\0{size} 0 {size}"
+    return f"{words}\0{size} {request.start} {request.stop}"
 
 
 def _contents(records: Iterable[Record], heads: list[Record]) -> Contents | None:
@@ -195,12 +209,13 @@ def _contents(records: Iterable[Record], heads: list[Record]) -> Contents | None
                 return None
             expected = False
             continue
+        if record.kind == _Kind.PLACING:
+            contents.placings.update(_read_placings(record.payload))
+            continue
         reader = Reader(record.payload)
         key = reader.take(KEY_SIZE)
         if record.kind == _Kind.PART:
             contents.parts[key] = _read_part(reader)
-        elif record.kind == _Kind.PLACING:
-            contents.placings[key] = _read_placing(reader)
         elif record.kind == _Kind.DROPPED:
             contents.parts.pop(key, None)
             contents.placings.pop(key, None)
@@ -246,16 +261,9 @@ def _read_part(reader: Reader) -> Part:
     return part
 
 
-def _encode_placing(placing: Placing) -> bytes:
-    # Many at once are noted, on the way of small files to their places: a Writer would take twice as long.
-    number = encode_uint_var
-    name = placing.name.encode()
-    if len(placing.digest) != DIGEST_SIZE or len(name) > NAME_MAX:
-        raise ValueError("a digest or a name does not have a length that a journal can hold")
-    figures = number(placing.inode) + number(placing.size) + number(zigzag(placing.mtime_ns))
-    return figures + placing.digest + number(len(name)) + name
-
-
-def _read_placing(reader: Reader) -> Placing:
-    inode, size, mtime_ns = reader.uint(), reader.uint(), unzigzag(reader.uint())
-    return Placing(inode, size, mtime_ns, reader.take(DIGEST_SIZE), reader.string(NAME_MAX))
+def _read_placings(payload: bytes) -> Iterator[tuple[bytes, Placing]]:
+    rows, end = read_rows(b"", PLACING_ROW, payload, 0, len(payload))
+    if end != len(payload) or not rows:
+        raise ValueError("a record of names holds something else")
+    for key, *fields in rows:
+        yield key, Placing(*fields)

@@ -11,7 +11,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import suppress
-from dataclasses import dataclass, field
+from dataclasses import field
 from enum import Enum, auto
 from typing import Any, Protocol
 
@@ -19,6 +19,7 @@ from blake3 import blake3
 
 from ..core import MESSAGE_DATA_MAX, Deframer
 from ..errors import InternalError, NoSpace, RemoteProtocolError, SpaceblockError
+from ..lazily import dataclass
 from ..limits import MESSAGE_PAYLOAD_MAX, SMALL_ITEM
 from ..messages import Hole, ItemAbort, ItemEnd, decode_message
 from ..protocol.receiver import Receiver

@@ -10,9 +10,10 @@ from __future__ import annotations
 
 import os
 import struct
-from dataclasses import dataclass
 
 from blake3 import blake3
+
+from ..lazily import dataclass
 
 MAGIC = b"spblkrc\x01"
 TAG_SIZE = 16

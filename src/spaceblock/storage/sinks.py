@@ -8,10 +8,10 @@ from __future__ import annotations
 
 import abc
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 
 from ..blocks import Had, SpaceblockRequests
 from ..errors import BufferUnfit, SpaceblockError, StorageError
+from ..lazily import dataclass
 from ..manifest import Manifest
 from ..names import NameRules, Problem, local_rules
 from .rereading import MemoryBytes, Reread

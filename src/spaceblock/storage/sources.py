@@ -10,17 +10,19 @@ import io
 import os
 import stat
 import uuid
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass, replace
+from collections.abc import Callable, Iterator, Sequence
+from dataclasses import replace
 from typing import Any
 
 from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from ..core import MESSAGE_DATA_MAX, make_records
 from ..errors import BufferUnfit, LocalProtocolError, source_error
+from ..lazily import dataclass
 from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
 from ..options import Links
 from .files import PREPARING, FileSource, expand, open_file, request_of
+from .glances import Glance
 from .readers import Reader, has_descriptor, is_open_for_reading, read_error, reader_of
 from .rereading import FileBytes, MemoryBytes, Reread
 
@@ -114,8 +116,9 @@ class Prepared:
         """The same with a manifest of ``entries``; raises :class:`NameRejected` for a name that no receiver could take,
         :class:`LocalProtocolError` for two of one name."""
         entries = retargeted(self.entries, entries)
-        for entry in entries:
-            WIRE_RULES.check(entry.name)
+        if not WIRE_RULES.are_plain([entry.name for entry in entries]):
+            for entry in entries:
+                WIRE_RULES.check(entry.name)
         return replace(self, manifest=Manifest(tuple(entries), len(self.sources)) if entries else None)
 
     def release(self) -> None:
@@ -178,7 +181,7 @@ def prepare(
     entries: list[Entry] = []
     for thing in held:
         if isinstance(thing, Item):
-            for found in expand(os.fspath(thing.source), thing.name, thing.range, links):
+            for found in _found_at(thing, links, on_work):
                 on_work()
                 if isinstance(found, Entry):
                     entries.append(found)
@@ -192,6 +195,12 @@ def prepare(
     requests = SpaceblockRequests(uuid.uuid4().bytes, _block_size(items), items)
     prepared = Prepared(requests, None, tuple(sources), tuple(entries))
     return prepared if names_later else prepared.named(entries)
+
+
+def _found_at(item: Item, links: Links, on_work: Callable[[], None]) -> Iterator[FileSource | Entry]:
+    if isinstance(item.source, Glance) and item.name is None and item.range is None:
+        return item.source.take(links, on_work)
+    return expand(os.fspath(item.source), item.name, item.range, links)
 
 
 def _hold(item: Item) -> Held:

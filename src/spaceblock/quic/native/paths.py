@@ -12,9 +12,10 @@ from __future__ import annotations
 
 import os
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
+from ...lazily import dataclass
 from ..handover import ConnectionId, HandOver
 from .ids import ConnectionIds
 
