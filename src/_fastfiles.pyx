@@ -6,13 +6,16 @@ judged here: its caller does that file alone and finds out. Contract: ``spaceblo
 ``spaceblock/_pyfiles.py``, which never does any.
 """
 
-from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
 from cpython.buffer cimport PyBuffer_Release, PyObject_GetBuffer, PyBUF_SIMPLE, PyBUF_WRITABLE
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport strlen
 
 from spaceblock.varint cimport VARINT_MAX, varint_size, write_varint
+
+cdef extern from "Python.h":
+    const char *PyUnicode_AsUTF8AndSize(object text, Py_ssize_t *size) except NULL
 
 cdef extern from "small_digest.h":
     enum: SMALL_DIGEST_SIZE
@@ -341,8 +344,15 @@ cdef object digest_of(const uint8_t *digest, int64_t size):
     return PyBytes_FromStringAndSize(<const char *>digest, SMALL_DIGEST_SIZE) if size <= SMALL_DIGEST_MAX else None
 
 
-cdef const char *plain(bytes name) except NULL:
-    cdef const char *text = name
-    if strlen(text) != <size_t>len(name):
+cdef const char *plain(object name) except NULL:
+    # As long as the name lives.
+    cdef const char *text
+    cdef Py_ssize_t size = 0
+    if type(name) is str and name.isascii():
+        text = PyUnicode_AsUTF8AndSize(name, &size)
+    else:
+        size = len(<bytes?>name)
+        text = PyBytes_AS_STRING(name)
+    if strlen(text) != <size_t>size:
         raise ValueError("a name has no zero byte in it; leave it out")
     return text

@@ -336,8 +336,12 @@ def test_plain_files_are_found_as_they_are_and_others_are_left(tmp_path: Path) -
     (tmp_path / "link").symlink_to("0")
     for other in ("link", ".", "missing"):
         assert len(find_files([paths[0], os.fsencode(tmp_path / other), paths[1]])) == 1
-    with pytest.raises(ValueError, match="zero byte"):
-        find_files([b"a\0b"])
+    assert find_files([os.fsdecode(path) for path in paths]) == found, "a string does too"
+    for zero in (b"a\0b", "a\0b"):
+        with pytest.raises(ValueError, match="zero byte"):
+            find_files([zero])
+    with pytest.raises(TypeError):
+        find_files(["é"])
 
 
 def test_a_file_with_holes_is_looked_at_alone(tmp_path: Path) -> None:

@@ -1,14 +1,15 @@
 """The contract of what handles many small files at once; its twin ``_pyfiles`` keeps it by never doing any.
 
 Each call does files in their order until one does not go smoothly, which it leaves as it was, and says how many those
-were. Nothing is raised for a file; what is wrong with the next one its caller finds out by doing it alone.
+were. Nothing is raised for a file; what is wrong with the next one its caller finds out by doing it alone. A name or
+path is bytes as the system has them, or a string of ASCII characters.
 """
 
 from collections.abc import Sequence
 
 from _typeshed import ReadableBuffer, WriteableBuffer
 
-def find_files(paths: Sequence[bytes]) -> list[tuple[int, tuple[int, int, int, int, int]]]:
+def find_files(paths: Sequence[bytes | str]) -> list[tuple[int, tuple[int, int, int, int, int]]]:
     """Look at plain files that can be read and have no holes: the bits of each one's mode, and its device, inode, size,
     times of change and of status change in nanoseconds."""
 
@@ -18,7 +19,7 @@ def read_files(
     limit: int,
     block_type: int,
     end_type: int,
-    files: Sequence[tuple[int, bytes, int, int, int, int, int]],
+    files: Sequence[tuple[int, bytes | str, int, int, int, int, int]],
 ) -> tuple[int, list[tuple[int, bytes | None]]]:
     """Put whole files into ``slot`` behind ``used`` and before ``limit``, each as one ``Block`` and an ``ItemEnd``.
 
@@ -29,7 +30,7 @@ def read_files(
     """
 
 def store_files(
-    folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]
+    folder: int, flush: bool, files: Sequence[tuple[bytes | str, int, int, ReadableBuffer]]
 ) -> list[tuple[bytes | None, int, int]]:
     """Make new files in the open ``folder``, and with ``flush`` make their bytes durable.
 
@@ -38,5 +39,5 @@ def store_files(
     has.
     """
 
-def place_files(staging: int, folder: int, files: Sequence[tuple[bytes, bytes]]) -> int:
+def place_files(staging: int, folder: int, files: Sequence[tuple[bytes | str, bytes | str]]) -> int:
     """Move files from one open folder into another, from one name to another that is free; returns how many."""

@@ -9,7 +9,7 @@ if TYPE_CHECKING:
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 
-def find_files(paths: Sequence[bytes]) -> list[tuple[int, tuple[int, int, int, int, int]]]:
+def find_files(paths: Sequence[bytes | str]) -> list[tuple[int, tuple[int, int, int, int, int]]]:
     return []
 
 
@@ -19,16 +19,16 @@ def read_files(
     limit: int,
     block_type: int,
     end_type: int,
-    files: Sequence[tuple[int, bytes, int, int, int, int, int]],
+    files: Sequence[tuple[int, bytes | str, int, int, int, int, int]],
 ) -> tuple[int, list[tuple[int, bytes | None]]]:
     return used, []
 
 
 def store_files(
-    folder: int, flush: bool, files: Sequence[tuple[bytes, int, int, ReadableBuffer]]
+    folder: int, flush: bool, files: Sequence[tuple[bytes | str, int, int, ReadableBuffer]]
 ) -> list[tuple[bytes | None, int, int]]:
     return []
 
 
-def place_files(staging: int, folder: int, files: Sequence[tuple[bytes, bytes]]) -> int:
+def place_files(staging: int, folder: int, files: Sequence[tuple[bytes | str, bytes | str]]) -> int:
     return 0

@@ -29,7 +29,7 @@ from ..lazily import dataclass
 from ..messages import Hole, ItemEnd
 from ..protocol.sender import abort_message
 from ..wire import MessageType
-from .files import TICK, FileSource
+from .files import TICK, FileSource, raw
 from .readers import read_error
 from .rereading import Pursuit
 from .resident import is_resident
@@ -166,7 +166,7 @@ class Feed:
         """Send as many of the next files as are small, unchanged and to be sent whole, all at once; False if that is
         none."""
         limit = wire.used + wire.room
-        files: list[tuple[int, bytes, int, int, int, int, int]] = []
+        files: list[tuple[int, bytes | str, int, int, int, int, int]] = []
         room = wire.room
         before = time.time_ns() - TICK
         unusual = self._refused.keys() | self._pursuits.keys() | self._again.keys()
@@ -179,7 +179,7 @@ class Feed:
             if room < 0:
                 break
             changed = identity.modified_ns, identity.changed_ns
-            files.append((item, os.fsencode(source.path), identity.device, identity.inode, identity.size, *changed))
+            files.append((item, raw(source.path), identity.device, identity.inode, identity.size, *changed))
         if not files:
             return False
         wire.used, done = read_files(wire.slot, wire.used, limit, MessageType.BLOCK, MessageType.ITEM_END, files)

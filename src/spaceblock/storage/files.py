@@ -156,6 +156,11 @@ def expand(path: str, name: str | None, part: tuple[int, int] | None, links: Lin
         raise SourceError(f"{printable(path)!r} is neither a file nor a folder: send a regular file", phase=PREPARING)
 
 
+def raw(name: str) -> bytes | str:
+    """A name or path as the core takes it."""
+    return name if name.isascii() else os.fsencode(name)
+
+
 def open_file(file: Any, name: str | None, part: tuple[int, int] | None) -> FileSource:
     """A caller's open plain file, from where it stands to its end, unless ``part`` says otherwise; it is read by
     position, which leaves the caller's where it is."""
@@ -220,7 +225,7 @@ def _plain_files(entries: Sequence[os.DirEntry[str]], folder: str) -> dict[str, 
     files = [entry for entry in entries if entry.is_file(follow_symlinks=False)]
     if len(files) < 2:
         return {}
-    found = find_files([os.fsencode(entry.path) for entry in files])
+    found = find_files([raw(entry.path) for entry in files])
     requests = make_records(SpaceblockRequest, ((identity[2], _FULL, True, None) for _, identity in found))
     identities = make_records(Identity, (identity for _, identity in found))
     rows = (

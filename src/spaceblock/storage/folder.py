@@ -37,6 +37,7 @@ from ..messages import NameRule
 from ..names import NameRules, Problem, alternatives, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
 from .barrier import BATCH, flush_all
+from .files import raw
 from .inside import Inside, disk_errors
 from .journal import Keeper, Part, Placing, item_keys
 from .linking import Links
@@ -206,7 +207,7 @@ class FolderSink(Sink):
         return failed
 
     def store_whole(self, items: Sequence[tuple[int, memoryview]]) -> list[bytes]:
-        files = [(self._partial(item).encode(), *self._metadata.of_file(item), data) for item, data in items]
+        files = [(partial_name(self._keys[item]), *self._metadata.of_file(item), data) for item, data in items]
         stored = store_files(self._staging.fd, False, files)
         digests = []
         with self._lock:
@@ -247,7 +248,9 @@ class FolderSink(Sink):
         except SpaceblockError as error:
             results.update(dict.fromkeys(ready, error))
             ready = []
-        by_folder = [(parent, list(group)) for parent, group in groupby(sorted(ready, key=self._parent), self._parent)]
+        parents = {item: self._parent(item) for item in ready}
+        ready.sort(key=parents.__getitem__)
+        by_folder = [(parent, list(group)) for parent, group in groupby(ready, parents.__getitem__)]
         for parent, group in by_folder:
             results.update(self._place_into(parent, group, digests or {}, at_once=len(by_folder) >= BATCH))
         if self.durable and len(by_folder) >= BATCH:
@@ -563,7 +566,7 @@ class FolderSink(Sink):
         """Give items of one folder their names as long as these are free, all at once."""
         if self._on_conflict == "overwrite":
             return
-        files = [(self._partial(item).encode(), os.fsencode(self._names[item].rpartition("/")[2])) for item in items]
+        files = [(partial_name(self._keys[item]), raw(self._names[item].rpartition("/")[2])) for item in items]
         placed = items[: place_files(self._staging.fd, folder, files)]
         self.on_work()
         with self._lock:
