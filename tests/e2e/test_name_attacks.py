@@ -235,7 +235,7 @@ async def test_a_lie_instead_of_other_names_ends_its_transfer_alone(lie: Message
 
 
 async def test_a_sender_that_never_gives_other_names_is_given_up(inbox: Path) -> None:
-    options = spaceblock.Options(timeouts=spaceblock.Timeouts(offer=0.5, close=0.5))
+    options = spaceblock.Options(timeouts=spaceblock.Timeouts(offer=1.5, close=0.5))
     async with spaceblock.listen("127.0.0.1", options=options) as listener, renaming_client(listener) as raw:
         offer, accepted = await asking(listener, raw, inbox)
         error = await failure(accepted)
