@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 
@@ -28,6 +29,19 @@ from spaceblock.__main__ import main
 sys.exit(main())
 """
 """A command that gets a signal when it begins to import a module."""
+
+BEGUN_TO_REMOVE = """
+import os, signal, sys
+from spaceblock.cli.bench.pair import scratch_folder
+
+def interrupt(event, arguments):
+    if event == "shutil.rmtree":
+        os.kill(os.getpid(), signal.SIGINT)
+
+sys.addaudithook(interrupt)
+with scratch_folder(sys.argv[1], 0) as folder:
+    (folder / "file").touch()
+"""
 
 IMPORTED = ["spaceblock.postponed", "spaceblock.cli", "click.core", "asyncio", "spaceblock.cli.console"]
 
@@ -113,3 +127,9 @@ def test_handlers_that_the_block_sets_stay() -> None:
         os.kill(os.getpid(), signal.SIGTERM)
     assert arrived == [signal.SIGTERM]
     assert signal.getsignal(signal.SIGTERM) is other
+
+
+def test_a_benchmark_leaves_no_folder_behind(tmp_path: Path) -> None:
+    ended = subprocess.run([sys.executable, "-c", BEGUN_TO_REMOVE, str(tmp_path)], capture_output=True)
+    assert ended.returncode == -signal.SIGINT
+    assert list(tmp_path.iterdir()) == []

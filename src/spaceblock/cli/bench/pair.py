@@ -18,6 +18,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ...errors import IntegrityError, InternalError, SpaceblockError, Stalled
+from ...postponed import Postponed
 from .measure import GIB, MIB, Report, content
 
 Kind = Literal["memory", "file"]
@@ -130,8 +131,15 @@ def scratch_folder(path: str | None, size: int) -> Iterator[Path]:
     if path is None and os.access(_TMPFS, os.W_OK):
         free = min(available_memory() or 0, shutil.disk_usage(_TMPFS).free)
         path = _TMPFS if free > 2 * size else None
-    with tempfile.TemporaryDirectory(prefix="spaceblock-bench-", dir=path) as folder:
-        yield Path(folder)
+    folder: tempfile.TemporaryDirectory[str] | None = None
+    try:
+        with Postponed():
+            folder = tempfile.TemporaryDirectory(prefix="spaceblock-bench-", dir=path)
+        yield Path(folder.name)
+    finally:
+        with Postponed():
+            if folder is not None:
+                folder.cleanup()
 
 
 def write_source(folder: Path, size: int) -> Path:
