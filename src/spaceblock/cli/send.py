@@ -17,7 +17,6 @@ from ..errors import ConnectionLost, NameRejected, SourceError, SpaceblockError,
 from ..interrupts import COMMAND_SIGNALS, run
 from ..options import Links
 from ..peer import Peer
-from ..storage.glances import Glance
 from ..storage.sources import Item
 from .choices import TICKET_VARIABLE, Choices
 from .console import can_ask, open_console
@@ -51,12 +50,10 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
         json=choices.json, quiet=choices.quiet, verbose=choices.verbose, known=choices.trusted().names
     )
     rename = console.renamer(fix_names) if asks else None
-    # Whoever connects offers at once; somebody who is waited for may come when all of this is different.
-    glances = [Glance(each, links) if isinstance(each, str) else each for each in sources] if ticket is not None else []
 
     async def to(peer: Peer) -> None:
         console.connected(peer, options)
-        sending = peer.send(*(glances or sources), links=links, rename=rename)
+        sending = peer.send(*sources, links=links, rename=rename)
         receipt = await console.follow(sending, names, kept=INPUT not in paths)
         console.complete(receipt, "sent")  # at once: until it is said, the same command hears of it once more
 

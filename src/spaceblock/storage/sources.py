@@ -10,7 +10,7 @@ import io
 import os
 import stat
 import uuid
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from typing import Any
 
@@ -22,7 +22,6 @@ from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
 from ..options import Links
 from .files import PREPARING, FileSource, expand, open_file, request_of
-from .glances import Glance
 from .readers import Reader, has_descriptor, is_open_for_reading, read_error, reader_of
 from .rereading import FileBytes, MemoryBytes, Reread
 
@@ -181,7 +180,7 @@ def prepare(
     entries: list[Entry] = []
     for thing in held:
         if isinstance(thing, Item):
-            for found in _found_at(thing, links, on_work):
+            for found in expand(os.fspath(thing.source), thing.name, thing.range, links):
                 on_work()
                 if isinstance(found, Entry):
                     entries.append(found)
@@ -195,12 +194,6 @@ def prepare(
     requests = SpaceblockRequests(uuid.uuid4().bytes, _block_size(items), items)
     prepared = Prepared(requests, None, tuple(sources), tuple(entries))
     return prepared if names_later else prepared.named(entries)
-
-
-def _found_at(item: Item, links: Links, on_work: Callable[[], None]) -> Iterator[FileSource | Entry]:
-    if isinstance(item.source, Glance) and item.name is None and item.range is None:
-        return item.source.take(links, on_work)
-    return expand(os.fspath(item.source), item.name, item.range, links)
 
 
 def _hold(item: Item) -> Held:
