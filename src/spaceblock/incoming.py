@@ -11,7 +11,6 @@ from time import monotonic
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from .asking import Rename, ask_for_names
-from .blocks import Had
 from .control import MessageStream
 from .display import printable
 from .errors import (
@@ -54,12 +53,12 @@ from .protocol.receiver_events import (
 from .protocol.sender import first_error
 from .quic.interface import Stream
 from .receipts import given, receipt_of
-from .rehashing import rehash
+from .rehashing import Rehashing
 from .shares import Share, Stake
 from .storage.comparing import Comparison
 from .storage.debts import Debts
 from .storage.landing import Landing
-from .storage.rereading import BlockHashing, Pursuit
+from .storage.rereading import Pursuit
 from .storage.ring import Ring
 from .storage.sinks import IntoSink, Mark, Sink
 from .transfer import Current, Job, Transfer, damaged, either, spawn, typed_error
@@ -110,9 +109,7 @@ class Incoming(Job):
         self._is_lost = False
         self._verified: list[Message] = []
         self.debts: Debts | None = None
-        self.pursuits: dict[int, Pursuit] = {}
         self._limits = limits
-        self._chases: dict[int, asyncio.Task[None]] = {}
         self._marks: dict[int, Mark] = {}
         self._flushing = False
         self._confirmed: list[int] = []
@@ -121,6 +118,8 @@ class Incoming(Job):
         self.receiver: Receiver = Receiver(limits, features)
         self.ring: Ring = Ring()
         self.sink: Sink = IntoSink([])
+        self._rehashing = Rehashing(self, self.receiver, lambda item: self.sink.reread(item), self.act, self._start)
+        self.pursuits: dict[int, Pursuit] = self._rehashing.pursuits
         self.answered: bool = False
         self._timeouts = timeouts
         self._reports = reports
@@ -170,7 +169,8 @@ class Incoming(Job):
             self.enter(Phase.MOVING)
             had = self.sink.had
             self.act(self.receiver.accept(skip, compare, had, repairable=self.sink.repairable))
-            self._pursue(had)
+            assert self._offered_event is not None
+            self._rehashing.begin(self._offered_event.requests, had)
             if compare:
                 self._start(self._compare(compare))
             settled = await self._settled
@@ -357,10 +357,9 @@ class Incoming(Job):
                 self._items_done += 1
                 self._confirmed.append(event.item)
             elif isinstance(event, ItemRestarts):
-                if event.item in self._chases:
-                    self._chases[event.item].cancel()
+                self._rehashing.forget(event.item)
             elif isinstance(event, ItemDiffers):
-                self._start(self._find_difference(event.item))
+                self._rehashing.differs(event.item)
             elif isinstance(event, ItemDamaged):
                 self._tell_damage(event.item, event.size)
             elif isinstance(event, ItemSpoilt):
@@ -445,60 +444,9 @@ class Incoming(Job):
 
     def written(self, item: int, size: int) -> None:
         if self.receiver.is_repairing(item):
-            self._start(self._hash_again(item, size))
+            self._rehashing.repaired(item)
 
-    # What was had, and what differs.
-
-    def _pursue(self, had: Mapping[int, Had]) -> None:
-        """Hash what earlier attempts left while the rest arrives."""
-        assert self._offered_event is not None
-        for item, found in had.items():
-            if found.place is None and self.receiver.wants(item):
-                request = self._offered_event.requests.items[item]
-                pursuit = Pursuit(request.start, found.offset, (found.checked, found.digest))
-                self.pursuits[item] = pursuit
-                if found.offset == request.stop:
-                    pursuit.end()
-                self._chases[item] = self._start(self._chase(item, pursuit))
-
-    async def _chase(self, item: int, pursuit: Pursuit) -> None:
-        digest = await self._rehash(item, pursuit)
-        if digest is not None:
-            self.act(self.receiver.item_stored(item, self._length(item), digest))
-
-    async def _hash_again(self, item: int, size: int) -> None:
-        """An item was repaired: what is it now?"""
-        digest = await self._rehash(item, self._hashing(item))
-        if digest is not None:
-            self.act(self.receiver.item_stored(item, self._length(item), digest))
-
-    async def _find_difference(self, item: int) -> None:
-        """Find the digests of an item's blocks, as it is here."""
-        hashing = self._hashing(item)
-        if await self._rehash(item, hashing) is not None:
-            self.act(self.receiver.blocks_hashed(item, hashing.blocks))
-
-    async def _rehash(self, item: int, hashing: Pursuit | BlockHashing) -> bytes | None:
-        """Read what there is of ``item``; returns its digest, or None where that is not known yet. A failure is the
-        item's."""
-        try:
-            return await rehash(self, lambda: self.sink.reread(item), hashing)
-        except (SpaceblockError, OSError, EOFError) as error:
-            text = f"what arrived of item {item} cannot be read again: send it once more"
-            found = error if isinstance(error, SpaceblockError) else StorageError(text, item=item)
-            self.act(self.receiver.item_failed(item, found))
-            return None
-
-    def _hashing(self, item: int) -> BlockHashing:
-        assert self._offered_event is not None
-        requests = self._offered_event.requests
-        request = requests.items[item]
-        assert request.stop is not None
-        return BlockHashing(request.start, request.stop, requests.block_size)
-
-    def _length(self, item: int) -> int:
-        assert self._offered_event is not None
-        return self._offered_event.requests.items[item].length or 0
+    # What is damaged, and what is durable.
 
     def _tell_damage(self, item: int, size: int) -> None:
         assert self.offer is not None

@@ -125,7 +125,7 @@ class Outgoing(Job):
         self._connection = connection
         self._peer_id = peer_id
         self._held = held
-        self.in_memory = len(held) <= AT_ONCE_MAX and all(isinstance(thing, BufferSource) for thing in held)
+        self.in_memory: bool = len(held) <= AT_ONCE_MAX and all(isinstance(thing, BufferSource) for thing in held)
         self._links = links
         self._throttle = throttle
         self._carrier = Carrier(self, connection, throttle, self._sent)
