@@ -132,7 +132,8 @@ def write_rows(head, layout, rows):
         for row in rows:
             if len(row) != width:
                 raise ValueError(f"a row has {len(row)} fields where {width} belong")
-            reserve(&out, <size_t>len(first))
+            # Some room in any case: memcpy takes no NULL, not even to copy nothing.
+            reserve(&out, <size_t>len(first) + _FIELD_ROOM)
             memcpy(out.data + out.used, PyBytes_AS_STRING(first), <size_t>len(first))
             out.used += <size_t>len(first)
             for i in range(width):
@@ -163,7 +164,7 @@ def read_rows(head, layout, data, pos, count):
         end = begin + view.len
         begin += bounded(pos, "pos", 0, <uint64_t>view.len)
         while left > 0:
-            if <size_t>(end - begin) < ahead or memcmp(begin, PyBytes_AS_STRING(first), ahead):
+            if <size_t>(end - begin) < ahead or (ahead and memcmp(begin, PyBytes_AS_STRING(first), ahead)):
                 break
             at = begin + ahead
             row = PyTuple_New(width)
