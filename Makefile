@@ -41,7 +41,8 @@ sanitize: .venv/built .venv/instrument
 	ASAN_OPTIONS=detect_leaks=0:quarantine_size_mb=8 UBSAN_OPTIONS=print_stacktrace=1 PYTHONMALLOC=malloc \
 		PYTHONPATH=$(SANITIZED)/lib LD_PRELOAD=$$(cc -print-file-name=libasan.so) \
 		$(BIN)/python -m pytest -n $(WORKERS) --dist worksteal -p no:cacheprovider \
-		tests/test_core.py tests/test_deframer.py tests/native tests/test_fuzz_corpus.py
+		tests/test_core.py tests/test_deframer.py tests/test_lists.py tests/test_files_at_once.py \
+		tests/native tests/test_fuzz_corpus.py
 
 # What is left behind when programs end that have tried every input of every fuzzing target: nothing, of ours. A dozen targets
 # share a process, since each allocation costs a walk up the stack, and starting up makes more of them than the inputs do.
