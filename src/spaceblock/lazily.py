@@ -51,12 +51,12 @@ def _slotted(plain: type, frozen: bool, eq: bool) -> type:
                 for name in _ALL:
                     if name in full:
                         setattr(made, name, full[name])
-                del made.__signature__  # type: ignore[attr-defined]
+                del made.__signature__
                 missing = False
         return made
 
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
-        made.__init__ = constructor = _constructor(made, plain, names) or complete().__init__  # type: ignore[misc]
+        made.__init__ = constructor = _constructor(made, plain, names) or complete().__init__
         constructor(self, *args, **kwargs)
 
     parts["__init__"] = construct
@@ -70,7 +70,7 @@ def _slotted(plain: type, frozen: bool, eq: bool) -> type:
         parts |= {"__getstate__": _state, "__setstate__": _restore}
     elif eq:
         parts["__hash__"] = None
-    made = type(plain)(plain.__name__, plain.__bases__, parts)
+    made: Any = type(plain)(plain.__name__, plain.__bases__, parts)
     _made.add(made)
     return made
 

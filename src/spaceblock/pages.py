@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum
 from itertools import accumulate, groupby
 from operator import attrgetter
-from typing import ClassVar, Protocol, TypeVar
+from typing import Any, ClassVar, Protocol, TypeVar
 
 from .blocks import Full, Partial, Range, SpaceblockRequest, SpaceblockRequests
 from .core import decode_uint_var, make_records, read_rows, write_rows
@@ -371,21 +371,11 @@ def _check_mode(mode: int) -> int:
     return mode
 
 
-_entry_kind_of = attrgetter("kind")
 _file_row = attrgetter("item", "name", "mode", "mtime_ns")
 
 
 def _write_entries(out: Writer, entries: Sequence[Entry]) -> None:
-    for kind, group in groupby(entries, _entry_kind_of):
-        run = list(group)
-        if kind is EntryKind.FILE and not any(entry.target for entry in run):
-            try:
-                out.out += write_rows(*_PLAIN_FILE, map(_file_row, run))
-                continue
-            except ValueError:
-                pass  # which of them it is, and why, is found below
-        for entry in run:
-            _write_entry(out, entry)
+    _write_runs(out, entries, EntryKind.FILE, "target", _PLAIN_FILE, _file_row, _write_entry)
 
 
 def _write_entry(out: Writer, entry: Entry) -> None:
@@ -459,21 +449,11 @@ def _check_ahead(ahead: int, offset: int) -> int:
     return ahead
 
 
-_outcome_kind_of = attrgetter("kind")
 _outcome_row = attrgetter("digest", "size", "name")
 
 
 def _write_outcomes(out: Writer, outcomes: Sequence[Outcome]) -> None:
-    for kind, group in groupby(outcomes, _outcome_kind_of):
-        run = list(group)
-        if kind is OutcomeKind.VERIFIED and not any(outcome.code for outcome in run):
-            try:
-                out.out += write_rows(*_PLAIN_OUTCOME, map(_outcome_row, run))
-                continue
-            except ValueError:
-                pass  # which of them it is, and why, is found below
-        for outcome in run:
-            _write_outcome(out, outcome)
+    _write_runs(out, outcomes, OutcomeKind.VERIFIED, "code", _PLAIN_OUTCOME, _outcome_row, _write_outcome)
 
 
 def _write_outcome(out: Writer, outcome: Outcome) -> None:
@@ -507,3 +487,29 @@ def _read_outcome(reader: Reader) -> tuple[OutcomeKind, bytes, int, str, int]:
     if kind is OutcomeKind.VERIFIED:
         return kind, reader.take(DIGEST_SIZE), reader.uint(), reader.string(NAME_MAX), 0
     return kind, b"", 0, "", check_code(reader.uint()) if kind is OutcomeKind.FAILED else 0
+
+
+_kind_of = attrgetter("kind")
+
+
+def _write_runs(
+    out: Writer,
+    things: Sequence[_T],
+    kind: IntEnum,
+    odd: str,
+    layout: tuple[bytes, str],
+    row_of: Callable[[_T], tuple[Any, ...]],
+    write: Callable[[Writer, _T], None],
+) -> None:
+    """Write runs of the usual ``kind``, of which none has the field ``odd``, at once, and all others one by one."""
+    is_odd = attrgetter(odd)
+    for each_kind, group in groupby(things, _kind_of):
+        run = list(group)
+        if each_kind is kind and not any(map(is_odd, run)):
+            try:
+                out.out += write_rows(*layout, map(row_of, run))
+                continue
+            except ValueError:
+                pass  # which of them it is, and why, is found below
+        for each in run:
+            write(out, each)

@@ -217,11 +217,15 @@ async def test_messages_that_may_be_skipped_are_skipped_everywhere(inbox: Path) 
 async def test_only_so_many_data_streams_are_kept_of_one_transfer(inbox: Path) -> None:
     """Of one that is reset it may still come out why, so that it counts for a while: here, for longer than it takes."""
     async with attack(inbox, spaceblock.Options(timeouts=spaceblock.Timeouts(close=300.0))) as at:
+
+        async def seen(number: int) -> None:
+            await until(lambda: at.incoming._streams_seen == number)
+
         for number in range(1, DATA_STREAMS_MAX):
-            await until(lambda number=number: at.incoming._streams_seen == number)  # type: ignore[misc]
+            await seen(number)
             stream = at.raw.open(StreamType.DATA, at.offer.uuid).stream
             await stream.drain(0)
-            await until(lambda number=number: at.incoming._streams_seen == number + 1)  # type: ignore[misc]
+            await seen(number + 1)
             stream.reset(ErrorCode.CANCELLED)
         assert not at.receiving.done
         at.raw.open(StreamType.DATA, at.offer.uuid)
