@@ -17,7 +17,10 @@ def main() -> int:
     Signals are seen to before anything else is imported, so that Ctrl-C has its answer from the first moment on.
     """
     with Postponed() as signals:
-        from .cli import main as run
+        from .unneeded import STANDARD, uncompiled
+
+        with uncompiled(*STANDARD):
+            from .cli import main as run
 
         return run(ready=signals.release)
 

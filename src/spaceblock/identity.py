@@ -19,18 +19,21 @@ import sys
 from pathlib import Path
 
 from blake3 import blake3
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from cryptography.hazmat.primitives.serialization import (
-    Encoding,
-    NoEncryption,
-    PrivateFormat,
-    PublicFormat,
-    load_pem_private_key,
-)
 
 from .errors import CertificateMissing, LocalProtocolError, StorageError, storage_error
+from .unneeded import called_later, put_off, uncompiled
+
+with put_off("email.utils", parseaddr=called_later("email.utils", "parseaddr")), uncompiled("cryptography"):
+    from cryptography import x509
+    from cryptography.exceptions import UnsupportedAlgorithm
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
+    from cryptography.hazmat.primitives.serialization import (
+        Encoding,
+        NoEncryption,
+        PrivateFormat,
+        PublicFormat,
+        load_pem_private_key,
+    )
 
 KEY_SIZE = 32
 """Bytes of a raw Ed25519 public key."""

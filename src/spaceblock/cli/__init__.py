@@ -15,7 +15,8 @@ import math
 import os
 import signal
 import sys
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 
 import click
@@ -23,6 +24,7 @@ import click
 from .. import __version__
 from ..errors import SpaceblockError
 from ..postponed import Postponed
+from ..unneeded import STANDARD, put_off, uncompiled
 from .output import OutputFailed, fill_gaps, print_out
 
 if TYPE_CHECKING:
@@ -42,6 +44,9 @@ _EPILOG = (
     "Exit codes: 0 verified and complete, 1 other failure, 2 usage, 3 refused, 4 unreachable, lost or stalled, "
     "5 integrity, 6 storage, 7 name, 130 interrupted."
 )
+
+
+_TLS = ("ssl", "asyncio.sslproto")
 
 
 def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | None = None) -> int:
@@ -74,6 +79,13 @@ def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | 
     finally:
         if arguments is None:
             gc.freeze()  # the interpreter, which ends now, would look through all objects once more
+
+
+@contextmanager
+def _starting() -> Iterator[None]:
+    """Inside, what a command needs to transfer anything is imported, and nothing more than that."""
+    with Postponed(), put_off("bz2", "lzma"), put_off(*_TLS, CERT_NONE=0, CERT_REQUIRED=2), uncompiled(*STANDARD):
+        yield
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
@@ -276,7 +288,7 @@ def receive(
         raise click.UsageError(f"{' and '.join(ways.values())} were given: choose one of them")
 
     def job() -> int:
-        with Postponed():
+        with _starting():
             from .choices import Choices
             from .receive import receive
 
@@ -319,7 +331,7 @@ def send(paths: tuple[str, ...], name: str | None, links: Any, fix_names: bool, 
     """
 
     def job() -> int:
-        with Postponed():
+        with _starting():
             from .choices import Choices
             from .send import send
 

@@ -5,7 +5,11 @@ Sans-IO: no clock, no socket, ``now`` is an argument.
 
 from __future__ import annotations
 
-from .unneeded import put_off
+from ...unneeded import put_off, uncompiled
 
-with put_off("certifi", "service_identity", "OpenSSL", "OpenSSL.crypto"):
-    import aioquic.tls as _tls  # noqa: F401  # all modules here import it
+with (
+    put_off("certifi", "service_identity", "OpenSSL", "OpenSSL.crypto"),
+    put_off("ssl", CERT_NONE=0, CERT_REQUIRED=2),
+    uncompiled("aioquic"),
+):
+    import aioquic.quic.connection as _connection  # noqa: F401  # all modules here import it, or what it imports
