@@ -12,7 +12,8 @@ except KeyboardInterrupt:
 
 
 def main() -> int:
-    """Run the command that the process was started for, and return its exit code.
+    """Run the command that the process was started for, and end the process with its exit code; where that is not
+    possible at once, the code is returned.
 
     Signals are seen to before anything else is imported, so that Ctrl-C has its answer from the first moment on.
     """
@@ -22,7 +23,28 @@ def main() -> int:
         with uncompiled(*STANDARD):
             from .cli import main as run
 
-        return run(ready=signals.release)
+        code = run(ready=signals.release)
+    _leave(code)
+    return code
+
+
+def _leave(code: int) -> None:
+    """Do what the interpreter does at its end but for taking everything apart, which the system does faster.
+
+    Returns where something is wrong, so that the interpreter comes upon it and tells.
+    """
+    import atexit
+    import threading
+
+    try:
+        threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that the process waits for
+        atexit._run_exitfuncs()
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
+    except BaseException:
+        return
+    os._exit(code)
 
 
 if __name__ == "__main__":
