@@ -139,3 +139,11 @@ def test_a_function_called_late_is_the_modules_own() -> None:
         "from cryptography.x509 import general_name\nprint(general_name.parseaddr('x <a@b>'))"
     )
     assert run(script).splitlines() == ["False", "('x', 'a@b')"]
+
+
+def test_who_waits_for_others_catches_up(tmp_path: Path) -> None:
+    script = (
+        "from spaceblock.unneeded import catch_up\nprint('__eq__' in vars(Base))\ncatch_up()\n"
+        "print(all('__eq__' in vars(each) for each in (Base, Derived, Frozen)), Frozen(1) == Frozen(1))"
+    )
+    assert late(tmp_path, script).splitlines() == ["False", "True True"]

@@ -35,6 +35,9 @@ from .transfer import error_of_greeting
 if TYPE_CHECKING:
     from .listener import Listener
 
+_FIRST_WORD = 0.002
+"""Seconds in which the first packets of a handshake are on their way, and nothing is to be done but to wait."""
+
 _STAGGER = 0.25
 """Seconds before the next address of a ticket is tried beside those that have not answered (RFC 8305, section 5)."""
 
@@ -199,7 +202,9 @@ async def _open(
     shown = proof(ticket, identity.public_key) if isinstance(ticket, Ticket) else None
     certificate = identity.certificate(shown)
     handshake = HandshakeConfig(certificate, identity.private_key, lambda shown: _check_pin(shown, ticket))
-    endpoint = await Endpoint.bind(await _any_address(address), 0, transport_options(options))
+    transport = transport_options(options)
+    endpoint = await Endpoint.bind(await _any_address(address), 0, transport)
+    asyncio.get_running_loop().call_later(_FIRST_WORD, _import_ahead, transport.native)
     try:
         return endpoint, await endpoint.connect(address, handshake, options.timeouts.connect)
     except ConnectionEnded as ended:
@@ -208,6 +213,14 @@ async def _open(
     except BaseException:
         await _finally(endpoint.close)
         raise
+
+
+def _import_ahead(native: bool) -> None:
+    """Import what is needed next, while the listener works at its answer."""
+    from . import outgoing  # noqa: F401
+
+    if native:
+        from .quic.native import shared_engine  # noqa: F401
 
 
 def _addresses_of(ticket: Ticket | Contact) -> list[tuple[str, int]]:

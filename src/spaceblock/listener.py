@@ -36,6 +36,7 @@ from .reunions import Reunions
 from .shares import Share
 from .throttle import throttle_of
 from .transfer import Unseen, spawn
+from .unneeded import catch_up
 
 if TYPE_CHECKING:
     from .offer import Offer
@@ -43,6 +44,10 @@ if TYPE_CHECKING:
 # Whoever listens has time now, and none when an offer comes.
 for _module in ("incoming", "storage.folder"):
     importlib.import_module(f".{_module}", __package__)
+
+
+_PAUSE = 0.02
+"""Seconds after which a listener has told its ticket, and waits for others."""
 
 
 class Listener:
@@ -164,6 +169,7 @@ class Listener:
         await asyncio.to_thread(self._book.remember_port, bound)
         self._addresses = tuple(_advertised(self._options.advertise, bound) or _usable(endpoint.local_addresses))
         self.ticket = (await asyncio.to_thread(self.invite, 1))[0]
+        asyncio.get_running_loop().call_later(_PAUSE, _prepare_for_others, transport.native)
 
     def _connected(self, connection: Connection) -> None:
         spawn(self._tasks, self._admit(connection))
@@ -236,6 +242,13 @@ class Listener:
             await self._endpoint.close()
         await asyncio.to_thread(leave)
         await asyncio.to_thread(self._book.close)
+
+
+def _prepare_for_others(native: bool) -> None:
+    """Do once, while nobody waits, what the first connection would have to wait for."""
+    catch_up()
+    if native:
+        from .quic.native import shared_engine  # noqa: F401
 
 
 def _open_place(host: str, port: int | range, options: Options) -> tuple[Identity, Place, Memory]:

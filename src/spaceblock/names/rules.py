@@ -80,12 +80,13 @@ class NameRules:
         whole = "\0".join(names)
         if self.follows_windows or not whole.isascii() or whole.count("\0") != len(names) - 1:
             return False
-        parts = set(whole.replace("/", "\0").split("\0"))
         limit = min(self.path_limit or NAME_MAX, NAME_MAX)
+        longest = max(map(len, names))
+        all_parts = f"/{whole}/".replace("\0", "/")
         return (
-            parts.isdisjoint(("", ".", ".."))
-            and max(map(len, parts)) <= (self.name_limit or limit)
-            and max(map(len, names)) <= limit
+            not any(part in all_parts for part in ("//", "/./", "/../"))
+            and longest <= limit
+            and (longest <= (self.name_limit or limit) or max(map(len, all_parts.split("/"))) <= self.name_limit)
             and max(map(str.count, names, repeat("/"))) < _DEPTH_PLAIN
             and STAGING_PREFIX not in whole.lower()
         )

@@ -483,17 +483,18 @@ class FolderSink(Sink):
         Entries that are ``known`` to have no usable name are not looked for.
         """
         named = {entry.name for entry in entries if entry.kind is EntryKind.FOLDER}
+        folders = [entry.name if entry.kind is EntryKind.FOLDER else entry.name.rpartition("/")[0] for entry in entries]
         mounts = mounts_below(self._inside.root)
         found: dict[str, tuple[str, str] | None] = {"": None}
-        for index, entry in enumerate(entries):
-            if index in known:
-                continue
+        wanted = set(folders) if not known else {name for index, name in enumerate(folders) if index not in known}
+        for folder in sorted(wanted - {""}):
+            found[folder] = self._inside.obstacle(folder) or _mounted(folder, mounts)
+            self.on_work()
+        if not any(found.values()):
+            return
+        for index, (entry, folder) in enumerate(zip(entries, folders, strict=True)):
             is_folder = entry.kind is EntryKind.FOLDER
-            folder = entry.name if is_folder else entry.name.rpartition("/")[0]
-            if folder not in found:
-                found[folder] = self._inside.obstacle(folder) or _mounted(folder, mounts)
-                self.on_work()
-            obstacle = found[folder]
+            obstacle = None if index in known else found[folder]
             if obstacle is None or (folder in named and not is_folder):
                 continue
             name, kind = obstacle
