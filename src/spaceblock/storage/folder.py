@@ -20,7 +20,7 @@ from itertools import count, groupby, islice
 
 from blake3 import blake3
 
-from ..blocks import Had, SpaceblockRequest, SpaceblockRequests
+from ..blocks import Full, Had, SpaceblockRequest, SpaceblockRequests
 from ..core import make_records, place_files, store_files, write_all
 from ..display import printable, shown
 from ..errors import (
@@ -449,9 +449,10 @@ class FolderSink(Sink):
         self._names = names
         self._unnamed = {item for item, name in enumerate(given) if name is None}
         self._keys = item_keys(zip(count(), given, requests.items))
-        self._lengths = [request.length for request in requests.items]
+        plain = all(type(request.range) is Full for request in requests.items)  # as nearly always
+        self._lengths = [request.size if plain else request.length for request in requests.items]
         self._all_again = all(request.rereadable for request in requests.items)
-        self._starts = [request.start for request in requests.items]
+        self._starts = [0 if plain else request.start for request in requests.items]
 
     def _check_space(self, needed: int) -> None:
         """Refuse before data moves; a file system that reports no blocks at all does not tell and is believed."""

@@ -189,14 +189,18 @@ class Journal:
 
 def item_keys(items: Iterable[tuple[int, str | None, SpaceblockRequest]]) -> list[bytes]:
     """By what each item is known from one attempt to the next: its name, or else its number, and what is asked for."""
-    return short_digests(_asked(*item).encode(errors="surrogateescape") for item in items)
+    texts = [
+        f"/{name}\0{request.size} 0 {request.size}"  # as nearly always
+        if name is not None and type(request.range) is Full
+        else _asked(item, name, request)
+        for item, name, request in items
+    ]
+    return short_digests([text.encode(errors="surrogateescape") for text in texts])
 
 
 def _asked(item: int, name: str | None, request: SpaceblockRequest) -> str:
-    words, size = f"#{item}" if name is None else f"/{name}", request.size
-    if type(request.range) is Full:  # as nearly always
-        return f"{words}\0{size} 0 {size}"
-    return f"{words}\0{size} {request.start} {request.stop}"
+    words = f"#{item}" if name is None else f"/{name}"
+    return f"{words}\0{request.size} {request.start} {request.stop}"
 
 
 def _contents(records: Iterable[Record], heads: list[Record]) -> Contents | None:
