@@ -106,7 +106,7 @@ def test_bars_escape_names_and_leave_the_terminal_as_it_was(monkeypatch: pytest.
     screen = Tty()
     monkeypatch.setattr("sys.stderr", screen)
     monkeypatch.setenv("TERM", "xterm")
-    monkeypatch.setenv("COLUMNS", "100")
+    monkeypatch.setenv("COLUMNS", "101")
     display = open_display()
     assert isinstance(display, Bars)
     first, second = display.row("evil\x1b[2J[red]"), display.row("x" * 100)

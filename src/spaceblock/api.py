@@ -243,8 +243,9 @@ async def _any_address(address: tuple[str, int]) -> str:
     try:
         found = await look_up(host, port, socket.AF_UNSPEC)
     except OSError as error:
+        reason = error.strerror or error
         raise Unreachable(
-            f"the name {host!r} cannot be resolved ({error}): check the address, or take one of digits"
+            f"the name {host!r} cannot be resolved ({reason}): check the address, or take one of digits"
         ) from error
     return "::" if found[0][0] == socket.AF_INET6 else "0.0.0.0"
 

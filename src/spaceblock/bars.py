@@ -13,7 +13,7 @@ import textwrap
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from time import monotonic
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TextIO
 
 from .display import printable, shortened
 from .events import ItemProgress, Phase, Progress
@@ -32,6 +32,10 @@ BAR_MIN = 10
 """Columns of the shortest bar; where there is less room the figures do without one."""
 
 _TITLE_MIN = 12
+
+_ECHO = 2
+"""Columns that stay free for the ``^C`` that a terminal shows: a line that it broke could not be taken away again."""
+
 _COLUMNS = 80
 
 
@@ -140,12 +144,12 @@ class Bars(Display):
         from rich.segment import Segment
 
         bars = [bar for row in self._rows for bar in row.bars()]
-        for bar, (title, width, text) in zip(bars, fit(bars, options.max_width - 1), strict=True):
+        for bar, (title, width, text) in zip(bars, fit(bars, options.max_width - _ECHO), strict=True):
             yield Segment(title)
             if width:
                 yield Segment(" ")
                 yield ProgressBar(total=bar.total, completed=bar.done, width=width, pulse=bar.total is None)
-            yield Segment(f" {text}" if text else "")
+            yield Segment(f" {text}" if title and text else text)
             yield Segment.line()
 
 
@@ -320,16 +324,17 @@ def wrapped(text: str) -> str:
     """``text`` as it is for programs; for a terminal as lines that break between words, further ones indented."""
     if not sys.stderr.isatty():
         return text
-    return textwrap.fill(text, _columns() - 1, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
+    width = max(columns_of(sys.stderr) - 1, 1)
+    return textwrap.fill(text, width, subsequent_indent="  ", break_long_words=False, break_on_hyphens=False)
 
 
-def _columns() -> int:
-    """The width of the terminal that standard error is, as the environment says or the terminal itself."""
+def columns_of(stream: TextIO) -> int:
+    """The width of the terminal that ``stream`` is, as the environment says or the terminal itself."""
     chosen = os.environ.get("COLUMNS", "")
     if chosen.isdecimal() and int(chosen) > 0:
         return int(chosen)
     try:
-        return os.get_terminal_size(sys.stderr.fileno()).columns or _COLUMNS
+        return os.get_terminal_size(stream.fileno()).columns or _COLUMNS
     except (OSError, ValueError):  # no terminal after all, or one that does not know
         return _COLUMNS
 

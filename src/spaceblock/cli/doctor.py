@@ -14,7 +14,7 @@ from pathlib import Path
 from typing import Literal
 
 from .. import __version__
-from ..bars import size_text
+from ..bars import columns_of, size_text
 from ..display import printable
 from ..errors import SpaceblockError
 from ..lazily import dataclass
@@ -26,6 +26,7 @@ Status = Literal["good", "slow", "bad"]
 
 _CPU_INFO = "/proc/cpuinfo"
 _INDENT = 28
+_TEXT_MIN = 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,12 +74,19 @@ def examine(identity: str | None = None) -> Iterator[Finding]:
 
 
 def text_of(finding: Finding) -> str:
-    """A finding as lines for people, the advice below what was found."""
+    """A finding as lines for people, the advice below what was found; a terminal gets none that it would break."""
+    is_terminal = sys.stdout.isatty()
+    width = max(columns_of(sys.stdout) - 1, _INDENT + _TEXT_MIN) if is_terminal else 100
     line = f"{finding.status:<4}  {finding.check:<{_INDENT - 8}}  {finding.found}"
-    if finding.advice is None:
-        return line
     indent = " " * _INDENT
-    return "\n".join([line, *textwrap.wrap(finding.advice, 100, initial_indent=indent, subsequent_indent=indent)])
+
+    def lines(text: str, first: str) -> list[str]:
+        return textwrap.wrap(
+            text, width, initial_indent=first, subsequent_indent=indent, break_long_words=False, break_on_hyphens=False
+        )
+
+    found = lines(line, "") if is_terminal else [line]
+    return "\n".join(found + ([] if finding.advice is None else lines(finding.advice, indent)))
 
 
 def _system() -> str:

@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import sys
+import textwrap
+
 import click
 
-from ...bars import size_text
+from ...bars import columns_of, size_text
 from ...errors import LocalProtocolError
 from ...options import Engine, Options
 from ..console import Console, open_console
@@ -84,4 +87,7 @@ def _show(console: Console, kind: Kind, size: int, datagram: int, pair: Pair, *,
         f"{sender['engine']} engine, AEAD {sender['aead']}",
         "digests agree" if pair.agreed else "DIGESTS DIFFER",
     ]
-    print_out(f"{_TITLES[kind]:<16}  {', '.join(parts)}")
+    line = f"{_TITLES[kind]:<16}  {', '.join(parts)}"
+    if sys.stdout.isatty():
+        line = textwrap.fill(line, max(columns_of(sys.stdout) - 1, 40), subsequent_indent=" " * 18)
+    print_out(line)
