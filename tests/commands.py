@@ -6,6 +6,7 @@ import fcntl
 import json
 import os
 import pty
+import select
 import signal
 import struct
 import subprocess
@@ -67,6 +68,11 @@ class Command:
         self._read.append(line)
         return line.rstrip("\n")
 
+    @property
+    def read(self) -> str:
+        """What was read of standard output so far."""
+        return "".join(self._read)
+
     def read_until(self, wanted: Callable[[dict[str, Any]], bool]) -> dict[str, Any]:
         """The first JSON object of standard output that is ``wanted``."""
         while line := self.read_line():
@@ -74,6 +80,11 @@ class Command:
             if wanted(found):
                 return found
         raise AssertionError(f"the command ended early: {self.end()}")
+
+    def hang_up(self) -> None:
+        """Close the window that the terminal is in, and tell as the kernel does."""
+        self.terminal.hang_up()
+        self.process.send_signal(signal.SIGHUP)
 
     def end(self, number: signal.Signals | None = None) -> Ended:
         """Wait for the end, after sending the signal ``number`` if there is one."""
@@ -98,6 +109,7 @@ class Terminal:
 
     def __init__(self, columns: int) -> None:
         self._outer, self.inner = pty.openpty()
+        self._waker, self._wake = os.pipe()
         fcntl.ioctl(self.inner, termios.TIOCSWINSZ, struct.pack("HHHH", 24, columns, 0, 0))
         self._written = b""
         self._changed = threading.Condition()
@@ -124,15 +136,26 @@ class Terminal:
         """Press the keys."""
         os.write(self._outer, text.encode())
 
+    def hang_up(self) -> None:
+        """Take the terminal away from the process."""
+        os.write(self._wake, b"!")
+        self._reader.join(PATIENCE)
+        os.close(self._outer)
+        self._outer = -1
+
     def close(self) -> str:
         """Everything that was written, once the process has ended."""
         self._reader.join(PATIENCE)
-        os.close(self._outer)
+        for descriptor in (self._outer, self._waker, self._wake):
+            if descriptor >= 0:
+                os.close(descriptor)
         return self._written.decode(errors="replace")
 
     def _follow(self) -> None:
         while True:
             try:
+                if self._waker in select.select([self._outer, self._waker], [], [])[0]:
+                    return
                 data = os.read(self._outer, 65_536)
             except OSError:  # how Linux says that nobody has the terminal open any more
                 return

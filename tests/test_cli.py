@@ -16,6 +16,7 @@ from blake3 import blake3
 import spaceblock
 from commands import Commands, Ended
 from spaceblock.cli import main
+from spaceblock.interrupts import COMMAND_SIGNALS
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.tickets import Ticket
 from support import uncounted
@@ -248,7 +249,7 @@ def assert_failed(ended: Ended, code: int, words: str) -> None:
 @pytest.mark.parametrize(
     ("words", "sentence"),
     [
-        (["send"], "Missing argument"),
+        (["send"], "missing argument"),
         (["send", "-", "-"], "standard input can be sent once"),
         (["send", "-", "--to", "-"], "cannot be both the ticket and a path"),
         (["send", "a", "--name", "b"], "--name is for standard input"),
@@ -265,9 +266,10 @@ def assert_failed(ended: Ended, code: int, words: str) -> None:
     ],
 )
 def test_wrong_usage(words: list[str], sentence: str, capsys: pytest.CaptureFixture[str]) -> None:
-    before = signal.getsignal(signal.SIGTERM)
+    before = {number: signal.getsignal(number) for number in COMMAND_SIGNALS}
     code = main(words)  # in this process, which is quicker
-    signal.signal(signal.SIGTERM, before)
+    for number, handler in before.items():
+        signal.signal(number, handler)
     assert_failed(Ended(code, *capsys.readouterr()), 2, sentence)
 
 

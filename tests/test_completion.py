@@ -82,10 +82,12 @@ def test_each_shell_gets_its_script(commands: Commands, shell: str) -> None:
     assert f"_SPACEBLOCK_COMPLETE={shell}_complete" in ended.out
 
 
-def test_nothing_is_said_in_the_line_of_a_user_who_typed_on() -> None:
+@pytest.mark.parametrize("unbuffered", ["", "1"])
+def test_nothing_is_said_in_the_line_of_a_user_who_typed_on(unbuffered: str) -> None:
     reader, writer = os.pipe()
     os.close(reader)
     asked = {"_SPACEBLOCK_COMPLETE": "fish_complete", "COMP_WORDS": "spaceblock re", "COMP_CWORD": "re"}
+    asked["PYTHONUNBUFFERED"] = unbuffered
     ended = subprocess.run(
         [sys.executable, "-m", "spaceblock"], stdout=writer, stderr=subprocess.PIPE, env={**os.environ, **asked}
     )

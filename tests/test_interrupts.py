@@ -35,10 +35,11 @@ def handlers() -> Iterator[None]:
     """The handlers that a program has when it starts, whatever this one was started with."""
     before = {number: signal.getsignal(number) for number in COMMAND_SIGNALS}
     signal.signal(signal.SIGINT, signal.default_int_handler)
-    signal.signal(signal.SIGTERM, signal.SIG_DFL)
+    for number in COMMAND_SIGNALS[1:]:
+        signal.signal(number, signal.SIG_DFL)
     yield
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
-    assert signal.getsignal(signal.SIGTERM) is signal.SIG_DFL
+    assert all(signal.getsignal(number) is signal.SIG_DFL for number in COMMAND_SIGNALS[1:])
     for number, handler in before.items():
         signal.signal(number, handler)
 

@@ -26,7 +26,7 @@ def assert_shows_a_transfer(frames: list[list[str]]) -> None:
     assert any("spaceblock receive" in line for line in frames[0])
     assert any("Accept?" in line for frame in frames for line in frame)
     assert any("%" in line for frame in frames for line in frame), "bars"
-    digests = re.findall(r"BLAKE3 (\w{64})  weights", "\n".join(frames[-1]))
+    digests = re.findall(r"BLAKE3 (\w{64})\s+weights", "\n".join(frames[-1]))
     assert len(digests) == 2
     assert digests[0] == digests[1], "both sides have the same"
 

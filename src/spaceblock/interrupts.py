@@ -7,7 +7,9 @@ their usual effect again, so that a second one is not kept waiting by the first.
 from __future__ import annotations
 
 import asyncio
+import os
 import signal
+import stat
 import threading
 from collections.abc import Coroutine, Sequence
 from contextlib import suppress
@@ -16,8 +18,10 @@ from typing import Any, TypeVar
 _T = TypeVar("_T")
 
 
-COMMAND_SIGNALS = (signal.SIGINT, signal.SIGTERM)
-"""What ends a command: Ctrl-C, and the polite request of a supervisor."""
+_HANGUP: signal.Signals | None = getattr(signal, "SIGHUP", None)  # which Windows has not
+
+COMMAND_SIGNALS = (signal.SIGINT, signal.SIGTERM, *([] if _HANGUP is None else [_HANGUP]))
+"""What ends a command: Ctrl-C, the polite request of a supervisor, and the end of its terminal."""
 
 
 class Interrupted(KeyboardInterrupt):
@@ -32,7 +36,8 @@ def run(work: Coroutine[Any, Any, _T], signals: Sequence[signal.Signals], *, kil
     """The result of ``work``; raises :class:`Interrupted` if one of ``signals`` ended it.
 
     A signal that the program ignores stays ignored, and outside of the main thread, where no signals come, none is
-    watched for. With ``kill_next`` a second signal ends the process at once, whatever the program does with it.
+    watched for. With ``kill_next`` a second signal ends the process at once, whatever the program does with it, but for
+    the end of the terminal, of which both the kernel and a shell may tell.
     """
     if threading.current_thread() is not threading.main_thread():
         signals = ()
@@ -46,10 +51,12 @@ def run(work: Coroutine[Any, Any, _T], signals: Sequence[signal.Signals], *, kil
 
         def stop(number: int) -> None:
             received.append(number)
+            if number == _HANGUP:
+                _leave_terminal()
             for each in watched:
                 _unwatch(loop, each)
                 if kill_next:
-                    signal.signal(each, signal.SIG_DFL)
+                    signal.signal(each, signal.SIG_IGN if each == _HANGUP else signal.SIG_DFL)
             task.cancel()
 
         for number in watched:
@@ -76,6 +83,14 @@ def _watch(loop: asyncio.AbstractEventLoop, number: signal.Signals, stop: Any) -
         loop.add_signal_handler(number, stop, number)
     except NotImplementedError:  # Windows
         signal.signal(number, lambda *_: loop.call_soon_threadsafe(stop, number))
+
+
+def _leave_terminal() -> None:
+    """Let nobody be told what is still said, where a terminal that is gone would answer each word with an error."""
+    for number in (1, 2):
+        with suppress(OSError):
+            if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
+                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
 
 
 def _unwatch(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:

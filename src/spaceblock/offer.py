@@ -100,6 +100,13 @@ class Offer:
             self._incoming.show_on(shown)
         return transfer
 
+    async def withdrawn(self) -> None:
+        """Return when this offer is gone: the sender cancelled it or was lost, or it has expired.
+
+        For who asks somebody meanwhile. To answer is harmless then, and tells what happened.
+        """
+        await self._incoming.finished.wait()
+
     async def decline(self, reason: str = "") -> None:
         """Refuse the whole; the sender's await raises :class:`TransferRefused` with ``reason``.
 

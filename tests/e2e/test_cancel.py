@@ -67,7 +67,11 @@ async def test_cancelled_by_the_sender_while_the_receiver_thinks(inbox: Path) ->
     async with pair() as peers:
         sending = peers.here.send(b"data")
         offer = await peers.offer()
+        withdrawn = asyncio.ensure_future(offer.withdrawn())
+        await asyncio.sleep(0)
+        assert not withdrawn.done()
         sending.cancel()
+        await within(withdrawn)
         assert_cancelled(await failure(sending), remote=False)
         await until(lambda: not peers.there._incoming)
         assert_cancelled(await failure(offer.accept(inbox)), remote=True)

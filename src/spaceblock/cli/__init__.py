@@ -25,7 +25,7 @@ from .. import __version__
 from ..errors import SpaceblockError
 from ..postponed import Postponed
 from ..unneeded import STANDARD, put_off, uncompiled
-from .output import OutputFailed, fill_gaps, print_out
+from .output import OutputFailed, fill_gaps, print_out, silence
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -60,13 +60,15 @@ def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | 
     json = "--json" in words
     fill_gaps()
     signal.signal(signal.SIGTERM, _terminate)
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # and not under nohup
+        signal.signal(signal.SIGHUP, _terminate)
     try:
         if ready is not None:
             ready()
         job = spaceblock.main(words, prog_name="spaceblock", standalone_mode=False)
         return job() if callable(job) else int(job or 0)
     except click.UsageError as error:
-        return _fail(error.format_message(), "usage", 2, json, hint=_hint(words))
+        return _fail(_clause(error.format_message()), "usage", 2, json, hint=_hint(words))
     except SpaceblockError as error:
         return _fail(error.message, error.code, error.exit_code, json)
     except OutputFailed as error:
@@ -97,6 +99,7 @@ def _terminate(number: int, frame: object) -> NoReturn:
 def _fail(message: str, code: str, exit_code: int, json: bool, hint: str = "") -> int:
     """Say why the command ends; called while the error is handled."""
     if _COMPLETES in os.environ:  # a shell asks, and whatever is said would stand in the line that its user types
+        silence(1, 2)
         return exit_code
     with Postponed():
         from .console import print_error
@@ -105,13 +108,20 @@ def _fail(message: str, code: str, exit_code: int, json: bool, hint: str = "") -
     try:
         if json:
             print_record(error_record(code, message, exit_code))
+        if code == "interrupted" and sys.stderr.isatty():
+            print("\r", end="\x1b[K", file=sys.stderr)  # over the ^C that the terminal shows
         print_error(message)
         if hint:
             print(hint, file=sys.stderr)
     except (OSError, OutputFailed):  # nobody can be told, but by the exit code
-        for number in (1, 2):
-            os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+        silence(1, 2)
     return exit_code
+
+
+def _clause(message: str) -> str:
+    """What click says, as all other messages are written."""
+    text = message if message[1:2].isupper() else message[:1].lower() + message[1:]
+    return text.removesuffix(".")
 
 
 def _hint(words: Sequence[str]) -> str:
@@ -364,7 +374,7 @@ def bench(size: str, datagram: int | None, engine: Any, json: bool) -> _Job:
     return job
 
 
-@spaceblock.command("id")
+@spaceblock.command("id", short_help="Print this computer's peer ID.")
 @_identity
 @_json
 def show_id(identity: str | None, json: bool) -> _Job:
@@ -385,7 +395,7 @@ def show_id(identity: str | None, json: bool) -> _Job:
     return job
 
 
-@spaceblock.command()
+@spaceblock.command(short_help="Let a peer in without a ticket.")
 @click.argument("peer", required=False, metavar="PEER_ID|NAME", shell_complete=_complete_peer)
 @click.option("--name", metavar="NAME", help="What to call the peer: a word, for send --to NAME.")
 @click.option(
@@ -421,7 +431,7 @@ def trust(
     return job
 
 
-@spaceblock.command()
+@spaceblock.command(short_help="Print who listens on this network.")
 @click.option(
     "--seconds",
     type=click.FloatRange(min=0, min_open=True),
@@ -447,7 +457,7 @@ def peers(seconds: float, identity: str | None, json: bool) -> _Job:
     return job
 
 
-@spaceblock.command()
+@spaceblock.command(short_help="Say what makes transfers slow here.")
 @_identity
 @_json
 def doctor(identity: str | None, json: bool) -> _Job:
@@ -466,7 +476,10 @@ def doctor(identity: str | None, json: bool) -> _Job:
     return job
 
 
-@spaceblock.command(epilog='For bash put this into ~/.bashrc: eval "$(spaceblock completion bash)"')
+@spaceblock.command(
+    short_help="Make a shell complete these words.",
+    epilog='For bash put this into ~/.bashrc: eval "$(spaceblock completion bash)"',
+)
 @click.argument("shell", type=click.Choice(["bash", "zsh", "fish"]))
 def completion(shell: str) -> _Job:
     """Print what makes SHELL complete the words of this command when Tab is pressed."""

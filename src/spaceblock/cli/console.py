@@ -12,13 +12,13 @@ import shutil
 import sys
 import threading
 import traceback
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, closing, suppress
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from ..bars import Row, open_display, size_text, title_of, wrapped
+from ..bars import Row, columns_of, open_display, size_text, title_of, wrapped
 from ..display import address_text, printable, shortened, shown
-from ..errors import SpaceblockError
+from ..errors import SpaceblockError, TransferCancelled
 from ..events import ItemProgress, OfferItem, Phase, Progress, Receipt, ReceiptItem
 from .output import print_out
 from .records import ArrivedItem, MovingItem, error_record, print_record
@@ -44,6 +44,8 @@ LISTED_MAX = 500
 INTERVAL = 0.25
 """Seconds between two looks at a transfer: drawing takes time from it."""
 
+
+_AGAIN = "; give the same command again when the other side is ready, and it goes on from what arrived"
 
 OUTPUT = "-"
 """The folder that stands for standard output."""
@@ -87,6 +89,7 @@ class Console:
         self._known = known
         self._display = open_display(quiet=quiet)
         self._question = asyncio.Lock()
+        self._keyboard = _Keyboard()
 
     def say(self, text: str) -> None:
         """A sentence that helps but is not needed."""
@@ -139,7 +142,7 @@ class Console:
         """Everything is verified; ``done`` is what was done with it: sent or received."""
         most = sys.maxsize if self._verbose else DIGESTS_SHOWN
         if len(receipt.items) <= most:
-            self.copyable(map(_digest_line, receipt.items))
+            self.copyable(line for item in receipt.items for line in _digest_lines(item))
         if len(receipt.renamed) <= most:
             self.copyable(f"renamed {shown(name)} to {shown(place)}" for name, place in receipt.renamed.items())
         else:
@@ -158,7 +161,7 @@ class Console:
     def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
         """One transfer failed; called while its error is handled."""
         with self._display.paused():
-            print_error(error.message)
+            print_error(error.message + (_AGAIN if isinstance(error, TransferCancelled) and error.remote else ""))
             if error.receipt is not None and error.receipt.items:
                 count = len(error.receipt.items)
                 self.say(f"{_count(count)} of the transfer arrived and {'stays' if count == 1 else 'stay'}")
@@ -188,7 +191,10 @@ class Console:
                     self.say("what arrived is kept: send the same again to go on from there")
 
     async def confirm(self, offer: Offer, folder: str) -> bool:
-        """Ask on the terminal whether to take ``offer``; anything but yes is no."""
+        """Ask on the terminal whether to take ``offer``; anything but yes is no.
+
+        An offer that is gone meanwhile is not asked about any more, and taken: that tells what happened.
+        """
         async with self._asking():
             if self._quiet:
                 print(*self._heading(offer, folder), sep="\n", file=sys.stderr)
@@ -198,7 +204,11 @@ class Console:
             while True:
                 question = "Accept? [y/N] " if is_whole else "Accept? [y/N, l: list all] "
                 print(question, end="", file=sys.stderr, flush=True)
-                answer = (await _read_line()).strip().lower()
+                answer = await _before(offer.withdrawn(), self._keyboard.read_line())
+                if answer is None:
+                    print(file=sys.stderr)
+                    return True
+                answer = answer.strip().lower()
                 if answer != "l" or is_whole:
                     return answer in ("y", "yes")
                 print(*_all_of(offer), sep="\n", file=sys.stderr)
@@ -217,7 +227,7 @@ class Console:
                     return bad.proposal or None
                 print(wrapped(f"{shown(bad.name)} {printable(bad.reason)}"), file=sys.stderr)
                 print(wrapped(_name_question(bad)), end=" ", file=sys.stderr, flush=True)
-                answer = (await _read_line()).rstrip("\r\n")
+                answer = (await self._keyboard.read_line()).rstrip("\r\n")
             if answer == "!" or not answer:
                 take_all = take_all or answer == "!"
                 return bad.proposal or None
@@ -244,7 +254,11 @@ class Console:
         """One question at a time, and nothing drawn meanwhile."""
         async with self._question:
             with self._display.paused():
-                yield
+                try:
+                    yield
+                except asyncio.CancelledError:
+                    print(file=sys.stderr)  # what was asked stays above what is said next
+                    raise
 
 
 class JsonConsole(Console):
@@ -367,11 +381,18 @@ def _count(items: int) -> str:
     return "1 item" if items == 1 else f"{items} items"
 
 
-def _digest_line(item: ReceiptItem) -> str:
+def _digest_lines(item: ReceiptItem) -> list[str]:
+    """What became of an item; on a terminal with no room for a digest and a name, a line for each."""
     name = _listed(item.path or item.name or f"unnamed item {item.index}")
     if item.skipped:
-        return f"skipped, {'it was there already' if item.digest else 'something else has its name'}: {name}"
-    return f"BLAKE3 {item.digest}  {name}"
+        return [f"skipped, {'it was there already' if item.digest else 'something else has its name'}: {name}"]
+    digest = f"BLAKE3 {item.digest}"
+    if sys.stderr.isatty():
+        from rich.cells import cell_len
+
+        if len(digest) + 2 + cell_len(name) > columns_of(sys.stderr):
+            return [digest, f"  {name}"]
+    return [f"{digest}  {name}"]
 
 
 def _name_question(bad: BadName) -> str:
@@ -425,25 +446,46 @@ def _line(size: int | None, name: str) -> str:
     return f"{'?' if size is None else size_text(size):>9}  {name}"
 
 
-async def _read_line() -> str:
-    """A line from the terminal; empty at its end.
+async def _before(end: Coroutine[Any, Any, None], answer: Coroutine[Any, Any, str]) -> str | None:
+    """What ``answer`` gives, or None where ``end`` comes first."""
+    waiting = [asyncio.ensure_future(answer), asyncio.ensure_future(end)]
+    try:
+        await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
+        return waiting[0].result() if waiting[0].done() else None
+    finally:
+        for each in waiting:
+            each.cancel()
 
-    The thread that waits for it is a daemon and reads the descriptor itself, so that Ctrl-C need not wait for Enter.
+
+class _Keyboard:
+    """Lines from the terminal, one at a time.
+
+    The thread that waits for one is a daemon and reads the descriptor itself, so that Ctrl-C need not wait for Enter.
+    Where nobody wants the line any more that it waits for, it is there for the next who does.
     """
-    loop = asyncio.get_running_loop()
-    line: asyncio.Future[bytes] = loop.create_future()
 
-    def give(data: bytes) -> None:
-        if not line.done():
-            line.set_result(data)
+    def __init__(self) -> None:
+        self._wanted: asyncio.Future[bytes] | None = None
+        self._reading = False
 
-    def read() -> None:
+    async def read_line(self) -> str:
+        """The next line; empty at the end."""
+        loop = asyncio.get_running_loop()
+        self._wanted = loop.create_future()
+        if not self._reading:
+            self._reading = True
+            threading.Thread(target=self._read, args=(loop,), name="spaceblock-prompt", daemon=True).start()
+        return (await self._wanted).decode(errors="replace")
+
+    def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
             data = os.read(sys.stdin.fileno(), 1024)
         except OSError:
             data = b""
         with suppress(RuntimeError):  # the loop may be closed by now
-            loop.call_soon_threadsafe(give, data)
+            loop.call_soon_threadsafe(self._give, data)
 
-    threading.Thread(target=read, name="spaceblock-prompt", daemon=True).start()
-    return (await line).decode(errors="replace")
+    def _give(self, data: bytes) -> None:
+        self._reading = False
+        if self._wanted is not None and not self._wanted.done():
+            self._wanted.set_result(data)

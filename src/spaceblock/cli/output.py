@@ -17,13 +17,21 @@ def print_out(text: str) -> None:
         print(text, flush=True)
     except OSError as error:
         # Nobody can be told the rest, which the interpreter would try once more at its end.
-        os.dup2(os.open(os.devnull, os.O_WRONLY), 1)
+        silence(1)
         if error.errno in (errno.EPIPE, errno.EBADF):
             raise OutputFailed("standard output was closed before the end: keep its reader running") from error
         reason = os.strerror(error.errno or 0)
         raise OutputFailed(
             f"standard output cannot be written to: {reason[:1].lower()}{reason[1:]}; direct it elsewhere"
         ) from error
+
+
+def silence(*numbers: int) -> None:
+    """Let nobody be told what is still written to these descriptors."""
+    for number in numbers:
+        nobody = os.open(os.devnull, os.O_WRONLY)
+        os.dup2(nobody, number)
+        os.close(nobody)
 
 
 def fill_gaps() -> None:

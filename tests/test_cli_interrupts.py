@@ -1,0 +1,91 @@
+"""Commands whose user goes: Ctrl-C at a question or a bar, a window that is closed, an offer that is taken back."""
+
+from __future__ import annotations
+
+import os
+import signal
+from pathlib import Path
+
+import pytest
+
+from commands import Command, Commands
+from support import pattern
+from test_screens import screen_of
+
+AGAIN = "; give the same command again when the other side is ready, and it goes on from what arrived"
+
+needs_hangups = pytest.mark.skipif(
+    not hasattr(signal, "SIGHUP"), reason="needs a system that tells of a terminal's end"
+)
+
+
+@pytest.fixture
+def asked(commands: Commands, tmp_path: Path) -> tuple[Command, Command]:
+    """A receiver on a terminal that asks about an offer, and the sender that waits on another."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "movie.mov").write_bytes(pattern(300_000))
+    receiver = commands.start("receive", "--listen", "127.0.0.1:0", "--dir", tmp_path / "inbox", terminal=True)
+    sender = commands.start("send", "--to", receiver.read_line(), tmp_path / "movie.mov", terminal=True)
+    receiver.terminal.wait_for("Accept? [y/N]")
+    sender.terminal.wait_for("waiting for the receiver's user")
+    return receiver, sender
+
+
+@needs_hangups
+def test_a_receiver_whose_window_is_closed_tells_the_sender(asked: tuple[Command, Command], tmp_path: Path) -> None:
+    receiver, sender = asked
+    receiver.hang_up()
+    assert receiver.end().code == 128 + signal.SIGHUP
+    ended = sender.end()
+    said = " ".join(line.strip() for line in screen_of(ended.err, 100))
+    told = {1: f"spaceblock: the receiver cancelled the transfer{AGAIN}", 3: "spaceblock: the receiver declined"}
+    assert said == told[ended.code], "the second where the end of what is typed was seen before the signal"
+    assert os.listdir(tmp_path / "inbox") == []
+
+
+@needs_hangups
+def test_a_sender_whose_window_is_closed_tells_the_receiver_who_is_not_asked_any_more(
+    asked: tuple[Command, Command],
+) -> None:
+    receiver, sender = asked
+    sender.hang_up()
+    assert sender.end().code == 128 + signal.SIGHUP
+    receiver.terminal.wait_for("the sender cancelled the transfer; give the same command again")
+    assert receiver.end(signal.SIGINT).code == 130
+
+
+def test_after_an_offer_that_was_taken_back_the_next_is_asked_about(
+    asked: tuple[Command, Command], commands: Commands, tmp_path: Path
+) -> None:
+    receiver, sender = asked
+    assert sender.end(signal.SIGINT).code == 130
+    receiver.terminal.wait_for("the sender cancelled the transfer")
+    sender = commands.start("send", "--to", receiver.read.strip(), tmp_path / "movie.mov", terminal=True)
+    sender.terminal.wait_for("waiting for the receiver's user")
+    receiver.terminal.type("y\n")
+    assert sender.end().code == 0
+    assert receiver.end(signal.SIGINT).code == 130
+    assert (tmp_path / "inbox" / "movie.mov").read_bytes() == pattern(300_000)
+
+
+def test_what_was_asked_stays_above_the_end(asked: tuple[Command, Command]) -> None:
+    receiver, _ = asked
+    ended = receiver.end(signal.SIGINT)
+    assert screen_of(ended.err, 100)[-2:] == ["Accept? [y/N]", "spaceblock: interrupted"]
+
+
+@pytest.mark.parametrize("columns", [20, 60, 80])
+def test_the_sign_that_a_terminal_shows_for_an_interrupt_leaves_no_bar_behind(
+    commands: Commands, tmp_path: Path, columns: int
+) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "movie.mov").write_bytes(pattern(3_000_000))
+    receiver = commands.start("receive", "--listen", "127.0.0.1:0", "--dir", tmp_path / "inbox", terminal=True)
+    sender = commands.start("send", "--to", receiver.read_line(), tmp_path / "movie.mov", terminal=columns)
+    receiver.terminal.wait_for("Accept? [y/N]")
+    sender.terminal.wait_for("waiting for")
+    sender.terminal.type("\x03")
+    sender.terminal.wait_for("^C")
+    ended = sender.end(signal.SIGINT)
+    assert ended.code == 130
+    assert " ".join(line.strip() for line in screen_of(ended.err, columns)) == "spaceblock: interrupted"
