@@ -35,7 +35,7 @@ _ALL = ("__init__", *_METHODS, *_FACTS, "__replace__")
 _made: set[type] = set()
 
 
-def _slotted(plain: type, frozen: bool, eq: bool) -> type:
+def _slotted(plain: type, frozen: bool, eq: bool) -> Any:
     """The class with slots for the fields of ``plain``, which is kept for the standard library to work on."""
     own = vars(plain)
     names = [name for name, kind in plain.__annotations__.items() if not kind.startswith("ClassVar")]
