@@ -41,7 +41,7 @@ def said(ended: subprocess.CompletedProcess[bytes]) -> str:
 # Standard streams.
 
 
-@pytest.mark.parametrize("words", [["id"], ["receive", *LOCAL], ["doctor", "--json"]])
+@pytest.mark.parametrize("words", [["id"], ["receive", *LOCAL], ["doctor", "--json"], ["--help"], ["send", "--help"]])
 def test_without_a_standard_output_nothing_is_done_in_vain(tmp_path: Path, words: list[str | Path]) -> None:
     ended = run(tmp_path, words, ">&-")
     assert ended.returncode == 1
@@ -50,7 +50,9 @@ def test_without_a_standard_output_nothing_is_done_in_vain(tmp_path: Path, words
 
 @needs_full
 @pytest.mark.parametrize("unbuffered", ["", "1"])
-@pytest.mark.parametrize("words", [["id"], ["doctor", "--json"], ["completion", "bash"], ["send", "missing", "--json"]])
+@pytest.mark.parametrize(
+    "words", [["id"], ["doctor", "--json"], ["completion", "bash"], ["--help"], ["send", "missing", "--json"]]
+)
 def test_a_standard_output_that_is_full_is_told(tmp_path: Path, words: list[str | Path], unbuffered: str) -> None:
     ended = run(tmp_path, words, ">/dev/full", PYTHONUNBUFFERED=unbuffered)
     if words[0] == "send":

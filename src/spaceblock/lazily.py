@@ -70,7 +70,7 @@ def _slotted(plain: type, frozen: bool, eq: bool) -> Any:
         parts |= {"__getstate__": _state, "__setstate__": _restore}
     elif eq:
         parts["__hash__"] = None
-    made: Any = type(plain)(plain.__name__, plain.__bases__, parts)
+    made: type = type(plain)(plain.__name__, plain.__bases__, parts)
     _made.add(made)
     return made
 

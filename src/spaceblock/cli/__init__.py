@@ -25,7 +25,7 @@ from .. import __version__
 from ..errors import SpaceblockError
 from ..postponed import Postponed
 from ..unneeded import STANDARD, put_off, uncompiled
-from .output import OutputFailed, fill_gaps, print_out, silence
+from .output import OutputFailed, fill_gaps, output_failed, print_out, silence
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -65,7 +65,7 @@ def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | 
     try:
         if ready is not None:
             ready()
-        job = spaceblock.main(words, prog_name="spaceblock", standalone_mode=False)
+        job = _read(words)
         return job() if callable(job) else int(job or 0)
     except click.UsageError as error:
         return _fail(_clause(error.format_message()), "usage", 2, json, hint=_hint(words))
@@ -88,6 +88,14 @@ def _starting() -> Iterator[None]:
     """Inside, what a command needs to transfer anything is imported, and nothing more than that."""
     with Postponed(), put_off("bz2", "lzma"), put_off(*_TLS, CERT_NONE=0, CERT_REQUIRED=2), uncompiled(*STANDARD):
         yield
+
+
+def _read(words: Sequence[str]) -> Any:
+    """What to run for these words, or the exit code where help was asked for; raises :class:`OutputFailed` for that."""
+    try:
+        return spaceblock.main(words, prog_name="spaceblock", standalone_mode=False)
+    except OSError as error:  # nothing else is done meanwhile
+        raise output_failed(error) from error
 
 
 def _terminate(number: int, frame: object) -> NoReturn:

@@ -16,14 +16,19 @@ def print_out(text: str) -> None:
     try:
         print(text, flush=True)
     except OSError as error:
-        # Nobody can be told the rest, which the interpreter would try once more at its end.
-        silence(1)
-        if error.errno in (errno.EPIPE, errno.EBADF):
-            raise OutputFailed("standard output was closed before the end: keep its reader running") from error
-        reason = os.strerror(error.errno or 0)
-        raise OutputFailed(
-            f"standard output cannot be written to: {reason[:1].lower()}{reason[1:]}; direct it elsewhere"
-        ) from error
+        raise output_failed(error) from error
+
+
+def output_failed(error: OSError) -> OutputFailed:
+    """What to raise where writing to standard output fails.
+
+    Nobody can be told the rest, which the interpreter would try once more at its end.
+    """
+    silence(1)
+    if error.errno in (errno.EPIPE, errno.EBADF):
+        return OutputFailed("standard output was closed before the end: keep its reader running")
+    reason = os.strerror(error.errno or 0)
+    return OutputFailed(f"standard output cannot be written to: {reason[:1].lower()}{reason[1:]}; direct it elsewhere")
 
 
 def silence(*numbers: int) -> None:
