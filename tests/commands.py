@@ -198,7 +198,8 @@ class Commands:
             if command.process.poll() is None:
                 command.process.kill()
                 command.process.wait()
-            command.process.stdout.close()  # type: ignore[union-attr]
+            if command.process.stdout is not None:
+                command.process.stdout.close()
 
 
 def _promised(line: str) -> dict[str, Any]:

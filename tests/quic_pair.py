@@ -6,13 +6,19 @@ import asyncio
 import contextlib
 from collections.abc import AsyncIterator, Callable
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from simulation.identities import self_signed
 
 from spaceblock.quic import Connection, HandshakeConfig, Stream, TransportOptions
+from spaceblock.quic.connection import AioquicConnection
 from spaceblock.quic.endpoint import Endpoint
+
+if TYPE_CHECKING:
+    from spaceblock.quic.handshake.engine import Engine
+    from spaceblock.quic.native.engine_shell import NativeEngine
 
 KIB = 1024
 MIB = 1024 * KIB
@@ -36,6 +42,12 @@ class Pair:
     server: Connection
     client_endpoint: Endpoint
     server_endpoint: Endpoint
+
+
+def engine_of(connection: Connection) -> Engine | NativeEngine:
+    """What makes and reads the packets of ``connection`` at present."""
+    assert isinstance(connection, AioquicConnection)
+    return connection._engine
 
 
 @contextlib.asynccontextmanager

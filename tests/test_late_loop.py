@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from engines import why_not_native
-from quic_pair import CLIENT, MIB, Pair, Streams, pair
+from quic_pair import CLIENT, MIB, Pair, Streams, engine_of, pair
 from spaceblock.errors import ErrorCode
 from spaceblock.quic import Stream, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
@@ -29,7 +29,7 @@ what is lost at the end of a flight takes the event loop's timer."""
 async def handed_over(both: Pair) -> None:
     """Both sides' connections have their native engines."""
     deadline = time.monotonic() + PATIENCE
-    while any(isinstance(each._engine, Engine) for each in (both.client, both.server)):  # type: ignore[attr-defined]
+    while any(isinstance(engine_of(each), Engine) for each in (both.client, both.server)):
         assert time.monotonic() < deadline, "still in the handshake"
         await asyncio.sleep(0.001)
 

@@ -10,7 +10,7 @@ from collections.abc import AsyncIterator, Iterator
 
 import pytest
 
-from quic_pair import CLIENT, KIB, SERVER, Pair, Streams, identity, pair
+from quic_pair import CLIENT, KIB, SERVER, Pair, Streams, engine_of, identity, pair
 from spaceblock.errors import ConnectionLost
 from spaceblock.quic import CloseReason, Connection, ConnectionEnded, HandshakeConfig, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
@@ -167,7 +167,7 @@ async def test_a_server_with_another_key_ends_nothing(options: TransportOptions)
 async def test_a_reset_from_elsewhere_ends_nothing(options: TransportOptions) -> None:
     async with pair(options) as both:
         await talk(both)
-        token = both.client._engine.reset_tokens[0]  # type: ignore[attr-defined]
+        token = engine_of(both.client).reset_tokens[0]
         with stranger() as sock:
             for _ in range(3):
                 sock.sendto(short(50) + token, both.client_endpoint.local_address)
@@ -181,7 +181,7 @@ async def test_a_reset_from_elsewhere_ends_nothing(options: TransportOptions) ->
 async def test_after_a_reset_nothing_is_sent(options: TransportOptions) -> None:
     async with pair(options) as both:
         await talk(both)
-        token = both.client._engine.reset_tokens[0]  # type: ignore[attr-defined]
+        token = engine_of(both.client).reset_tokens[0]
         sent: list[bytes] = []
 
         def watch(data: bytes, peer: tuple[str, int], outgoing: bool) -> bool:

@@ -70,9 +70,10 @@ def _slotted(plain: type, frozen: bool, eq: bool) -> Any:
         parts |= {"__getstate__": _state, "__setstate__": _restore}
     elif eq:
         parts["__hash__"] = None
-    made: type = type(plain)(plain.__name__, plain.__bases__, parts)
-    _made.add(made)
-    return made
+    made: Any = type(plain)(plain.__name__, plain.__bases__, parts)
+    finished: type = made
+    _made.add(finished)
+    return finished
 
 
 def _constructor(made: type, plain: type, names: list[str]) -> Any:
