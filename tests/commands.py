@@ -20,6 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from records import assert_promised
+from spaceblock.interrupts import COMMAND_SIGNALS
 
 PATIENCE = 60.0
 """Seconds after which a process that must end counts as hanging."""
@@ -210,13 +211,16 @@ def _promised(line: str) -> dict[str, Any]:
 
 @contextmanager
 def commands_in(folder: Path) -> Iterator[Commands]:
-    """Commands that do not outlive the block. They heed Ctrl-C also where this process was started to ignore it."""
-    before = signal.getsignal(signal.SIGINT)
-    if before is signal.SIG_IGN:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    """Commands that do not outlive the block. They heed Ctrl-C, and the end of their terminal, also where this process was
+    started to ignore it."""
+    before = {number: signal.getsignal(number) for number in COMMAND_SIGNALS}
+    for number, handler in before.items():
+        if handler is signal.SIG_IGN:
+            signal.signal(number, signal.default_int_handler)
     commands = Commands(folder)
     try:
         yield commands
     finally:
         commands.kill()
-        signal.signal(signal.SIGINT, before)
+        for number, handler in before.items():
+            signal.signal(number, handler)
