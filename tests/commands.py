@@ -211,8 +211,8 @@ def _promised(line: str) -> dict[str, Any]:
 
 @contextmanager
 def commands_in(folder: Path) -> Iterator[Commands]:
-    """Commands that do not outlive the block. They heed Ctrl-C, and the end of their terminal, also where this process was
-    started to ignore it."""
+    """Commands that do not outlive the block. They heed Ctrl-C and the end of their terminal, also where this process
+    was started to ignore it."""
     before = {number: signal.getsignal(number) for number in COMMAND_SIGNALS}
     for number, handler in before.items():
         if handler is signal.SIG_IGN:
