@@ -128,7 +128,7 @@ WRONG_TICKETS_SECONDS = 60.0
 GUESSERS_MAX = 4_096
 """Addresses of wrong tickets remembered; of more the oldest go."""
 
-HALF_OPEN_UNPROVED = 32
+HALF_OPEN_UNPROVED = 128
 """Handshakes under way at once with addresses that need not be proved; everybody else is answered with Retry, for which
 nothing is kept (RFC 9000, section 8.1.2)."""
 
