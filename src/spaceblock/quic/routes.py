@@ -56,13 +56,17 @@ def reachable_addresses(host: str, port: int) -> list[Address]:
     return list(dict.fromkeys(addresses))
 
 
-async def look_up(host: str, port: int, family: int, flags: int = 0) -> list[Any]:
-    """What ``getaddrinfo`` says, on a thread only if a name must be resolved."""
+async def look_up(host: str, port: int, family: int, flags: int = 0, timeout: float | None = None) -> list[Any]:
+    """What ``getaddrinfo`` says, at once for an address of digits, and on a thread if a name must be resolved.
+
+    Raises OSError, and :class:`asyncio.TimeoutError` after ``timeout`` seconds.
+    """
     try:
         return socket.getaddrinfo(host, port, family, socket.SOCK_DGRAM, flags=flags | socket.AI_NUMERICHOST)
     except OSError:
         loop = asyncio.get_running_loop()
-        return await loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
+        found = loop.getaddrinfo(host, port, family=family, type=socket.SOCK_DGRAM, flags=flags)
+        return await asyncio.wait_for(found, timeout)
 
 
 _IP_MTU = 14  # <linux/in.h> and <linux/in6.h>; the socket module has no names for them yet

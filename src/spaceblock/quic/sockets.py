@@ -89,7 +89,7 @@ async def resolve(sock: socket.socket, address: Address, timeout: float) -> Any:
     flags = socket.AI_V4MAPPED | socket.AI_ALL if sock.family == socket.AF_INET6 else 0
     host, port = address
     try:
-        found = await asyncio.wait_for(look_up(host, port, sock.family, flags), timeout)
+        found = await look_up(host, port, sock.family, flags, timeout)
     except (OSError, asyncio.TimeoutError) as error:
         raise Unreachable(
             f"the address {address_text(host, port)} cannot be found; check its spelling and the network",
