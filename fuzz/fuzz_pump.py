@@ -142,7 +142,10 @@ def _receive_pumped(choices: Choices, sockets: _Sockets) -> Hashable:
     trains = _Trains(choices, sockets, sides, pair)
     found: list[bytes] = []
     while True:
-        engines, others = pump.receive()
+        news = pump.receive()
+        if news is None:
+            continue
+        engines, others = news
         found += [data for data, _ in others]
         if not engines and not others:
             break

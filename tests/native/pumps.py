@@ -55,7 +55,7 @@ class Peer:
 
     def turn(self) -> list[tuple[bytes, object]]:
         """Take in what came, as an event loop would; returns what was left over."""
-        engines, others = self.pump.receive()
+        engines, others = self.pump.receive() or ([], [])
         self.take_news(engines)
         return others
 

@@ -485,6 +485,18 @@ def test_below_a_millisecond_nothing_is_paced() -> None:
     assert pacer.next_time() == 5
 
 
+def test_on_the_way_to_a_peer_on_this_computer_nothing_is_paced() -> None:
+    pacer = Pacer(BATCH)
+    pacer.is_needless = True
+    assert pacer.allowed(12_000, 10**6, 5) == UNLIMITED
+    pacer.on_sent(10**9)
+    assert pacer.allowed(12_000, 10**6, 5) == UNLIMITED
+    pacer.is_needless = False
+    assert pacer.allowed(12_000, 10**6, 5) == BATCH
+    pacer.on_sent(10**9)
+    assert pacer.allowed(12_000, 10**6, 5) == 0
+
+
 def test_batches_are_whole_and_the_rate_is_a_quarter_more_than_the_window() -> None:
     # 8 MB in 10 ms, and a quarter more, are 1000 bytes a microsecond; two milliseconds of them are the most at once.
     pacer = Pacer(BATCH)

@@ -97,6 +97,24 @@ async def test_a_transfer_survives_new_ports_and_hosts(host: str, upload: bool) 
         assert both.server.close_reason is None
 
 
+async def test_the_end_of_what_was_sent_is_sent_again_when_it_is_lost() -> None:
+    """All before it was acknowledged, which the event loop need not have heard of; its timer has to find out."""
+    async with boxed() as both:
+        passed = lost = 0
+
+        def watch(datagram: bytes) -> bool:
+            nonlocal passed, lost
+            passes = passed < 100_000 or lost >= 15
+            passed += passes * len(datagram)
+            lost += not passes
+            return passes
+
+        both.box.watch = watch
+        await move_bytes(both.client, both.server, 200_000)
+        assert lost == 15
+        assert both.client.close_reason is both.server.close_reason is None
+
+
 async def test_strangers_do_not_move_a_connection() -> None:
     """Copies of the client's packets, damaged ones, and others with its connection ID, by the thousand."""
     async with boxed() as both:

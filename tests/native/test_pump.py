@@ -1,6 +1,7 @@
 """The pump over real sockets: who gets which datagrams, what is left for Python, and what a full socket keeps.
 
-The simulation's pump runs the same tests, but for the last two: simulated sockets are full by chance.
+The simulation's pump runs the same tests, but for the last ones: simulated sockets are full by chance, and everything
+is told of.
 """
 
 from __future__ import annotations
@@ -9,10 +10,11 @@ import contextlib
 import random
 import select
 import socket
+from collections.abc import Iterator
 
 import pytest
 from link import Pair
-from pumps import SIZE, MakePump, joined, simulated
+from pumps import SIZE, MakePump, Peer, joined, simulated
 
 from spaceblock.quic.native.ecn import ECN_CAPABLE
 from spaceblock.quic.native.pump import Pump
@@ -148,6 +150,79 @@ def test_a_full_socket_keeps_the_train_and_its_order() -> None:
             while True:
                 seen.append(right.recv(65_536))
         assert len({packet[9:13] for packet in seen}) == len(seen), "no packet was sent twice"
+
+
+FAR = 1 << 60
+"""Microseconds that nobody lives to see."""
+
+FLIGHT = 10_000
+"""Bytes that a first window lets go."""
+
+
+@contextlib.contextmanager
+def acknowledged(fin: bool = False) -> Iterator[tuple[Peer, SendStream]]:
+    """A side that has nothing to do but to hear that what it sent has arrived."""
+    with joined() as (a, b):
+        a.engine.look_at = FAR
+        a.engine.next_timer(FAR)
+        a.engine.timer_set = 0
+        stream = a.side.open(2)
+        a.side.write(stream, bytes(FLIGHT), fin=fin)
+        a.pump.send(a.engine)
+        while len(b.data) < FLIGHT:
+            assert select.select([b.sock], [], [], PATIENCE)[0]
+            b.turn()
+        b.pump.send(b.engine)
+        assert select.select([a.sock], [], [], PATIENCE)[0]
+        yield a, stream
+
+
+def test_what_nobody_waits_for_is_not_told_of() -> None:
+    with acknowledged() as (a, stream):
+        assert a.pump.receive() is None
+        assert stream.acknowledged == FLIGHT
+        assert a.pump.receive() == ([], []), "nothing came: there may be an error to look for"
+
+
+def test_it_is_told_that_as_much_was_acknowledged_as_is_waited_for() -> None:
+    with acknowledged() as (a, stream):
+        stream.awaited = FLIGHT
+        assert a.pump.receive() == ([a.engine], [])
+
+
+def test_it_is_told_that_a_stream_is_finished() -> None:
+    with acknowledged(fin=True) as (a, stream):
+        assert a.pump.receive() == ([a.engine], [])
+        assert stream.finished
+
+
+def test_it_is_told_that_something_is_due_before_the_timer_fires() -> None:
+    with acknowledged() as (a, _):
+        a.engine.timer_set = FAR
+        a.engine.send_control(b"\x01")  # sent with the answer, and so to be acknowledged in time
+        assert a.pump.receive() == ([a.engine], [])
+
+
+def test_it_is_told_when_python_wants_to_look() -> None:
+    with acknowledged() as (a, _):
+        a.engine.look_at = 0
+        assert a.pump.receive() == ([a.engine], [])
+
+
+def test_it_is_told_that_not_all_could_be_sent() -> None:
+    with acknowledged() as (a, stream):
+        a.engine.packets_max = 0
+        a.side.write(stream, bytes(100))
+        assert a.pump.receive() == ([a.engine], [])
+        a.engine.packets_max = FAR
+        assert a.pump.send(a.engine) == Pump.SENT_ALL
+
+
+def test_only_what_leaves_this_computer_is_paced() -> None:
+    with joined() as (a, _):
+        assert a.engine.recovery.pacer.is_needless
+        a.engine.move_to(("192.0.2.1", 9), bytes(8))
+        assert not a.engine.recovery.pacer.is_needless
 
 
 def test_it_is_made_of_a_socket() -> None:

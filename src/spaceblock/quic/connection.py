@@ -133,8 +133,7 @@ class AioquicConnection(Connection):
         self._in_service = False
         self._scheduled = False
         self._timer: asyncio.TimerHandle | None = None
-        self._timer_at = 0.0
-        self._deadline = 0.0  # what the timer is for; the timer itself may be set for earlier
+        self._timer_at = 0.0  # when that fires, which may be too early
         self._farewell: list[tuple[bytes, Any]] = []  # what closed the connection, to answer late packets with
         self._reset_tokens: tuple[bytes, ...] = ()
         self._late_room = 0
@@ -370,6 +369,10 @@ class AioquicConnection(Connection):
         for local in state.local_ids:
             self._carrier.add_route(local.cid, self)  # among them those of which the peer is yet to be told
         self._carrier.join(self, self._engine.packets)
+        for stream in self.draining:
+            stream.await_backlog()
+        if self._timer is not None:
+            self._engine.set_timer(self._timer_at)
         self._transmit()
         self._deliver()
 
@@ -493,29 +496,26 @@ class AioquicConnection(Connection):
             at = self._handshake_deadline
         if at is None:
             return
-        self._deadline = at
         # A timer that fires too early is set again: cheaper than replacing it every time.
         if self._timer is None or at < self._timer_at:
             if self._timer is not None:
                 self._timer.cancel()
-            self._start_timer(at)
-
-    def _start_timer(self, at: float) -> None:
-        self._timer_at = at  # uvloop's handles do not always know it
-        self._timer = self._loop.call_at(at, self._on_timer)
+            self._timer_at = at  # uvloop's handles do not always know it
+            self._timer = self._loop.call_at(at, self._on_timer)
+            self._engine.set_timer(at)
 
     def _on_timer(self) -> None:
         self._timer = None
         now = self._loop.time()
-        if now < self._deadline:
-            self._start_timer(self._deadline)
-            return
         if self._handshake_deadline is not None and now >= self._handshake_deadline:
             self._handshake_deadline = None
             self.fail(self._unreachable())
             return
         at = self._engine.get_timer()
-        if at is not None and now >= at:
+        if at is not None and now < at:
+            self._set_timer()
+            return
+        if at is not None:
             self._engine.handle_timer(now)
         self.service()
 

@@ -92,9 +92,6 @@ class Endpoint:
     ) -> None:
         self._packet_filter: PacketFilter | None = None
         self.local_address: Address = plain_address(sock.getsockname())
-        self.local_addresses: list[Address] = reachable_addresses(*plain_address(sock.getsockname()))
-        """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
-
         self.strangers: Strangers | None = None
         """Says whose first packets are not worth an answer; None: all are."""
 
@@ -238,7 +235,6 @@ class Endpoint:
         self._loop.remove_reader(old)
         self._loop.remove_writer(old)
         self.local_address = plain_address(sock.getsockname())
-        self.local_addresses = reachable_addresses(*plain_address(sock.getsockname()))
         self._has_trains = knows_trains(sock)
         report_errors(sock, bool(self._connecting))
         if self._pump is None:
@@ -271,6 +267,11 @@ class Endpoint:
                 await asyncio.wait_for(self._idle.wait(), patience)
         finally:
             self._close_now()
+
+    @property
+    def local_addresses(self) -> list[Address]:
+        """Where others may reach this endpoint; for a wildcard address those of the default routes, then loopback."""
+        return reachable_addresses(*self.local_address)
 
     @property
     def packet_filter(self) -> PacketFilter | None:
@@ -422,7 +423,8 @@ class Endpoint:
             except Exception as error:
                 self._lose_all(error)
                 return
-            self._take_news(*news)
+            if news is not None:
+                self._take_news(*news)
         finally:
             self._leave_pump()
 
@@ -435,7 +437,8 @@ class Endpoint:
             self._lose_all(error)
             return
         try:
-            self._take_news(*news)
+            if news is not None:
+                self._take_news(*news)
         finally:
             self._leave_pump()
 

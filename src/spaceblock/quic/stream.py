@@ -156,10 +156,12 @@ class AioquicStream(Stream):
             waiter = asyncio.get_running_loop().create_future()
             self._waiters[waiter] = limit
             self._owner.draining.add(self)
+            self.await_backlog()
             try:
                 await waiter
             finally:
                 del self._waiters[waiter]
+                self.await_backlog()
                 if not self._waiters:
                     self._owner.draining.discard(self)
 
@@ -262,6 +264,10 @@ class AioquicStream(Stream):
         for waiter, limit in self._waiters.items():
             if (over or backlog <= limit) and not waiter.done():
                 waiter.set_result(None)
+
+    def await_backlog(self) -> None:
+        """Have the engine say when those in :meth:`drain` can go on."""
+        self._owner.engine.await_backlog(self.stream_id, max(self._waiters.values(), default=-1))
 
     def sent_all(self) -> None:
         """The engine says that our direction is done: all acknowledged, or its reset was."""

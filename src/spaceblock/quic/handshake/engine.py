@@ -189,6 +189,14 @@ class Engine(QuicConnection):
             is_application=event.frame_type is None,
         )
 
+    def await_backlog(self, stream_id: int, limit: int) -> None:
+        """Nothing to do: its connection looks after each packet."""
+        return
+
+    def set_timer(self, at: float) -> None:
+        """Nothing to do either."""
+        return
+
     def backlog(self, stream_id: int) -> int:
         """Bytes not yet acknowledged, an unacknowledged FIN counting as one; 0 for what is finished or reset."""
         stream = self._streams.get(stream_id)

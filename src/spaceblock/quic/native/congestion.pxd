@@ -60,6 +60,7 @@ cdef class Congestion:
 cdef class Pacer:
     # A token bucket in bytes (RFC 9002, section 7.7). A batch may overdraw it, so batches are always whole.
     cdef readonly uint64_t quantum  # bytes of one GSO batch
+    cdef public bint is_needless  # the peer is on this computer: there is no queue on the way but its socket's
     cdef double tokens, rate  # rate: bytes a microsecond, of the last question; 0 where there is no pacing
     cdef int64_t filled_at
 

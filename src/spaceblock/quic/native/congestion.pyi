@@ -82,11 +82,15 @@ class Congestion:
 class Pacer:
     """A token bucket (RFC 9002, section 7.7) that gives leave by the batch of ``quantum`` bytes, not 0."""
 
+    is_needless: bool
+    """The peer is on this computer: there is no queue on the way but its socket's, which its credit guards."""
+
     def __new__(cls, quantum: int) -> Pacer: ...
     @property
     def quantum(self) -> int: ...
     def allowed(self, window: int, smoothed_rtt: int, now: int) -> int:
-        """Bytes that may be sent now: 0, or at least a quantum; 2^64-1 while round trips are below a millisecond."""
+        """Bytes that may be sent now: 0, or at least a quantum; 2^64-1 where it is needless, and while round trips are
+        below a millisecond."""
 
     def on_sent(self, size: int) -> None: ...
     def set_quantum(self, quantum: int) -> None:

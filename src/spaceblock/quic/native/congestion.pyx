@@ -260,7 +260,7 @@ cdef class Pacer:
 
     cpdef uint64_t allowed(self, uint64_t window, int64_t smoothed_rtt, int64_t now) noexcept nogil:
         """RFC 9002, section 7.7: 1.25 windows a round trip; below a millisecond, timers are too coarse for it."""
-        if smoothed_rtt < _PACED_RTT:
+        if self.is_needless or smoothed_rtt < _PACED_RTT:
             self.rate = 0
             self.tokens = self.quantum
             self.filled_at = now

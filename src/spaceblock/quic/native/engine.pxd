@@ -51,8 +51,10 @@ cdef class PacketEngine(PacketSender):
     cdef public bint has_moved  # its newest packet came from elsewhere, and nothing was done about it yet
     cdef bint is_elsewhere  # what is being taken in comes from elsewhere, which is:
     cdef object _elsewhere
+    cdef public int64_t look_at  # microseconds: from when on Python wants to look whatever comes
     # For a pump.
     cdef bint touched
+    cdef bint cut_off  # it could not send all that it might
     cdef void *next_touched
     cdef size_t unanswered  # bytes that came since it last sent
     cdef bint put_off  # among those that send later
@@ -68,12 +70,14 @@ cdef class PacketEngine(PacketSender):
     cdef int drain(self) except -1 nogil
     cdef int report(self) except -1
     cdef bint may_answer(self) noexcept nogil
+    cdef bint needs_python(self, int64_t now) except -1
     cdef bint _credit_intake(self, ReceiveStream stream) noexcept nogil
     cpdef void take_turn(self, ReceiveStream stream, int64_t now) noexcept nogil
     cdef bint _grant(self, ReceiveStream stream, uint64_t consumed) noexcept nogil
     cdef bint _credit_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
     cdef void _drop_news(self, void *stream) noexcept nogil
 
+    cdef void _look_for_peer(self) noexcept nogil
     cdef bint _listen(self, uint8_t *data, size_t size, size_t segment, int64_t now) noexcept nogil
     cdef size_t _open_group(self, uint8_t *data, size_t size, size_t segment, size_t *at, int64_t now) noexcept nogil
     cdef bint _open_one(

@@ -23,6 +23,7 @@ class PacketEngine(PacketSender):
     owner: Any
     peer_is_fixed: bool
     has_moved: bool
+    look_at: int
     def set_local_cids(self, cids: Iterable[bytes]) -> None: ...
     def set_credit(
         self, max_data: int, data_sent: int, local_max_data: int, data_received: int, consumed: int = 0

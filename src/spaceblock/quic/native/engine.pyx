@@ -86,7 +86,15 @@ cdef class PacketEngine(PacketSender):
     def set_peer_address(self, address, int family):
         """Where a pump sends to, on a socket of that family."""
         PacketSender.set_peer_address(self, address, family)
-        self.credit.is_local = is_loopback(&self.peer)
+        self._look_for_peer()
+
+    def move_to(self, address, bytes used_cid not None):
+        """The peer is elsewhere now, and sends from there to this connection ID of ours."""
+        PacketSender.move_to(self, address, used_cid)
+        self._look_for_peer()
+
+    cdef void _look_for_peer(self) noexcept nogil:
+        self.credit.is_local = self.recovery.pacer.is_needless = is_loopback(&self.peer)
 
     def set_local_cids(self, cids):
         """The connection IDs that packets of the peer may carry."""
@@ -264,6 +272,21 @@ cdef class PacketEngine(PacketSender):
     cdef bint may_answer(self) noexcept nogil:
         """Whether what is due may be sent before Python had a look at what came."""
         return not (self.is_broken or self.is_closing or self.has_moved)
+
+    cdef bint needs_python(self, int64_t now) except -1:
+        """Whether what came is more than acknowledgements and credit that changed nothing for those who wait.
+
+        To be asked after :meth:`report`, and when all that may be sent was sent.
+        """
+        cdef SendStream sender
+        if not self.may_answer() or self.cut_off or self.news or self.rare or self.lost or self.delivered:
+            return True
+        if now >= self.look_at or self.is_early() or self.recovery.next_number() >= self.packets_max:
+            return True
+        for sender in self.send_streams.values():
+            if sender.is_awaited():
+                return True
+        return False
 
     cdef bint _credit_intake(self, ReceiveStream stream) noexcept nogil:
         """What an intake took is consumed; returns whether there is now something to send."""

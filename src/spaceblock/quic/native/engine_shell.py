@@ -102,7 +102,7 @@ class NativeEngine:
         self._ids = ConnectionIds(self, state, token_of)
         self._paths = Paths(self, self._ids, state, state.largest_received_time)
         self._may_move = state.is_client and state.may_move
-        self._renew_at = state.largest_received_time + options.id_lifetime
+        self._renew_later(state.largest_received_time)
         self._rare = RareFrames(self, self._ids, self._paths)
         self._idle_timeout = state.idle_timeout
         self.packets.idle_since = int(state.largest_received_time * MICROSECONDS)
@@ -166,6 +166,12 @@ class NativeEngine:
             return self._left.get(stream_id, 0)
         stream = self.packets.send_streams.get(stream_id)
         return 0 if stream is None else int(stream.backlog)
+
+    def await_backlog(self, stream_id: int, limit: int) -> None:
+        """Somebody waits until no more than ``limit`` bytes are unacknowledged; nobody does if it is negative."""
+        stream = self.packets.send_streams.get(stream_id)
+        if stream is not None:
+            stream.awaited = limit
 
     def sender_finished(self, stream_id: int) -> bool:
         stream = self.packets.send_streams.get(stream_id)
@@ -332,7 +338,7 @@ class NativeEngine:
             code, kind, reason = packets.violation
             self.close(code, kind, reason)
         elif now >= self._renew_at and self.path_is_valid:
-            self._renew_at = now + self._options.id_lifetime
+            self._renew_later(now)
             self._ids.replace()
 
     def move(self, is_far: bool, now: float) -> None:
@@ -344,7 +350,7 @@ class NativeEngine:
         if self._close_reason is not None:
             return
         self._ids.replace()
-        self._renew_at = now + self._options.id_lifetime
+        self._renew_later(now)
         if is_far:
             self.forget_path()
         self._paths.moved(now)
@@ -387,9 +393,13 @@ class NativeEngine:
             return None
         if self._close_at is not None:
             return self._close_at
-        at = self.packets.next_timer(int(self._idle_timeout * MICROSECONDS)) / MICROSECONDS
+        at = float(self.packets.next_timer(int(self._idle_timeout * MICROSECONDS)) / MICROSECONDS)
         asks_at = self._paths.timer()
         return at if asks_at is None else min(at, asks_at)
+
+    def set_timer(self, at: float) -> None:
+        """There will be a look at what is due then, whatever comes."""
+        self.packets.timer_set = int(at * MICROSECONDS)
 
     def handle_timer(self, now: float) -> None:
         if self._close_at is not None:
@@ -519,6 +529,10 @@ class NativeEngine:
         self._events.append(ConnectionIdRetired(connection_id=cid))
 
     # Helpers.
+
+    def _renew_later(self, now: float) -> None:
+        self._renew_at = now + self._options.id_lifetime
+        self.packets.look_at = int(self._renew_at * MICROSECONDS)
 
     def _accept(self, stream_id: int) -> ReceiveStream | None:
         """A stream of the peer that is not known: new, forgotten, or not to be."""

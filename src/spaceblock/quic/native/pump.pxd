@@ -55,7 +55,8 @@ cdef class Pump:
     cdef int send_put_off(self, int64_t now, bint has_room) except -1 nogil
     cdef int send_soon(self, void *engine, int64_t now) except -1 nogil
     cdef void put_off(self, void *engine, int64_t at) noexcept nogil
-    cdef tuple take_left(self)
+    cdef object take_left(self)
+    cdef bint take_touched(self, list engines) except -1
     cdef int rounds(self, int64_t now) except -1 nogil
     cdef int answer(self, bint is_last) except -1 nogil
     cdef void touch(self, void *engine) noexcept nogil
@@ -66,4 +67,5 @@ cdef class Pump:
     ) except -1 nogil
     cdef int put_by(self, const Received *received, size_t start, size_t size) except -1
     cdef int flush(self, PacketEngine engine, int64_t now) except -1 nogil
+    cdef int flush_trains(self, PacketEngine engine, int64_t now) except -1 nogil
     cdef bint flush_held(self) noexcept nogil

@@ -54,8 +54,9 @@ ANSWER_SIZE = 128 * 1024
 """Bytes that come for an engine before it answers while more waits in the socket: packets of many senders come mixed,
 and an acknowledgement of each few of them would cost as much as they do."""
 
-TRAINS = 16
-"""Trains of one engine that are sent before others get their turn: about 1 MiB."""
+TRAINS = 20
+"""Trains of one engine that are sent before others get their turn: the mebibyte that a turn of credit is, and what the
+packets add to that."""
 
 cdef enum Sent:
     ALL_SENT  # nothing is left that may be sent now
@@ -224,8 +225,8 @@ cdef class Pump:
     def receive(self):
         """Take in what waits in the socket, and let engines answer.
 
-        Returns the engines that got something, and datagrams that belong to none of them with their addresses; when
-        both are empty, the socket may have an error to tell of.
+        Returns the engines that have something for Python, and datagrams that belong to no engine with their addresses;
+        None if what came is dealt with. When both are empty, the socket may have an error to tell of.
         """
         with self.lock:
             self.is_attended = True
@@ -245,10 +246,12 @@ cdef class Pump:
 
     def take_turns(self):
         """Grant credit to those who wait for others that do not use theirs; returns the engines that have to send."""
+        cdef list engines = []
         with self.lock:
             with nogil:
                 self.give_turns(clock())
-            return self.take_left()[0]
+            self.take_touched(engines)
+        return engines
 
     def send(self, PacketEngine engine not None):
         """Send what ``engine`` has to send now; returns SENT_ALL, MORE, FULL or LIMIT."""
@@ -303,18 +306,26 @@ cdef class Pump:
             self.is_attended = False
             self.turns += 1
 
-    cdef tuple take_left(self):
-        cdef list touched = []
+    cdef object take_left(self):
+        cdef list engines = []
+        cdef PacketEngine each
+        cdef int64_t now = clock()
+        cdef bint has_touched = self.take_touched(engines)
+        others, self.others = self.others, []
+        self.has_others = False
+        engines = [each for each in engines if each.needs_python(now)]
+        return None if has_touched and not engines and not others else (engines, others)
+
+    cdef bint take_touched(self, list engines) except -1:
+        """List the engines that got something, and let go of what was acknowledged; False: there is none."""
         cdef void *each = self.first_touched
         self.first_touched = NULL
         while each != NULL:
             (<PacketEngine>each).touched = False
             (<PacketEngine>each).report()
-            touched.append(<PacketEngine>each)
+            engines.append(<PacketEngine>each)
             each = (<PacketEngine>each).next_touched
-        others, self.others = self.others, []
-        self.has_others = False
-        return touched, others
+        return len(engines) > 0
 
     cdef int serve_until_stopped(self) except -1 nogil:
         cdef pollfd[2] fds
@@ -506,6 +517,11 @@ cdef class Pump:
         return 0
 
     cdef int flush(self, PacketEngine engine, int64_t now) except -1 nogil:
+        cdef int result = self.flush_trains(engine, now)
+        engine.cut_off = result != ALL_SENT
+        return result
+
+    cdef int flush_trains(self, PacketEngine engine, int64_t now) except -1 nogil:
         cdef int _, code
         cdef size_t size
         if not self.flush_held():

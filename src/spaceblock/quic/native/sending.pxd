@@ -60,6 +60,8 @@ cdef class PacketSender:
     cdef public bint ack_due
     # The idle time-out's clock (RFC 9000, section 10.1), in microseconds.
     cdef public int64_t idle_since
+    cdef int64_t _idle  # how long that may be
+    cdef public int64_t timer_set  # when Python will look by itself
     cdef bint _elicited  # an ack-eliciting packet was sent since the last that was received
     cdef sockaddr_storage peer  # where a pump sends to
     cdef socklen_t peer_size
@@ -74,6 +76,8 @@ cdef class PacketSender:
     cdef uint8_t[BATCH_SIZE] _scratch
 
     cdef bint has_to_send(self) noexcept nogil
+    cdef int64_t _settled_at(self) noexcept nogil
+    cdef bint is_early(self) noexcept nogil
     cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil
     cdef void refused(self, int64_t now) noexcept nogil
 

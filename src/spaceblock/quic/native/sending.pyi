@@ -26,6 +26,7 @@ class PacketSender:
     ack_due: bool
     packets_max: int
     idle_since: int
+    timer_set: int
     is_confined: bool
     path_room: int
     used_cid: bytes

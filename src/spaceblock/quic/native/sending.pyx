@@ -30,6 +30,8 @@ from spaceblock.quic.native.streams cimport Run, SendStream, StreamTable
 from spaceblock.quic.native.udp cimport pack_address
 from spaceblock.varint cimport VARINT_MAX, write_varint
 
+cdef int64_t _GRANULARITY = 1_000  # microseconds: RFC 9002, section 6.1.2
+
 cdef enum:
     STREAM_HEAD_MAX = 1 + 8 + 8
     HAS_CREDIT = 0x80  # in Sent.flags: limits were told
@@ -257,8 +259,17 @@ cdef class PacketSender:
     def next_timer(self, int64_t idle):
         """When something is due even if nothing comes, the end of a connection that was ``idle`` for so long included
         (RFC 9000, section 10.1)."""
-        cdef int64_t at = min(self.recovery.timeout(), self.idle_since + max(idle, 3 * self.recovery.pto()))
-        return min(at, self.recovery.send_time()) if self.has_to_send() else at
+        self._idle = idle
+        return min(self._settled_at(), self.recovery.send_time()) if self.has_to_send() else self._settled_at()
+
+    cdef int64_t _settled_at(self) noexcept nogil:
+        return min(self.recovery.timeout(), self.idle_since + max(self._idle, 3 * self.recovery.pto()))
+
+    cdef bint is_early(self) noexcept nogil:
+        """Whether something is due before the timer that is set: as for recovery, by more than its clock's grain."""
+        return self._settled_at() + _GRANULARITY < self.timer_set or (
+            self.has_to_send() and self.recovery.send_time() < self.timer_set
+        )
 
     cdef bint has_to_send(self) noexcept nogil:
         if self.is_confined and self.path_room < self.datagram_size:

@@ -55,6 +55,7 @@ cdef class SendStream:
     cdef readonly bint fin_acknowledged
     cdef readonly bint stopped  # reset: nothing of it is sent any more
     cdef public bint held  # nothing of it is sent yet: the peer does not allow so many streams
+    cdef public int64_t awaited  # the backlog that somebody waits for, in bytes; -1: nobody does
     cdef uint32_t slot  # how the engine's records call it
     cdef bint queued  # among the engine's turns
     cdef void* next_turn  # the SendStream behind it there
@@ -67,6 +68,8 @@ cdef class SendStream:
     cdef size_t _cursor  # index of the piece that holds ``sent``, a hint
     cdef size_t releasable  # pieces that are acknowledged and whose owners still hold them
     cdef object _owners
+    cdef uint64_t _backlog(self) noexcept nogil
+    cdef bint is_awaited(self) noexcept nogil
     cdef bint has_work(self, uint64_t credit) noexcept nogil
     cdef bint next_run(self, size_t room, uint64_t credit, Run* run) noexcept nogil
     cdef const uint8_t* bytes_at(self, uint64_t offset, size_t size, uint8_t* scratch) noexcept nogil

@@ -20,6 +20,7 @@ class SendStream:
     fin_acknowledged: bool
     stopped: bool
     held: bool
+    awaited: int
     def __init__(self, stream_id: int, limit: int) -> None: ...
     def write(self, data: Buffer, fin: bool = False, release: Callable[[], None] | None = None) -> None: ...
     def adopt(

@@ -182,6 +182,7 @@ cdef class SendStream:
     def __cinit__(self, uint64_t stream_id, uint64_t limit):
         self.stream_id = stream_id
         self.limit = limit
+        self.awaited = -1
         self._lost = Spans()
         self._acknowledged = Spans()
         self._owners = deque()
@@ -266,14 +267,23 @@ cdef class SendStream:
     @property
     def backlog(self):
         """Bytes not yet acknowledged, an unacknowledged FIN counting as one."""
-        if self.stopped:
-            return 0
-        return self.written - self.acknowledged + (self.fin_written and not self.fin_acknowledged)
+        return self._backlog()
 
     @property
     def finished(self):
         """All was acknowledged, FIN included."""
         return self.fin_acknowledged and self.acknowledged == self.written
+
+    cdef uint64_t _backlog(self) noexcept nogil:
+        if self.stopped:
+            return 0
+        return self.written - self.acknowledged + (self.fin_written and not self.fin_acknowledged)
+
+    cdef bint is_awaited(self) noexcept nogil:
+        """Whether Python has to be told that as much was acknowledged as it waits for, or everything."""
+        return (self.awaited >= 0 and self._backlog() <= <uint64_t>self.awaited) or (
+            self.fin_acknowledged and self.acknowledged == self.written
+        )
 
     cdef int _add_piece(self, const uint8_t* data, size_t size) except -1:
         cdef Piece* pieces
