@@ -119,6 +119,23 @@ def test_a_class_that_was_never_used_answers_for_its_fields(tmp_path: Path, ques
     assert late(tmp_path, f"print({question})") == "number"
 
 
+def test_no_thread_sees_half_a_class(tmp_path: Path) -> None:
+    """They all begin at once with a class that nobody has used, a thousand times."""
+    script = (
+        "import threading\nfrom importlib import reload\nfrom late import things\nsys.setswitchinterval(1e-6)\n"
+        "for _ in range(1_000):\n"
+        f"    with uncompiled('late'):\n        reload(things)\n"
+        "    start, made = threading.Barrier(3), []\n"
+        "    def make():\n        start.wait()\n        made.append(things.Derived(1, ['x']))\n"
+        "    threads = [threading.Thread(target=make) for _ in range(3)]\n"
+        "    for thread in threads:\n        thread.start()\n"
+        "    for thread in threads:\n        thread.join()\n"
+        "    assert made == [things.Derived(1, ['x'], 7)] * 3\n"
+        "print('well')"
+    )
+    assert late(tmp_path, script) == "well"
+
+
 def test_nothing_is_compiled_late_for_others(tmp_path: Path) -> None:
     assert late(tmp_path, "print(type(PATTERN) is re.Pattern)", "other") == "True"
     assert run("import email.utils; print(email.utils.parseaddr('a@b'))") == "('', 'a@b')"

@@ -124,13 +124,18 @@ def _complete_later(plain: Any, decorate: Callable[[Any], Any]) -> Any:
     missing = True
 
     def complete() -> None:
+        # On a twin, so that no other thread ever sees the class without a constructor.
         nonlocal missing
         with _completing:
             if missing:
                 missing = False
-                for name in stubs:
-                    delattr(plain, name)
-                decorate(plain)
+                own = {name: value for name, value in vars(plain).items() if name not in _NOT_OWN}
+                full = vars(decorate(type(plain)(plain.__name__, plain.__bases__, dict(own))))
+                for name, value in full.items():
+                    if name not in _INSTANCES and own.get(name, _waiting) is not value:
+                        setattr(plain, name, value)
+                for name in own.keys() - full.keys():
+                    delattr(plain, name)  # a field whose default is made anew each time
 
     def construct(self: Any, *args: Any, **kwargs: Any) -> None:
         complete()
@@ -144,6 +149,8 @@ def _complete_later(plain: Any, decorate: Callable[[Any], Any]) -> Any:
 
 
 _FACTS = ("__dataclass_fields__", "__dataclass_params__", "__match_args__")
+_INSTANCES = ("__dict__", "__weakref__")
+_NOT_OWN = ("__init__", *_FACTS, *_INSTANCES)
 
 
 class _Fact:
