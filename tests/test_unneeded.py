@@ -124,7 +124,7 @@ def test_no_thread_sees_half_a_class(tmp_path: Path) -> None:
     script = (
         "import threading\nfrom importlib import reload\nfrom late import things\nsys.setswitchinterval(1e-6)\n"
         "for _ in range(1_000):\n"
-        f"    with uncompiled('late'):\n        reload(things)\n"
+        "    with uncompiled('late'):\n        reload(things)\n"
         "    start, made = threading.Barrier(3), []\n"
         "    def make():\n        start.wait()\n        made.append(things.Derived(1, ['x']))\n"
         "    threads = [threading.Thread(target=make) for _ in range(3)]\n"
