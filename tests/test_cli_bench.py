@@ -16,7 +16,8 @@ from commands import PATIENCE, Commands
 from spaceblock.cli.bench.measure import MIB, Report, content, touched
 from spaceblock.cli.bench.pair import SIDE, Pair, check, cpu_per_gib, move, run_pair, write_source
 from spaceblock.cli.quantities import parse_size
-from spaceblock.errors import IntegrityError, InternalError, NoSpace, Stalled
+from spaceblock.errors import ConnectionLost, IntegrityError, InternalError, NoSpace, Stalled
+from spaceblock.quic import ConnectionEnded
 
 HAS_NATIVE = sys.version_info >= (3, 11) and find_spec("spaceblock.quic.native.engine") is not None
 ENGINES = ["aioquic", pytest.param("native", marks=pytest.mark.skipif(not HAS_NATIVE, reason="it is not built"))]
@@ -103,6 +104,13 @@ def test_the_error_of_a_side_is_raised_here() -> None:
     waiting = "print('word', flush=True); input()"
     with pytest.raises(NoSpace, match="the disk is full"):
         run_pair([sys.executable, "-c", waiting], [sys.executable, "-c", failing])
+
+
+def test_an_error_of_the_transport_has_the_kind_that_its_code_has_for_everybody() -> None:
+    failing = 'import sys; print(\'{"error": {"code": "connection_lost", "message": "gone"}}\'); sys.exit(4)'
+    assert ConnectionEnded.code == ConnectionLost.code
+    with pytest.raises(ConnectionLost, match="gone"):
+        run_pair([sys.executable, "-c", failing], [sys.executable, "-c", ""])
 
 
 def test_a_side_that_says_nothing_or_takes_too_long_is_an_error() -> None:

@@ -212,7 +212,7 @@ def _error_in(line: str, side: str, status: int) -> SpaceblockError:
     if not line.startswith('{"error"'):
         return InternalError(f"the {side} side ended early with status {status}: see above what it wrote")
     error = json.loads(line)["error"]
-    kinds = {kind.code: kind for kind in _kinds(SpaceblockError)}
+    kinds = {kind.code: kind for kind in reversed([*_kinds(SpaceblockError)])}  # of those that share a code, the first
     return kinds.get(error["code"], InternalError)(error["message"], remote=error.get("remote", False))
 
 
