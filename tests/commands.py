@@ -121,10 +121,10 @@ class Terminal:
         os.close(self.inner)
         self._reader.start()
 
-    def wait_for(self, text: str) -> None:
-        """Wait until ``text`` was written."""
+    def wait_for(self, text: str, times: int = 1) -> None:
+        """Wait until ``text`` was written so many times."""
         with self._changed:
-            found = self._changed.wait_for(lambda: text.encode() in self._written, PATIENCE)
+            found = self._changed.wait_for(lambda: self._written.count(text.encode()) >= times, PATIENCE)
             assert found, f"{text!r} is not in {self._written.decode(errors='replace')!r}"
 
     @property

@@ -61,11 +61,26 @@ def test_after_an_offer_that_was_taken_back_the_next_is_asked_about(
     assert sender.end(signal.SIGINT).code == 130
     receiver.terminal.wait_for("the sender cancelled the transfer")
     sender = commands.start("send", "--to", receiver.read.strip(), tmp_path / "movie.mov", terminal=True)
-    sender.terminal.wait_for("waiting for the receiver's user")
+    receiver.terminal.wait_for("Accept? [y/N]", times=2)
     receiver.terminal.type("y\n")
     assert sender.end().code == 0
     assert receiver.end(signal.SIGINT).code == 130
     assert (tmp_path / "inbox" / "movie.mov").read_bytes() == pattern(300_000)
+
+
+def test_what_was_typed_before_a_question_is_no_answer_to_it(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "movie.mov").write_bytes(pattern(300_000))
+    receiver = commands.start("receive", "--listen", "127.0.0.1:0", "--dir", tmp_path / "inbox", terminal=True)
+    ticket = receiver.read_line()
+    receiver.terminal.type("y\n")
+    receiver.terminal.wait_for("y\r\n")
+    sender = commands.start("send", "--to", ticket, tmp_path / "movie.mov")
+    receiver.terminal.wait_for("Accept? [y/N]")
+    receiver.terminal.type("n\n")
+    assert sender.end().code == 3
+    assert receiver.end(signal.SIGINT).code == 130
+    assert os.listdir(tmp_path / "inbox") == []
 
 
 def test_what_was_asked_stays_above_the_end(asked: tuple[Command, Command]) -> None:

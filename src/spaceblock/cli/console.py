@@ -196,6 +196,7 @@ class Console:
         An offer that is gone meanwhile is not asked about any more, and taken: that tells what happened.
         """
         async with self._asking():
+            self._keyboard.forget()
             if self._quiet:
                 print(*self._heading(offer, folder), sep="\n", file=sys.stderr)
             lines = _listing(offer)
@@ -466,16 +467,30 @@ class _Keyboard:
 
     def __init__(self) -> None:
         self._wanted: asyncio.Future[bytes] | None = None
+        self._early: bytes | None = None
         self._reading = False
 
     async def read_line(self) -> str:
         """The next line; empty at the end."""
         loop = asyncio.get_running_loop()
         self._wanted = loop.create_future()
-        if not self._reading:
+        if self._early is not None:
+            self._wanted.set_result(self._early)
+            self._early = None
+        elif not self._reading:
             self._reading = True
             threading.Thread(target=self._read, args=(loop,), name="spaceblock-prompt", daemon=True).start()
         return (await self._wanted).decode(errors="replace")
+
+    def forget(self) -> None:
+        """What was typed so far answers no question that is yet to be asked."""
+        self._early = None
+        try:
+            import termios
+        except ImportError:  # Windows
+            return
+        with suppress(termios.error):
+            termios.tcflush(sys.stdin.fileno(), termios.TCIFLUSH)
 
     def _read(self, loop: asyncio.AbstractEventLoop) -> None:
         try:
@@ -489,3 +504,5 @@ class _Keyboard:
         self._reading = False
         if self._wanted is not None and not self._wanted.done():
             self._wanted.set_result(data)
+        else:
+            self._early = data
