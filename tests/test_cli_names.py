@@ -92,7 +92,7 @@ async def test_a_question_breaks_between_words(
     async with spaceblock.listen("127.0.0.1") as listener:
         taking = asyncio.ensure_future(take(listener, inbox, monkeypatch))
         sender = commands.start("send", "--to", listener.ticket, tmp_path / "papers", terminal=60)
-        await asyncio.to_thread(sender.terminal.wait_for, "proposals")
+        await asyncio.to_thread(sender.terminal.wait_for, "proposals): ")
         sender.terminal.type("\n")
         await asyncio.wait_for(taking, 30)
         sent = await asyncio.to_thread(sender.end)
