@@ -14,24 +14,24 @@ from test_screens import screen_of
 
 AGAIN = "; give the same command again when the other side is ready, and it goes on from what arrived"
 
-needs_hangups = pytest.mark.skipif(
-    not hasattr(signal, "SIGHUP"), reason="needs a system that tells of a terminal's end"
-)
+
+def receiver_of(commands: Commands, tmp_path: Path, size: int = 300_000) -> Command:
+    """A receiver on a terminal, and beside its inbox a file of so many bytes to send to it."""
+    (tmp_path / "inbox").mkdir()
+    (tmp_path / "movie.mov").write_bytes(pattern(size))
+    return commands.start("receive", "--listen", "127.0.0.1:0", "--dir", tmp_path / "inbox", terminal=True)
 
 
 @pytest.fixture
 def asked(commands: Commands, tmp_path: Path) -> tuple[Command, Command]:
     """A receiver on a terminal that asks about an offer, and the sender that waits on another."""
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "movie.mov").write_bytes(pattern(300_000))
-    receiver = commands.start("receive", "--listen", "127.0.0.1:0", "--dir", tmp_path / "inbox", terminal=True)
+    receiver = receiver_of(commands, tmp_path)
     sender = commands.start("send", "--to", receiver.read_line(), tmp_path / "movie.mov", terminal=True)
     receiver.terminal.wait_for("Accept? [y/N]")
     sender.terminal.wait_for("waiting for the receiver's user")
     return receiver, sender
 
 
-@needs_hangups
 def test_a_receiver_whose_window_is_closed_tells_the_sender(asked: tuple[Command, Command], tmp_path: Path) -> None:
     receiver, sender = asked
     receiver.hang_up()
@@ -43,7 +43,6 @@ def test_a_receiver_whose_window_is_closed_tells_the_sender(asked: tuple[Command
     assert os.listdir(tmp_path / "inbox") == []
 
 
-@needs_hangups
 def test_a_sender_whose_window_is_closed_tells_the_receiver_who_is_not_asked_any_more(
     asked: tuple[Command, Command],
 ) -> None:
@@ -69,9 +68,7 @@ def test_after_an_offer_that_was_taken_back_the_next_is_asked_about(
 
 
 def test_what_was_typed_before_a_question_is_no_answer_to_it(commands: Commands, tmp_path: Path) -> None:
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "movie.mov").write_bytes(pattern(300_000))
-    receiver = commands.start("receive", "--listen", "127.0.0.1:0", "--dir", tmp_path / "inbox", terminal=True)
+    receiver = receiver_of(commands, tmp_path)
     ticket = receiver.read_line()
     receiver.terminal.type("y\n")
     receiver.terminal.wait_for("y\r\n")
@@ -93,9 +90,7 @@ def test_what_was_asked_stays_above_the_end(asked: tuple[Command, Command]) -> N
 def test_the_sign_that_a_terminal_shows_for_an_interrupt_leaves_no_bar_behind(
     commands: Commands, tmp_path: Path, columns: int
 ) -> None:
-    (tmp_path / "inbox").mkdir()
-    (tmp_path / "movie.mov").write_bytes(pattern(3_000_000))
-    receiver = commands.start("receive", "--listen", "127.0.0.1:0", "--dir", tmp_path / "inbox", terminal=True)
+    receiver = receiver_of(commands, tmp_path, 3_000_000)
     sender = commands.start("send", "--to", receiver.read_line(), tmp_path / "movie.mov", terminal=columns)
     receiver.terminal.wait_for("Accept? [y/N]")
     sender.terminal.wait_for("waiting for")

@@ -37,7 +37,7 @@ def _leave(code: int) -> None:
     import threading
 
     try:
-        threading._shutdown()  # type: ignore[attr-defined]  # waits for the threads that the process waits for
+        threading._shutdown()  # type: ignore[attr-defined]  # ends pools' threads too, as nothing public does
         atexit._run_exitfuncs()
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:

@@ -71,9 +71,8 @@ def _slotted(plain: type, frozen: bool, eq: bool) -> Any:
     elif eq:
         parts["__hash__"] = None
     made: Any = type(plain)(plain.__name__, plain.__bases__, parts)
-    finished: type = made
-    _made.add(finished)
-    return finished
+    _made.add(made)
+    return made
 
 
 def _constructor(made: type, plain: type, names: list[str]) -> Any:

@@ -393,7 +393,7 @@ class NativeEngine:
             return None
         if self._close_at is not None:
             return self._close_at
-        at = float(self.packets.next_timer(int(self._idle_timeout * MICROSECONDS)) / MICROSECONDS)
+        at = self.packets.next_timer(int(self._idle_timeout * MICROSECONDS)) / MICROSECONDS
         asks_at = self._paths.timer()
         return at if asks_at is None else min(at, asks_at)
 
