@@ -56,7 +56,7 @@ cdef class Pump:
     cdef int send_soon(self, void *engine, int64_t now) except -1 nogil
     cdef void put_off(self, void *engine, int64_t at) noexcept nogil
     cdef object take_left(self)
-    cdef bint take_touched(self, list engines) except -1
+    cdef list take_touched(self)
     cdef int rounds(self, int64_t now) except -1 nogil
     cdef int answer(self, bint is_last) except -1 nogil
     cdef void touch(self, void *engine) noexcept nogil

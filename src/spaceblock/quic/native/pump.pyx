@@ -246,12 +246,10 @@ cdef class Pump:
 
     def take_turns(self):
         """Grant credit to those who wait for others that do not use theirs; returns the engines that have to send."""
-        cdef list engines = []
         with self.lock:
             with nogil:
                 self.give_turns(clock())
-            self.take_touched(engines)
-        return engines
+            return self.take_touched()
 
     def send(self, PacketEngine engine not None):
         """Send what ``engine`` has to send now; returns SENT_ALL, MORE, FULL or LIMIT."""
@@ -307,25 +305,25 @@ cdef class Pump:
             self.turns += 1
 
     cdef object take_left(self):
-        cdef list engines = []
         cdef PacketEngine each
         cdef int64_t now = clock()
-        cdef bint has_touched = self.take_touched(engines)
+        cdef list touched = self.take_touched()
         others, self.others = self.others, []
         self.has_others = False
-        engines = [each for each in engines if each.needs_python(now)]
-        return None if has_touched and not engines and not others else (engines, others)
+        engines = [each for each in touched if each.needs_python(now)]
+        return None if touched and not engines and not others else (engines, others)
 
-    cdef bint take_touched(self, list engines) except -1:
-        """List the engines that got something, and let go of what was acknowledged; False: there is none."""
+    cdef list take_touched(self):
+        """The engines that got something; what was acknowledged is let go of."""
+        cdef list touched = []
         cdef void *each = self.first_touched
         self.first_touched = NULL
         while each != NULL:
             (<PacketEngine>each).touched = False
             (<PacketEngine>each).report()
-            engines.append(<PacketEngine>each)
+            touched.append(<PacketEngine>each)
             each = (<PacketEngine>each).next_touched
-        return len(engines) > 0
+        return touched
 
     cdef int serve_until_stopped(self) except -1 nogil:
         cdef pollfd[2] fds
