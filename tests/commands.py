@@ -47,15 +47,12 @@ class Command:
         self._terminal = Terminal(columns) if columns else None
         self._log = log
         self._read: list[str] = []
-        with open(log, "wb") as errors:
-            descriptors: dict[str, Any] = {"stdin": subprocess.DEVNULL, "stderr": errors}
-            if self._terminal is not None:
-                descriptors = {"stdin": self._terminal.inner, "stderr": self._terminal.inner}
-            self.process = subprocess.Popen(
-                arguments, env=environment, stdout=subprocess.PIPE, text=True, encoding="utf-8", **descriptors
-            )
+        how: dict[str, Any] = {"env": environment, "stdout": subprocess.PIPE, "text": True, "encoding": "utf-8"}
         if self._terminal is not None:
-            self._terminal.start()
+            self.process = self._terminal.run(arguments, **how)
+        else:
+            with open(log, "wb") as errors:
+                self.process = subprocess.Popen(arguments, stdin=subprocess.DEVNULL, stderr=errors, **how)
 
     @property
     def terminal(self) -> Terminal:
@@ -82,11 +79,6 @@ class Command:
                 return found
         raise AssertionError(f"the command ended early: {self.end()}")
 
-    def hang_up(self) -> None:
-        """Close the window that the terminal is in, and tell as the kernel does."""
-        self.terminal.hang_up()
-        self.process.send_signal(signal.SIGHUP)
-
     def end(self, number: signal.Signals | None = None) -> Ended:
         """Wait for the end, after sending the signal ``number`` if there is one."""
         if number is not None:
@@ -106,7 +98,10 @@ class Command:
 
 
 class Terminal:
-    """A pseudo-terminal and what was written to it so far."""
+    """A pseudo-terminal and what was written to it so far.
+
+    It is the controlling terminal of the process that it runs, which ``^C`` and the end of the window interrupt.
+    """
 
     def __init__(self, columns: int) -> None:
         self._outer, self.inner = pty.openpty()
@@ -116,10 +111,16 @@ class Terminal:
         self._changed = threading.Condition()
         self._reader = threading.Thread(target=self._follow, daemon=True)
 
-    def start(self) -> None:
-        """Leave the terminal to the process that was started on it."""
+    def run(self, arguments: Sequence[str], **how: Any) -> subprocess.Popen[str]:
+        """Start a process, and leave the terminal to it.
+
+        Who leads a session and opens a terminal gets it for the session, which a shell does here.
+        """
+        opening = ["sh", "-c", 'exec "$@" <>"$0" 2>&0', os.ttyname(self.inner), *arguments]
+        process = subprocess.Popen(opening, stdin=self.inner, stderr=self.inner, start_new_session=True, **how)
         os.close(self.inner)
         self._reader.start()
+        return process
 
     def wait_for(self, text: str, times: int = 1) -> None:
         """Wait until ``text`` was written so many times."""
@@ -138,7 +139,7 @@ class Terminal:
         os.write(self._outer, text.encode())
 
     def hang_up(self) -> None:
-        """Take the terminal away from the process."""
+        """Close the window that it is in."""
         os.write(self._wake, b"!")
         self._reader.join(PATIENCE)
         os.close(self._outer)

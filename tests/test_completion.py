@@ -2,12 +2,10 @@
 
 from __future__ import annotations
 
-import fcntl
 import os
 import shutil
 import subprocess
 import sys
-import termios
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -51,21 +49,7 @@ def prompt(shell: str, home: Path) -> Iterator[Terminal]:
         (home / f".{shell}rc").write_text(f"PS1='{PROMPT} '\n{line_for(shell)}\n")
 
     terminal = Terminal(100)
-
-    def own_terminal() -> None:
-        os.setsid()
-        fcntl.ioctl(0, termios.TIOCSCTTY, 0)
-
-    process = subprocess.Popen(
-        [shell, "-i"],
-        cwd=home,
-        env=environment,
-        preexec_fn=own_terminal,
-        stdin=terminal.inner,
-        stdout=terminal.inner,
-        stderr=terminal.inner,
-    )
-    terminal.start()
+    process = terminal.run([shell, "-i"], cwd=home, env=environment, stdout=terminal.inner)
     try:
         terminal.wait_for(PROMPT)
         yield terminal

@@ -60,7 +60,7 @@ def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | 
     json = "--json" in words
     fill_gaps()
     signal.signal(signal.SIGTERM, _terminate)
-    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is signal.SIG_DFL:  # and not under nohup
+    if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
         signal.signal(signal.SIGHUP, _terminate)
     try:
         if ready is not None:
@@ -101,6 +101,8 @@ def _read(words: Sequence[str]) -> Any:
 def _terminate(number: int, frame: object) -> NoReturn:
     from ..interrupts import Interrupted
 
+    if number == getattr(signal, "SIGHUP", None):
+        signal.signal(number, signal.SIG_IGN)  # both the kernel and a shell may tell of it
     raise Interrupted(number)
 
 

@@ -18,6 +18,7 @@ from ..options import Options
 from ..tickets import TEXT_MAX, Ticket, usual_address
 from . import lan
 from .console import can_ask
+from .prompts import ask_hidden
 from .quantities import parse_ports, parse_size
 from .trusted import NAME_MAX, TrustedPeer, TrustedPeers
 
@@ -144,7 +145,9 @@ def _ask() -> str:
         raise click.UsageError(
             f'"-" asks for the ticket, which takes a terminal: use --ticket-file or {TICKET_VARIABLE}'
         )
-    return str(click.prompt("Ticket", hide_input=True, err=True))
+    while not (ticket := ask_hidden("Ticket:")):
+        pass
+    return ticket
 
 
 def _read(path: str) -> str:

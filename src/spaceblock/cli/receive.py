@@ -21,6 +21,7 @@ from ..transfer import Transfer
 from .choices import Choices
 from .console import OUTPUT, Console, can_ask, open_console
 from .lan import announcing
+from .prompts import confirmed
 
 ADVICE = "On the other computer run: spaceblock send --to TICKET PATH"
 
@@ -156,7 +157,7 @@ class _Receiver:
 
 def _offer_to_make(folder: str) -> None:
     """Make a folder that is missing, if the user wants it; raises :class:`StorageError`."""
-    if not click.confirm(f"There is no folder {printable(folder)!r}. Make it?", default=True, err=True):
+    if not confirmed(f"There is no folder {printable(folder)!r}. Make it?"):
         return
     try:
         os.mkdir(folder)
