@@ -429,7 +429,7 @@ _STORAGE: dict[int, tuple[type[StorageError], str]] = {
     errno_module.ENOTDIR: (TargetMissing, "choose a folder"),
     errno_module.EACCES: (TargetNotWritable, "choose a folder that you may write to"),
     errno_module.EPERM: (TargetNotWritable, "choose a folder that you may write to"),
-    errno_module.EROFS: (TargetNotWritable, "choose a folder that you may write to"),
+    errno_module.EROFS: (TargetNotWritable, "mount it for writing or choose a folder on another disk"),
     errno_module.EEXIST: (TargetExists, "move it away or let it be renamed"),
     errno_module.EXDEV: (StorageError, "receive into that folder itself, which is another disk"),
     errno_module.EPIPE: (StorageError, "keep the program that reads it running"),

@@ -4,11 +4,13 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from pathlib import Path
 
 import pytest
 
 import spaceblock
+from commands import Commands
 
 from .disks import MIB, dying_disk, lying_disk, same_disk, small_disk
 from .support import Pair, assert_helpful, deliver, failures, file_of, names_below, pair, tree
@@ -49,6 +51,16 @@ async def test_a_disk_that_is_full_ends_a_stream_of_unknown_size_at_once(tmp_pat
         assert (error.errno, error.item, error.phase, error.exit_code) == (errno.ENOSPC, 1, "transferring", 6)
         assert "no space left on device; free some space" in str(error)
     assert (ours.remote, theirs.remote) == (True, False)
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
+def test_a_disk_that_is_mounted_for_reading_only_is_named_as_such_before_anybody_sends(
+    commands: Commands, tmp_path: Path
+) -> None:
+    with small_disk(tmp_path / "disk", options="ro,size=64k") as target:
+        refused = commands.run("receive", "--listen", "127.0.0.1:0", "--dir", target)
+    assert refused.code == 6
+    assert "read-only file system; mount it for writing or choose a folder on another disk" in refused.err
 
 
 async def test_a_disk_that_cannot_keep_what_it_took_fails_the_item_before_it_counts_as_durable(tmp_path: Path) -> None:

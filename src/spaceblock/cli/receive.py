@@ -172,6 +172,12 @@ def _check_folder(folder: str) -> None:
             os.stat(folder)
             raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR))
         if not os.access(folder, os.W_OK | os.X_OK):
-            raise PermissionError(errno.EACCES, os.strerror(errno.EACCES))
+            number = errno.EROFS if _is_read_only(folder) else errno.EACCES
+            raise OSError(number, os.strerror(number))
     except OSError as error:
         raise storage_error(error, f"cannot receive into {printable(folder)!r}") from error
+
+
+def _is_read_only(folder: str) -> bool:
+    """Whether the file system is mounted for reading only, which no permission changes."""
+    return sys.platform != "win32" and bool(os.statvfs(folder).f_flag & os.ST_RDONLY)
