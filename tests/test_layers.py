@@ -28,7 +28,7 @@ ROOMS = {"quic", "storage", "memory", "places", "identity", "tickets", "guesses"
 PROTOCOL = {"protocol"}
 VALUES = {
     *("messages", "pages", "wire", "manifest", "blocks", "names", "events", "errors", "limits", "options", "display"),
-    *("lazily", "unneeded"),
+    *("lazily", "unneeded", "descriptors"),
 }
 CORE = {"core", "_pyblock", "_pydeframer", "_pyfiles", "_pylists"}
 FLOORS = (COMMAND_LINE, SHELL, ROOMS, PROTOCOL, VALUES, CORE)

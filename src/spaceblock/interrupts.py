@@ -15,6 +15,8 @@ from collections.abc import Coroutine, Sequence
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from .descriptors import silence
+
 _T = TypeVar("_T")
 
 
@@ -90,7 +92,7 @@ def _leave_terminal() -> None:
     for number in (1, 2):
         with suppress(OSError):
             if stat.S_ISCHR(os.fstat(number).st_mode) and not os.isatty(number):
-                os.dup2(os.open(os.devnull, os.O_WRONLY), number)
+                silence(number)
 
 
 def _unwatch(loop: asyncio.AbstractEventLoop, number: signal.Signals) -> None:

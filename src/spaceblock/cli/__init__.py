@@ -22,10 +22,11 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from .. import __version__
+from ..descriptors import silence
 from ..errors import SpaceblockError
 from ..postponed import Postponed
 from ..unneeded import STANDARD, put_off, uncompiled
-from .output import OutputFailed, fill_gaps, output_failed, print_out, silence
+from .output import OutputFailed, fill_gaps, output_failed, print_out
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem

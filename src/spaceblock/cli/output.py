@@ -6,6 +6,8 @@ import errno
 import os
 import sys
 
+from ..descriptors import silence
+
 
 class OutputFailed(Exception):
     """Standard output takes no more; the message says why, and what to do."""
@@ -29,14 +31,6 @@ def output_failed(error: OSError) -> OutputFailed:
         return OutputFailed("standard output was closed before the end: keep its reader running")
     reason = os.strerror(error.errno or 0)
     return OutputFailed(f"standard output cannot be written to: {reason[:1].lower()}{reason[1:]}; direct it elsewhere")
-
-
-def silence(*numbers: int) -> None:
-    """Let nobody be told what is still written to these descriptors."""
-    for number in numbers:
-        nobody = os.open(os.devnull, os.O_WRONLY)
-        os.dup2(nobody, number)
-        os.close(nobody)
 
 
 def fill_gaps() -> None:
