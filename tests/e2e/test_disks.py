@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import errno
 import os
-import sys
 from pathlib import Path
 
 import pytest
@@ -53,7 +52,6 @@ async def test_a_disk_that_is_full_ends_a_stream_of_unknown_size_at_once(tmp_pat
     assert (ours.remote, theirs.remote) == (True, False)
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="mounts a tmpfs")
 def test_a_disk_that_is_mounted_for_reading_only_is_named_as_such_before_anybody_sends(
     commands: Commands, tmp_path: Path
 ) -> None:

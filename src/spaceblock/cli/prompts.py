@@ -4,21 +4,25 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 
 
 def ask(question: str) -> str:
     """The line that is typed on the terminal; raises :class:`KeyboardInterrupt` where none comes any more."""
-    with _Ending():
+    with _ending():
         print(question, end=" ", file=sys.stderr, flush=True)
-        return _line(sys.stdin.readline())
+        line = sys.stdin.readline()
+        if not line:
+            raise EOFError
+        return line.rstrip("\r\n")
 
 
 def ask_hidden(question: str) -> str:
     """The same of a line that nobody is to see."""
     from getpass import getpass
 
-    with _Ending():
+    with _ending():
         return getpass(f"{question} ")
 
 
@@ -30,19 +34,16 @@ def confirmed(question: str) -> bool:
             return answer not in ("n", "no")
 
 
-class _Ending:
+@contextmanager
+def _ending() -> Iterator[None]:
     """A question that has no answer stays above what is said next, and the end of its terminal is told as such.
 
     When a window is closed, reading ends at about the time of the signal that tells of it, and nothing can be written
     or set any more; whichever is noticed first, the command ends by the signal.
     """
-
-    def __enter__(self) -> None:
-        return
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, _: object) -> None:
-        if error is None:
-            return
+    try:
+        yield
+    except BaseException as error:
         if not os.isatty(0):
             import signal
 
@@ -54,9 +55,4 @@ class _Ending:
             print(file=sys.stderr, flush=True)
         if isinstance(error, EOFError):
             raise KeyboardInterrupt from error
-
-
-def _line(text: str) -> str:
-    if not text:
-        raise EOFError
-    return text.rstrip("\r\n")
+        raise
