@@ -39,12 +39,18 @@ cdef extern from *:
     #endif
 
     #ifdef __APPLE__
-    #define SPACEBLOCK_NS(status, which) ((int64_t)(status).st_##which##timespec.tv_sec * 1000000000 + \
-        (status).st_##which##timespec.tv_nsec)
+    #define SPACEBLOCK_NS(status, which) nanoseconds((status).st_##which##timespec)
     #else
-    #define SPACEBLOCK_NS(status, which) ((int64_t)(status).st_##which##tim.tv_sec * 1000000000 + \
-        (status).st_##which##tim.tv_nsec)
+    #define SPACEBLOCK_NS(status, which) nanoseconds((status).st_##which##tim)
     #endif
+
+    /* Of what 64 bits do not hold, before 1677 and after 2262, the nearest that they do. */
+    static int64_t nanoseconds(struct timespec time) {
+        const int64_t most = INT64_MAX / 1000000000;
+        if ((int64_t)time.tv_sec >= most) return INT64_MAX;
+        if ((int64_t)time.tv_sec < -most) return INT64_MIN;
+        return (int64_t)time.tv_sec * 1000000000 + time.tv_nsec;
+    }
 
     typedef struct {
         uint64_t device, inode;
@@ -58,7 +64,8 @@ cdef extern from *:
             SPACEBLOCK_NS(status, m) == wanted->modified && SPACEBLOCK_NS(status, c) == wanted->changed;
     }
 
-    /* Of a plain file that can be read and is stored in full. What is ours to read need not be asked for. */
+    /* Of a plain file that can be read, is stored in full and was changed in these centuries. What is ours to read need
+       not be asked for. */
     static int look_at(const char *path, uid_t user, FileIdentity *found, int *mode) {
         struct stat status;
         if (lstat(path, &status) != 0 || !S_ISREG(status.st_mode)) return 0;
@@ -69,6 +76,7 @@ cdef extern from *:
         found->size = (int64_t)status.st_size;
         found->modified = SPACEBLOCK_NS(status, m);
         found->changed = SPACEBLOCK_NS(status, c);
+        if (found->modified == INT64_MIN || found->modified == INT64_MAX) return 0;
         *mode = (int)(status.st_mode & 07777);
         return 1;
     }

@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import stat
 import sys
+from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -342,6 +343,21 @@ def test_plain_files_are_found_as_they_are_and_others_are_left(tmp_path: Path) -
             find_files([zero])
     with pytest.raises(TypeError):
         find_files(["é"])
+
+
+def test_a_file_of_another_century_is_looked_at_alone(tmp_path: Path) -> None:
+    for name, seconds in (("far", 13_569_465_600), ("now", 1_000_000_000)):
+        (tmp_path / name).write_bytes(b"bytes")
+        with suppress(OverflowError):
+            os.utime(tmp_path / name, (0, seconds))
+    if (tmp_path / "far").stat().st_mtime_ns < 2**63:
+        pytest.skip("this file system knows no such times")
+    assert len(find_files([os.fsencode(tmp_path / name) for name in ("now", "far", "now")])) == 1
+    sources = {each.name: each for each in expand(str(tmp_path), "top", None, "skip") if isinstance(each, FileSource)}
+    now = 2**62
+    assert {name: source.is_small(now) for name, source in sources.items()} == {"top/far": False, "top/now": True}
+    with open(sources["top/far"].open(), "rb") as file:
+        assert file.read() == b"bytes"
 
 
 def test_a_file_with_holes_is_looked_at_alone(tmp_path: Path) -> None:

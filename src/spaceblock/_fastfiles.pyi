@@ -10,8 +10,8 @@ from collections.abc import Sequence
 from _typeshed import ReadableBuffer, WriteableBuffer
 
 def find_files(paths: Sequence[bytes | str]) -> list[tuple[int, tuple[int, int, int, int, int]]]:
-    """Look at plain files that can be read and have no holes: the bits of each one's mode, and its device, inode, size,
-    times of change and of status change in nanoseconds."""
+    """Look at plain files that can be read, have no holes and a time of change that fits into 64 bits: the bits of each
+    one's mode, and its device, inode, size, times of change and of status change in nanoseconds."""
 
 def read_files(
     slot: WriteableBuffer,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import os
 import subprocess
+import time
 from pathlib import Path
 
 import pytest
@@ -63,6 +64,26 @@ async def test_a_tree_arrives_with_its_modes_times_and_empty_folders(tmp_path: P
         assert ours.st_mtime_ns == theirs.st_mtime_ns
     for folder in (source, inbox / "tree"):
         (folder / "sub").chmod(0o700)
+
+
+async def test_files_of_distant_centuries_arrive_with_the_time_of_their_arrival(tmp_path: Path, inbox: Path) -> None:
+    """Their nanoseconds since 1970 do not fit into the 64 bits that the core and a journal have for them."""
+    source = tmp_path / "tree"
+    files = [file_of(source, "small", 10), file_of(source, "small too", 10), file_of(source, "large", 3_000_000)]
+    try:
+        for path, year in zip(files, (2400, 1600, 2400), strict=True):
+            os.utime(path, ns=(0, (year - 1970) * 31_556_952 * 10**9))
+    except OverflowError:
+        pytest.skip("this system counts the seconds of its files in 32 bits")
+    if not all(abs(path.stat().st_mtime_ns) >= 2**63 for path in files[::2]):
+        pytest.skip("this file system knows no such times")
+    before = time.time_ns() - 10**9
+    async with pair() as peers:
+        await deliver(peers, source, folder=inbox)
+        await deliver(peers, files[0], folder=inbox)
+    assert tree(inbox / "tree") == tree(source)
+    assert (inbox / "small").read_bytes() == files[0].read_bytes()
+    assert min((inbox / "tree" / path.name).stat().st_mtime_ns for path in files[::2]) > before
 
 
 async def test_links_are_left_out_unless_asked_for(tmp_path: Path, inbox: Path) -> None:

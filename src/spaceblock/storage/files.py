@@ -25,7 +25,7 @@ from ..lazily import dataclass
 from ..manifest import Entry, EntryKind
 from ..names import DEPTH_MAX, WIRE_RULES
 from ..options import Links
-from .metadata import MODE, leads_out
+from .metadata import MODE, is_usual_time, leads_out
 
 logger: logging.Logger = logging.getLogger("spaceblock")
 
@@ -73,8 +73,8 @@ class FileSource:
     """A descriptor to read from instead of opening ``path``, for a caller's open file."""
 
     def is_small(self, before: int) -> bool:
-        """Whether it can be read in one go with others: a small file that travels whole and was not written to since
-        ``before``, in nanoseconds since 1970."""
+        """Whether it can be read in one go with others: a small file of a usual time that travels whole and was not
+        written to since ``before``, in nanoseconds since 1970."""
         identity, request = self.identity, self.request
         return (
             0 < identity.size <= SMALL
@@ -82,6 +82,7 @@ class FileSource:
             and not self.is_sparse
             and self.held < 0
             and identity.changed_ns <= before
+            and is_usual_time(identity.modified_ns)
         )
 
     def open(self) -> int:

@@ -18,9 +18,8 @@ from ..manifest import Entry, EntryKind, Manifest
 MODE = 0o777
 """The bits of a mode that travel: reading, writing and running, for the owner, the group and all others."""
 
-
 NO_TIME = -(2**63)
-"""Stands for no time of change."""
+"""Stands for no time of change where times are numbers of 64 bits."""
 
 _NEW = 0o666
 """The mode of a new file that nobody chose one for, before the umask."""
@@ -58,8 +57,8 @@ class Metadata:
         entry = self._files.get(item)
         if entry is None:
             return _NEW, NO_TIME
-        mode = _NEW if entry.mode is None else entry.mode & MODE
-        return mode, NO_TIME if entry.mtime_ns is None else entry.mtime_ns
+        mode, time = _NEW if entry.mode is None else entry.mode & MODE, _time_of(entry)
+        return mode, NO_TIME if time is None else time
 
     def apply_to_folder(self, name: str, fd: int) -> None:
         """Give an open folder that was made for this transfer its mode and time."""
@@ -84,9 +83,16 @@ class Metadata:
         if entry.mode is not None and hasattr(os, "fchmod"):
             with suppress(OSError):
                 os.fchmod(fd, entry.mode & MODE & ~self._umask)
-        if entry.mtime_ns is not None:
+        time = _time_of(entry)
+        if time is not None:
             with suppress(OSError, OverflowError):
-                os.utime(fd, ns=(entry.mtime_ns, entry.mtime_ns))
+                os.utime(fd, ns=(time, time))
+
+
+def is_usual_time(time_ns: int) -> bool:
+    """Whether 64 bits hold a time in nanoseconds since 1970, as from 1677 to 2262: the core and a journal know no
+    other."""
+    return NO_TIME < time_ns < -NO_TIME
 
 
 def leads_out(target: str, depth: int) -> bool:
@@ -117,6 +123,11 @@ def umask_of(folder: int) -> int:
     finally:
         os.close(fd)
         os.unlink("umask", dir_fd=folder)
+
+
+def _time_of(entry: Entry) -> int | None:
+    time = entry.mtime_ns
+    return time if time is not None and is_usual_time(time) else None
 
 
 def _check_link(entry: Entry, target: str) -> None:
