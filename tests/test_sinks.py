@@ -122,10 +122,11 @@ def read_only_array() -> bytes:
         (read_only_array(), "is read-only"),
         (np.zeros(4)[::2], "not C-contiguous"),
         (np.zeros(3, "M8[s]"), r"cannot fill into\[1\]"),
+        (np.zeros(3, [("a", "O")]), "holds Python objects"),
         ("text", r"into\[1\] is a str"),
         (None, r"into\[1\] is a NoneType"),
     ],
-    ids=["bytes", "view", "array", "strided", "times", "str", "None"],
+    ids=["bytes", "view", "array", "strided", "times", "objects", "str", "None"],
 )
 def test_a_buffer_that_cannot_be_filled_is_refused_and_the_others_are_released(buffer: object, reason: str) -> None:
     good = bytearray(5)

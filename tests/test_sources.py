@@ -10,6 +10,7 @@ import os
 import tempfile
 import time
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -362,6 +363,16 @@ def test_a_buffer_in_pieces_is_refused(buffer: bytes) -> None:
 def test_what_numpy_cannot_show_as_bytes_is_refused() -> None:
     with pytest.raises(BufferUnfit, match="cannot send this ndarray"):
         hold_buffers([np.zeros(3, "M8[s]")])
+
+
+@pytest.mark.parametrize("kind", ["O", [("a", "i4"), ("b", [("c", "O")])], [("a", "O", (2, 2))]], ids=str)
+def test_references_to_objects_are_never_sent(kind: Any) -> None:
+    with pytest.raises(BufferUnfit, match="holds Python objects"):
+        hold_buffers([np.zeros(3, kind)])
+
+
+def test_a_field_may_have_any_name() -> None:
+    release_buffers(hold_buffers([np.zeros(3, [("O", "i4"), ("TO", "S3")])]))
 
 
 def test_a_buffer_that_is_gone_is_refused() -> None:

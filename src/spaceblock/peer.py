@@ -160,9 +160,9 @@ class Peer:
         at the end, or shows it: a function or coroutine function, ``tqdm`` or one of its bars, or rich's ``Progress``.
         What a function raises cancels the transfer, and awaiting the transfer raises it.
 
-        Raises :class:`LocalProtocolError` for what is none of these, :class:`BufferUnfit` for a buffer
-        that is not contiguous, :class:`TicketExpired` for a peer whose ticket is over and that came back only to finish
-        what it sends; everything else is raised by awaiting the transfer.
+        Raises :class:`LocalProtocolError` for what is none of these, :class:`BufferUnfit` for a buffer that is not
+        contiguous or holds Python objects, :class:`TicketExpired` for a peer whose ticket is over and that came back
+        only to finish what it sends; everything else is raised by awaiting the transfer.
         """
         self._check_open()
         if self.finish_only:

@@ -272,7 +272,11 @@ def _flat_view(source: object) -> memoryview | None:
 
 
 def flat(view: memoryview) -> memoryview:
-    """``view`` as bytes; raises :class:`BufferUnfit` if its items are not one contiguous run."""
+    """``view`` as bytes; raises :class:`BufferUnfit` if its items are not one contiguous run, or are Python objects."""
+    if any("O" in kinds for kinds in view.format.split(":")[::2]):  # the names of fields are between colons
+        # The bytes are addresses: a peer's would be followed here, and ours are nobody's business.
+        view.release()
+        raise BufferUnfit("the buffer holds Python objects: give one of numbers, or what pickle makes of them")
     if not view.c_contiguous:
         view.release()
         raise BufferUnfit("the buffer is not C-contiguous: copy it first, for example with numpy.ascontiguousarray")
