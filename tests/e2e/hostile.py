@@ -169,17 +169,19 @@ class RawPeer:
         """How the connection ended."""
         return await within(self.connection.wait_closed())
 
-    def offer(self, *items: SpaceblockRequest, names: tuple[str, ...] = ()) -> RawOffer:
-        """Begin a transfer as an honest sender does."""
-        return RawOffer(self, *items, names=names)
+    def offer(self, *items: SpaceblockRequest, names: tuple[str, ...] = (), uuid: bytes | None = None) -> RawOffer:
+        """Begin a transfer as an honest sender does, or begin the one called ``uuid`` once more."""
+        return RawOffer(self, *items, names=names, uuid=uuid)
 
 
 class RawOffer:
     """A transfer that a raw peer sends: the control stream is open and the offer is on it."""
 
-    def __init__(self, peer: RawPeer, *items: SpaceblockRequest, names: tuple[str, ...] = ()) -> None:
+    def __init__(
+        self, peer: RawPeer, *items: SpaceblockRequest, names: tuple[str, ...] = (), uuid: bytes | None = None
+    ) -> None:
         self.peer = peer
-        self.uuid = os.urandom(16)
+        self.uuid = uuid or os.urandom(16)
         self.control = peer.open(StreamType.PUSH)
         requests = SpaceblockRequests(self.uuid, BLOCK, items)
         self.control.send(*pages_of_requests(requests, bool(names)))

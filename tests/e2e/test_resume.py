@@ -5,21 +5,41 @@ from __future__ import annotations
 import asyncio
 import os
 import time
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
 import pytest
 
 import spaceblock
+from spaceblock.blocks import SpaceblockRequest
+from spaceblock.identity import Identity
 from spaceblock.limits import Limits
+from spaceblock.messages import (
+    AnswerPage,
+    Done,
+    Feature,
+    HaveReply,
+    ItemDigest,
+    ItemEnd,
+    OutcomeKind,
+    Progress,
+    VerdictKind,
+    VerifiedPage,
+)
 from spaceblock.names import STAGING_PREFIX
+from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part
 from spaceblock.storage.records import read_records
 
+from .hostile import block, client_of, digest, item_bytes
+from .stages import Gate
 from .support import (
+    BLOCK,
     assert_helpful,
     deliver,
     digest_of,
+    failure,
     failures,
     file_of,
     pair,
@@ -33,7 +53,6 @@ from .support import (
 MIB = 1024 * 1024
 SIZE = 24 * MIB
 HALF = SIZE // 2
-BLOCK = 128 * 1024
 LIMITS = Limits(not_durable=4 * MIB)
 
 
@@ -345,3 +364,45 @@ async def test_a_ticket_that_has_expired_is_good_for_what_was_begun_and_nothing_
             receipt, _ = await within(asyncio.gather(sending, offer.accept(sides.inbox)))
             assert receipt.resumed
     assert (sides.inbox / "large").read_bytes() == source.read_bytes()
+
+
+def size_of(path: Path) -> int:
+    with suppress(FileNotFoundError):
+        return path.stat().st_size
+    return -1
+
+
+async def test_an_item_that_begins_anew_before_its_sender_has_said_so_is_not_mistaken_for_what_was_there(
+    sides: Sides, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """A data stream may overtake the control stream; what is read again just then is another file already."""
+    old, new = os.urandom(2 * MIB), os.urandom(2 * MIB)
+    me, source = Identity.ephemeral(), SpaceblockRequest(len(new))
+    async with spaceblock.listen("127.0.0.1", options=sides.receiver) as listener:
+        async with client_of(listener, me, features=Feature.RESUME) as raw:
+            offer = raw.offer(source, names=("file",))
+            receiving = (await within(anext(aiter(listener)))).accept(sides.inbox)
+            await offer.control.read(AnswerPage)
+            offer.data().write(item_bytes(0, old))
+            while (await offer.control.read(Progress)).durable < len(old):
+                pass
+        await failure(receiving)
+        async with client_of(listener, me, features=Feature.RESUME) as raw:
+            with Gate(monkeypatch, FolderSink, "reread") as gate:
+                offer = raw.offer(source, names=("file",), uuid=offer.uuid)
+                receiving = (await within(anext(aiter(listener)))).accept(sides.inbox)
+                (verdict,) = (await offer.control.read(AnswerPage)).verdicts
+                assert (verdict.kind, verdict.offset) == (VerdictKind.HAVE, len(old))
+                await within(gate.reached.wait())
+                partial, data = sides.partial, offer.data()
+                data.write(block(0, 0, new[:BLOCK]))
+                await until(lambda: size_of(partial) == BLOCK, "the first block to be stored")
+            await until(lambda: not receiving._job._running, "everything that was begun to be over")
+            data.write(b"".join(block(0, start, new[start : start + BLOCK]) for start in range(BLOCK, len(new), BLOCK)))
+            data.send(ItemEnd(0, len(new)), fin=True)
+            offer.control.send(HaveReply(0, False), ItemDigest(0, len(new), digest(new)))
+            verified = await offer.control.read(VerifiedPage)
+            offer.control.send(Done(), fin=True)
+            await within(receiving)
+    assert [outcome.kind for outcome in verified.outcomes] == [OutcomeKind.VERIFIED]
+    assert tree(sides.inbox) == {"file": new}

@@ -23,7 +23,7 @@ from ..lazily import dataclass
 from ..limits import MESSAGE_PAYLOAD_MAX, SMALL_ITEM
 from ..messages import Hole, ItemAbort, ItemEnd, decode_message
 from ..protocol.receiver import Receiver
-from ..protocol.receiver_events import ItemLost, ReceiverEvent
+from ..protocol.receiver_events import ItemLost, ItemRestarts, ReceiverEvent
 from ..wire import MessageType
 from .debts import Debts
 from .rereading import Pursuit
@@ -281,6 +281,8 @@ class Landing:
             kind, self._hashers[item] = _Kind.REOPEN, _NoHasher()
         elif receiver.is_resumed(item):
             kind, self._hashers[item] = _Kind.RESUME, self._host.pursuits[item]
+        elif item in self._host.pursuits:
+            self._host.act([ItemRestarts(item)])  # HaveReply, which says so too, may come later
         if kind is not _Kind.BEGIN:
             self._hashed_late.add(item)
         self._steps.append(_Step(kind, item, offset, at_once=is_stored and kind is _Kind.BEGIN))
