@@ -66,6 +66,23 @@ async def test_a_coroutine_function_is_awaited() -> None:
     assert seen[-1] is spaceblock.Phase.DONE
 
 
+async def test_a_coroutine_function_that_takes_its_time_sees_the_end_too() -> None:
+    seen = []
+    is_over = asyncio.Event()
+
+    async def note(progress: spaceblock.Progress) -> None:
+        seen.append(progress.phase)
+        await is_over.wait()
+
+    async with offered(note) as (sending, offer):
+        await offer.accept(into=[bytearray(SIZE)])
+        await sending._job.finished.wait()
+        is_over.set()
+        await sending
+    assert seen[0] is not spaceblock.Phase.DONE
+    assert seen[-1] is spaceblock.Phase.DONE
+
+
 @pytest.mark.parametrize("side", ["sender", "receiver"])
 async def test_what_a_function_raises_cancels_the_transfer_and_is_raised_by_awaiting_it(side: str) -> None:
     def stop(progress: spaceblock.Progress) -> None:

@@ -74,7 +74,7 @@ class Listener:
         self._being_judged = 0
         self._guesses = Guesses()
         self._shares: dict[str, Share] = {}
-        self._unclaimed: Mailbox[Peer] = Mailbox()
+        self._unclaimed: Mailbox[Peer] = Mailbox(lambda peer: peer.deliver_offers_to(None))
         self._offers: Mailbox[Offer] = Mailbox()
         self._tasks: set[asyncio.Task[Any]] = set()
         self._unseen = Unseen()
@@ -114,17 +114,14 @@ class Listener:
         seconds = self._options.ticket_lifetime if lifetime is None else lifetime
         return [ticket.encode() for ticket in self._book.issue_many(count, self._addresses, seconds, time.time())]
 
-    async def peers(self) -> AsyncIterator[Peer]:
+    def peers(self) -> AsyncIterator[Peer]:
         """Every peer that is admitted, to send to; its offers then come through :meth:`Peer.offers` alone."""
         self._maker.check("this listener")
-        async for peer in self._unclaimed:
-            peer.deliver_offers_to(None)
-            yield peer
+        return aiter(self._unclaimed)
 
-    async def __aiter__(self) -> AsyncIterator[Offer]:
+    def __aiter__(self) -> AsyncIterator[Offer]:
         self._maker.check("this listener")
-        async for offer in self._offers:
-            yield offer
+        return aiter(self._offers)
 
     async def close(self) -> None:
         """Wait for the transfers that run, decline what is unanswered, and close.

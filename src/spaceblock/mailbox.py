@@ -4,18 +4,22 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import AsyncIterator, Callable
-from typing import Generic, TypeVar
+from typing import TypeVar
 
 _T = TypeVar("_T")
 
 
-class Mailbox(Generic[_T]):
-    """A queue whose iterations end when it is closed, each thing going to one of them."""
+class Mailbox(AsyncIterator[_T]):
+    """A queue whose iterations end when it is closed, each thing going to one of them.
 
-    def __init__(self) -> None:
+    All that an iteration has to know is in here, so one that gave up waiting, as by a time-out, can go on.
+    """
+
+    def __init__(self, on_taken: Callable[[_T], object] = lambda thing: None) -> None:
         self._waiting: dict[_T, None] = {}
         self._news = asyncio.Event()
         self._closed = False
+        self._on_taken = on_taken
 
     def put(self, thing: _T) -> None:
         """Let somebody take ``thing``."""
@@ -38,13 +42,13 @@ class Mailbox(Generic[_T]):
         self._closed = True
         self._news.set()
 
-    async def __aiter__(self) -> AsyncIterator[_T]:
-        while True:
-            while not self._waiting:
-                if self._closed:
-                    return
-                self._news.clear()
-                await self._news.wait()
-            thing = next(iter(self._waiting))
-            del self._waiting[thing]
-            yield thing
+    async def __anext__(self) -> _T:
+        while not self._waiting:
+            if self._closed:
+                raise StopAsyncIteration
+            self._news.clear()
+            await self._news.wait()
+        thing = next(iter(self._waiting))
+        del self._waiting[thing]
+        self._on_taken(thing)
+        return thing

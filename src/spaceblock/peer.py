@@ -189,11 +189,10 @@ class Peer:
             outgoing.show_on(shown)
         return outgoing.transfer
 
-    async def offers(self) -> AsyncIterator[Offer]:
+    def offers(self) -> AsyncIterator[Offer]:
         """What the peer wants to send, as it comes; ends with the connection."""
         self._maker.check("this connection")
-        async for offer in self._own_offers:
-            yield offer
+        return aiter(self._own_offers)
 
     @property
     def closed(self) -> bool:

@@ -71,11 +71,9 @@ class Transfer:
     def __await__(self) -> Generator[Any, None, Receipt]:
         return self._wait().__await__()
 
-    async def __aiter__(self) -> AsyncIterator[Progress]:
+    def __aiter__(self) -> AsyncIterator[Progress]:
         self._job.maker.check("this transfer")
-        while not self._job.finished.is_set():
-            await self._job.news()
-            yield self._job.progress()
+        return _News(self._job)
 
     @property
     def progress(self) -> Progress:
@@ -104,6 +102,22 @@ class Transfer:
             raise
         await self._job.shown_to_the_end()
         return self._job.result()
+
+
+class _News(AsyncIterator[Progress]):
+    """The figures of a transfer, each time there are new ones; whoever was busy meanwhile gets the last ones, too."""
+
+    def __init__(self, job: Job) -> None:
+        self._job = job
+        self._ended = job.finished.is_set()
+
+    async def __anext__(self) -> Progress:
+        if self._ended:
+            raise StopAsyncIteration
+        if not self._job.finished.is_set():
+            await self._job.news()
+        self._ended = self._job.finished.is_set()
+        return self._job.progress()
 
 
 class Job(ABC):

@@ -153,6 +153,23 @@ async def test_a_claimed_peer_is_a_context_of_its_own(inbox: Path) -> None:
     assert tree(inbox) == {"x": b"data"}
 
 
+async def test_who_waits_with_a_time_limit_may_go_on_waiting() -> None:
+    async with spaceblock.listen("127.0.0.1") as listener:
+        peers, everything = listener.peers(), aiter(listener)
+        for iteration in (peers, everything):
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(iteration), 0.01)
+        async with spaceblock.connect(listener.ticket) as peer:
+            sending = peer.send(b"data")
+            offer = await within(anext(everything))
+            offers = (await within(anext(peers))).offers()
+            with pytest.raises(asyncio.TimeoutError):
+                await asyncio.wait_for(anext(offers), 0.01)
+            await within(asyncio.gather(sending, offer.accept(into=[bytearray(4)])))
+            sending = peer.send(b"data")
+            await within(asyncio.gather(sending, (await anext(offers)).accept(into=[bytearray(4)])))
+
+
 class Own(Exception):
     """An exception of the program itself."""
 
