@@ -135,35 +135,50 @@ class _Dialled:
 async def _dial_all(ticket: Ticket | Contact, identity: Identity, options: Options) -> _Dialled:
     """Try the ticket's addresses one after the other, each with a short start over the next; the first wins."""
     attempts: list[asyncio.Task[_Dialled]] = []
+    winner: asyncio.Task[_Dialled] | None = None
+    try:
+        winner = await _first_of(attempts, ticket, identity, options)
+        return winner.result()
+    finally:
+        try:
+            await _finally(lambda: _let_go([attempt for attempt in attempts if attempt is not winner]))
+        except asyncio.CancelledError:
+            await _finally(lambda: _let_go(attempts))  # nobody gets the winner any more
+            raise
+
+
+async def _first_of(
+    attempts: list[asyncio.Task[_Dialled]], ticket: Ticket | Contact, identity: Identity, options: Options
+) -> asyncio.Task[_Dialled]:
+    """The first attempt that succeeds; all that were begun are in ``attempts`` then, whatever this ends with."""
     errors: list[SpaceblockError] = []
     waiting: set[asyncio.Task[_Dialled]] = set()
     addresses = _addresses_of(ticket)
-    try:
-        while addresses or waiting:
-            if addresses:
-                attempt = asyncio.create_task(_dial(addresses.pop(0), ticket, identity, options))
-                attempts.append(attempt)
-                waiting.add(attempt)
-            done, waiting = await asyncio.wait(
-                waiting, timeout=_STAGGER if addresses else None, return_when=asyncio.FIRST_COMPLETED
-            )
-            for attempt in done:
-                error = attempt.exception()
-                if error is None:
-                    winner = attempt.result()
-                    attempts.remove(attempt)
-                    return winner
-                if not isinstance(error, SpaceblockError):
-                    raise error
-                errors.append(error)
-        raise min(errors, key=_how_telling)
-    finally:
-        for attempt in attempts:
-            attempt.cancel()
-        for result in await asyncio.gather(*attempts, return_exceptions=True):
-            if isinstance(result, _Dialled):
-                await result.peer.abort()
-                await result.endpoint.close()
+    while addresses or waiting:
+        if addresses:
+            attempt = asyncio.create_task(_dial(addresses.pop(0), ticket, identity, options))
+            attempts.append(attempt)
+            waiting.add(attempt)
+        done, waiting = await asyncio.wait(
+            waiting, timeout=_STAGGER if addresses else None, return_when=asyncio.FIRST_COMPLETED
+        )
+        for attempt in done:
+            error = attempt.exception()
+            if error is None:
+                return attempt
+            if not isinstance(error, SpaceblockError):
+                raise error
+            errors.append(error)
+    raise min(errors, key=_how_telling)
+
+
+async def _let_go(attempts: list[asyncio.Task[_Dialled]]) -> None:
+    """End attempts that nobody needs, and what they have led to."""
+    for attempt in attempts:
+        attempt.cancel()
+    for result in await asyncio.gather(*attempts, return_exceptions=True):
+        if isinstance(result, _Dialled):
+            await _give_up(result.peer, result.endpoint)
 
 
 async def _dial(address: tuple[str, int], ticket: Ticket | Contact, identity: Identity, options: Options) -> _Dialled:
@@ -259,14 +274,19 @@ def _how_telling(error: SpaceblockError) -> int:
 
 
 async def _finally(clean_up: Callable[[], Coroutine[Any, Any, None]], maker: Maker | None = None) -> None:
-    """Finish cleaning up also while the task is being cancelled; what ``maker`` made is not cleaned up by its child."""
+    """Finish cleaning up also where the task is cancelled meanwhile, which is raised after that; what ``maker`` made is
+    not cleaned up by its child."""
     if maker is not None and maker.forked:
         return
     task = asyncio.ensure_future(clean_up())
+    cancelled: asyncio.CancelledError | None = None
     while not task.done():
         try:
             await asyncio.shield(task)
-        except asyncio.CancelledError:
+        except asyncio.CancelledError as error:
             if task.cancelled():
                 raise
+            cancelled = error
     task.result()
+    if cancelled is not None:
+        raise cancelled

@@ -6,9 +6,12 @@ import asyncio
 import gc
 import mmap
 import os
+import socket
 import sys
 import tempfile
 from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -18,9 +21,11 @@ import spaceblock
 from spaceblock.incoming import Incoming
 from spaceblock.outgoing import Outgoing
 from spaceblock.quic import Stream
+from spaceblock.quic.endpoint import Endpoint
 from spaceblock.storage.feed import Feed
 from spaceblock.storage.landing import Landing
 from spaceblock.storage.ring import Ring
+from spaceblock.tickets import Ticket
 
 from .stages import receiver_writes
 from .support import (
@@ -202,6 +207,67 @@ async def test_closing_that_is_cancelled_cancels_what_it_waited_for(inbox: Path)
         assert resizable(buffer)
         assert isinstance(await failure(sending), spaceblock.TransferCancelled)
         assert isinstance(await failure(offer.accept(inbox)), spaceblock.TransferCancelled)
+
+
+@pytest.mark.parametrize("side", ["connect", "listen"])
+async def test_whoever_is_cancelled_while_a_socket_is_closed_goes_no_further(
+    monkeypatch: pytest.MonkeyPatch, side: str
+) -> None:
+    """On a long way closing takes a while, and a time-out that is over in it is over for what comes next, too."""
+    closing = asyncio.Event()
+
+    async def close_slowly(endpoint: Endpoint) -> None:
+        closing.set()
+        await asyncio.sleep(0.1)
+        await close(endpoint)
+
+    async def work() -> None:
+        if side == "listen":
+            with suppress(Own):
+                async with spaceblock.listen("127.0.0.1"):
+                    raise Own
+        else:
+            async with spaceblock.listen("127.0.0.1") as listener:
+                async with spaceblock.connect(listener.ticket):
+                    pass
+                await asyncio.Event().wait()
+        await asyncio.Event().wait()
+
+    close = Endpoint.close
+    monkeypatch.setattr(Endpoint, "close", close_slowly)
+    working = asyncio.create_task(work())
+    await within(closing.wait())
+    working.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await within(working)
+
+
+async def test_a_connection_that_nobody_waits_for_any_more_is_closed(monkeypatch: pytest.MonkeyPatch) -> None:
+    """The first address did not answer, the second did, and the attempt at the first is just being given up."""
+    opened: list[Endpoint] = []
+    closing = asyncio.Event()
+
+    async def close_slowly(endpoint: Endpoint) -> None:
+        if endpoint not in opened:
+            opened.append(endpoint)
+            closing.set()
+            await asyncio.sleep(0.1)
+        await close(endpoint)
+
+    async with spaceblock.listen("127.0.0.1") as listener:
+        close = Endpoint.close
+        monkeypatch.setattr(Endpoint, "close", close_slowly)
+        ticket = Ticket.parse(listener.ticket)
+        with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as silent:
+            silent.bind(("127.0.0.1", 0))
+            two = replace(ticket, addresses=(silent.getsockname(), *ticket.addresses))
+            connecting = asyncio.ensure_future(spaceblock.connect(two).__aenter__())
+            await within(closing.wait())
+            connecting.cancel()
+            with pytest.raises(asyncio.CancelledError):
+                await within(connecting)
+        await until(lambda: not listener._peers, "the listener to hear that the peer has gone")
+        assert len(opened) == 2
 
 
 async def test_transfers_that_end_with_their_connection_have_errors_of_their_own() -> None:
