@@ -175,6 +175,7 @@ class Host:
         self.consumed = 0
         self.lost: dict[int, SpaceblockError] = {}
         self.outcomes: tuple[Outcome, ...] | None = None
+        self.calls_soon = 0
         self.error: SpaceblockError | None = None
         self._agreed: list[int] = []
         self._workers = ThreadPoolExecutor(2)
@@ -219,7 +220,13 @@ class Host:
         self._running += 1
         self._workers.submit(job).add_done_callback(ended)
 
+    @property
+    def has_calls(self) -> bool:
+        """Whether :meth:`settle` has something to do."""
+        return not self._calls.empty()
+
     def soon(self, call: Callable[[], None]) -> None:
+        self.calls_soon += 1
         self._calls.put(call)
 
     def mark_all(self) -> None:

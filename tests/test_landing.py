@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Sequence
 from pathlib import Path
 
@@ -264,6 +265,27 @@ def test_with_every_buffer_in_use_the_stream_is_read_no_further_until_one_is_fre
     assert kinds(host) == [OutcomeKind.VERIFIED]
     host.close()
     assert (tmp_path / "a").read_bytes() == data
+
+
+def test_the_event_loop_is_told_of_several_free_buffers_together(tmp_path: Path) -> None:
+    class PatientSink(GatedSink):
+        """Each write begins when the event loop has nothing left to do."""
+
+        def write(self, item: int, offset: int, data: memoryview) -> None:
+            super().write(item, offset, data)
+            while host.has_calls:
+                time.sleep(0.001)
+
+    data = pattern(12 * BLOCK)
+    sink = PatientSink(tmp_path)
+    host = hosted(sink, requests_of(len(data)), manifest_of("a"), Ring(16, BLOCK))
+    host.landing().receive_data(whole_item(0, data), True)
+    sink.gate.set()
+    host.receive(digest_of(0, data))
+    host.settle()
+    assert kinds(host) == [OutcomeKind.VERIFIED]
+    assert host.calls_soon <= 5, "of twelve buffers and the item's end"
+    host.close()
 
 
 def test_two_streams_share_a_ring_that_is_too_small_for_both(tmp_path: Path) -> None:

@@ -12,9 +12,10 @@ from typing import Any
 import pytest
 
 from engines import why_not_native
-from quic_pair import CLIENT, MIB, Pair, Streams, engine_of, pair
+from quic_pair import CLIENT, KIB, MIB, Pair, Streams, engine_of, pair
 from spaceblock.errors import ErrorCode
 from spaceblock.quic import Stream, TransportOptions
+from spaceblock.quic.connection import AioquicConnection
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.handshake.engine import Engine
 
@@ -69,6 +70,34 @@ async def test_without_a_thread_nothing_moves_meanwhile() -> None:
         be_busy(0.05)
         assert stream.backlog
         assert await (await streams.next()).read_all() == DATA
+
+
+async def test_what_is_written_behind_waiting_bytes_follows_them_without_a_turn_of_its_own() -> None:
+    async with pair(TransportOptions(native=True, stream_window=16 * KIB)) as both:
+        await handed_over(both)
+        streams = Streams(both.server, consume=False)
+        stream = both.client.open_stream(unidirectional=True)
+        stream.write(DATA[: 20 * KIB])
+        await stream.drain(4 * KIB)  # all but what the window does not take
+        turns: list[float] = []
+        assert isinstance(both.client, AioquicConnection)
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(both.client, "service", lambda: turns.append(time.monotonic()))
+            stream.write(DATA[20 * KIB :], fin=True)
+            await asyncio.sleep(0)
+            assert not turns
+            both.client.open_stream(unidirectional=True).write(b"with nothing before it")
+            await asyncio.sleep(0)
+            assert len(turns) == 1
+        both.client.service()
+        reader = await streams.next()
+        consumed = 0
+        while not reader.fin:
+            count = len(reader.data) - consumed
+            reader.stream.consume(count)
+            consumed += count
+            await reader.until(lambda reader, seen=consumed: len(reader.data) > seen or reader.fin)  # type: ignore[misc]
+        assert bytes(reader.data) == DATA
 
 
 @pytest.mark.parametrize("missing", ["a thread", "a bell", "an alarm"])

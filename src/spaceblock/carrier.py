@@ -149,8 +149,13 @@ class Carrier:
             stream.write(b"", fin=True)
         self._sent(filled)
         await asyncio.sleep(0)
-        await stream.drain(DATA_BACKLOG + min(self._connection.congestion_window, FLIGHT_MAX))
+        await self._drain(stream)
         return filled.done
+
+    async def _drain(self, stream: Stream) -> None:
+        """Wait while too much is unacknowledged, and then until several buffers fit, so as not to wake up for each."""
+        limit = DATA_BACKLOG + min(self._connection.congestion_window, FLIGHT_MAX)
+        await stream.drain(limit if stream.backlog <= limit else limit - DATA_BACKLOG // 2)
 
     async def _fill_ahead(self, ahead: Ahead) -> tuple[Filled, memoryview]:
         if not ahead.count:

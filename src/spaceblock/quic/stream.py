@@ -136,16 +136,18 @@ class AioquicStream(Stream):
             raise LocalProtocolError(f"stream {self.stream_id} takes no more bytes; open another one")
         if not isinstance(data, (bytes, bytearray)):
             data = memoryview(data).cast("B")
+        is_next = True
         if isinstance(self._owner.engine, Engine):
             self._owner.engine.send_stream_data(self.stream_id, data, fin)
             if release is not None:
                 release()
         else:
-            self._owner.engine.send_stream_data(self.stream_id, data, fin, release)
+            is_next = self._owner.engine.send_stream_data(self.stream_id, data, fin, release)
         if fin:
             self._write_ended = True
             self._check_ending()
-        self._owner.schedule()
+        if is_next:
+            self._owner.schedule()
 
     @property
     def backlog(self) -> int:

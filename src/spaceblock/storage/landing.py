@@ -37,6 +37,9 @@ _STEPS_MAX = 1_024
 _SPARE = 2
 """Buffers that a landing leaves in the ring when it takes one ahead of need, so that others can always go on."""
 
+_TELL_AFTER = 4
+"""Free buffers of which the event loop is told together while the worker goes on: to be woken for each costs more."""
+
 
 class Host(Protocol):
     """What a landing needs of its transfer."""
@@ -159,6 +162,7 @@ class Landing:
     def receive(self, fin: bool) -> None:
         """The intake took bytes, or may take some again; with ``fin`` there are no more to come."""
         self._ends |= fin
+        self._take_all()
         self._advance()
 
     def receive_reset(self) -> None:
@@ -421,7 +425,7 @@ class Landing:
         self._host.work(job, ended)
 
     def _work_off(self, steps: list[_Step]) -> None:
-        """Runs in a worker thread, and lets the event loop know whenever a buffer is free again."""
+        """Runs in a worker thread, and lets the event loop know when some buffers are free again, or all is done."""
         start = 0
         while start < len(steps):
             stop = start + 1
@@ -430,18 +434,22 @@ class Landing:
             done = _Done(stop - start)
             self._work(steps[start:stop], done)
             self._done.append(done)
-            if not self._told:
+            is_news = stop == len(steps) or len(self._done) >= _TELL_AFTER or done.results or done.marks
+            if is_news and not self._told:
                 self._told = True
                 self._host.soon(self._take_done)
             start = stop
 
     def _take_done(self) -> None:
         self._told = False
+        self._take_all()
+        self._advance()
+
+    def _take_all(self) -> None:
         while self._done:
             done = self._done.popleft()
             self._handed_over -= done.steps
             self._take(done)
-        self._advance()
 
     def _take(self, done: _Done) -> None:
         if done.marks:

@@ -208,10 +208,13 @@ class NativeEngine:
 
     def send_stream_data(
         self, stream_id: int, data: Any, end_stream: bool = False, release: Callable[[], None] | None = None
-    ) -> None:
+    ) -> bool:
+        """Whether nothing of the stream waited to be sent: what waits already will be followed by this."""
         stream = self.packets.send_streams[stream_id]
+        is_next = bool(stream.sent == stream.written)
         stream.write(bytes(data) if release is None else data, end_stream, release)
         self.packets.wake(stream)
+        return is_next
 
     def abandon_sending(self, stream_id: int, code: int) -> None:
         stream = self.packets.send_streams.get(stream_id)
