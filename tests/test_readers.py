@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import asyncio
+import errno
 import gzip
 import io
 import mmap
@@ -47,7 +48,7 @@ from spaceblock.storage.sources import (
     release_buffers,
     stop_reading,
 )
-from support import BLOCK, Piece, pattern, read_stream
+from support import BLOCK, Piece, no_more_descriptors, open_descriptors, pattern, read_stream
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
@@ -264,6 +265,24 @@ def test_a_wait_for_a_pipe_can_be_called_off(how: str) -> None:
         release_buffers(held)
         stop_reading(held)
         os.close(writing)
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2])
+def test_without_descriptors_a_pipe_is_refused_as_such_and_none_is_lost(spare: int) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb") as pipe, open(writing, "wb"):
+        before = open_descriptors()
+        with no_more_descriptors(spare), pytest.raises(SourceError, match="cannot hold source 1") as raised:
+            hold_buffers([b"before it", pipe])
+        assert raised.value.errno == errno.EMFILE
+        assert open_descriptors() == before
+
+
+def test_without_descriptors_an_open_file_is_refused_as_such(tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"bytes")
+    with (tmp_path / "file").open("rb") as file, no_more_descriptors(), pytest.raises(SourceError) as raised:
+        hold_buffers([file])
+    assert raised.value.errno == errno.EMFILE
 
 
 def test_a_socket_is_a_stream_too() -> None:

@@ -21,7 +21,15 @@ from spaceblock import DISCARD
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import BufferUnfit, NoSpace, StorageError, TransferCancelled
 from spaceblock.storage.sinks import IntoSink
-from support import BLOCK, UUID, manifest_of, pattern, requests_of
+from support import (
+    BLOCK,
+    UUID,
+    manifest_of,
+    no_more_descriptors,
+    open_descriptors,
+    pattern,
+    requests_of,
+)
 
 
 def fill(sink: IntoSink, item: int, offset: int, data: bytes) -> None:
@@ -290,6 +298,17 @@ def test_a_write_that_waits_for_its_reader_can_be_called_off(kind: str) -> None:
             sink.write(0, 0, memoryview(b"more"))
         sink.close()
         sink.stop()
+
+
+@pytest.mark.parametrize("spare", [0, 1, 2])
+def test_without_descriptors_a_pipe_is_refused_as_such_and_none_is_lost(spare: int) -> None:
+    reading, writing = os.pipe()
+    with open(reading, "rb"), open(writing, "wb") as pipe:
+        before = open_descriptors()
+        with no_more_descriptors(spare), pytest.raises(StorageError, match="into") as raised:
+            IntoSink([bytearray(1), pipe])
+        assert raised.value.errno == errno.EMFILE
+        assert open_descriptors() == before
 
 
 def test_a_pipe_that_nobody_reads_any_more_is_a_storage_error() -> None:

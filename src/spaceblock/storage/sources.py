@@ -16,7 +16,7 @@ from typing import Any
 
 from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from ..core import MESSAGE_DATA_MAX, make_records
-from ..errors import BufferUnfit, LocalProtocolError, source_error
+from ..errors import BufferUnfit, LocalProtocolError, SpaceblockError, source_error
 from ..lazily import dataclass
 from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
@@ -128,13 +128,18 @@ class Prepared:
 
 def hold_buffers(things: Sequence[object]) -> list[Held]:
     """Take hold of everything but paths at once, so that no buffer can be resized and no file closed before the
-    transfer starts."""
+    transfer starts.
+
+    Raises :class:`LocalProtocolError`, :class:`BufferUnfit` and :class:`SourceError`.
+    """
     held: list[Held] = []
     try:
         for thing in things:
             held.append(_hold(thing if isinstance(thing, Item) else Item(thing)))
-    except BaseException:
+    except BaseException as error:
         release_buffers(held)
+        if isinstance(error, OSError) and not isinstance(error, SpaceblockError):
+            raise source_error(error, f"cannot hold source {len(held)}", phase=PREPARING) from error
         raise
     return held
 

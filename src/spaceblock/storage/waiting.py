@@ -26,10 +26,15 @@ class Patience:
     time."""
 
     def __init__(self, fd: int, events: int) -> None:
-        """``fd`` is closed in the end; ``events`` are those of poll(2) that are waited for."""
+        """``fd`` is closed in the end, also where this raises OSError; ``events`` are those of poll(2) that are waited
+        for."""
         self.fd: int = fd
         self._lock = threading.Lock()
-        self._wake, self._alarm = os.pipe()
+        try:
+            self._wake, self._alarm = os.pipe()
+        except BaseException:
+            os.close(fd)
+            raise
         self._poll = select.poll()
         self._poll.register(fd, events)
         self._both = select.poll()
