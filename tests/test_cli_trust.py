@@ -2,9 +2,12 @@
 
 from __future__ import annotations
 
+import os
 import signal
 import socket
 import stat
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -40,6 +43,14 @@ def test_what_is_trusted_is_kept(tmp_path: Path) -> None:
     assert laptop.contact().endpoints == (("192.0.2.7", 4000), ("2001:db8::7", 4000))
     again.remove("laptop")
     assert [peer.peer for peer in TrustedPeers(path).all] == [B]
+
+
+def test_a_name_is_kept_whatever_the_systems_own_letters_are(tmp_path: Path) -> None:
+    code = f"import sys; from spaceblock.cli.trusted import *; TrustedPeers(Path(sys.argv[1])).add({A!r}, 'b\\xfcro')"
+    path = tmp_path / FILE
+    environment = {**os.environ, "LC_ALL": "C", "PYTHONCOERCECLOCALE": "0"}
+    subprocess.run([sys.executable, "-X", "utf8=0", "-c", code, path], env=environment, check=True)
+    assert TrustedPeers(path).names == {A: "b\u00fcro"}
 
 
 @pytest.mark.parametrize("name", ["", "two words", "sb2word", "-x", "a/b", "#", "\x1b[2J", "x" * 65])

@@ -101,7 +101,8 @@ class TrustedPeers:
             folder = private_folder(self._path.parent)
             temporary = folder / f".{FILE}.{secrets.token_hex(8)}"
             try:
-                with os.fdopen(os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600), "w") as file:
+                descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+                with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                     file.writelines(lines)
                     file.flush()
                     os.fsync(file.fileno())
