@@ -1,6 +1,6 @@
 """Progress for people, on standard error: bars on a terminal, elsewhere a plain line a second.
 
-Names come from the other side, so titles pass :func:`spaceblock.names.printable`, and nothing is read as markup. rich
+Names come from the other side, so titles pass :func:`spaceblock.display.printable`, and nothing is read as markup. rich
 is imported only when there is a bar to draw.
 """
 

@@ -1,6 +1,6 @@
 """What a command tells, to people on standard error or to programs as JSON on standard output.
 
-Text from elsewhere is printed through :func:`spaceblock.names.printable` only; JSON has the real names, escaped.
+Text from elsewhere is printed through :func:`spaceblock.display.printable` only; JSON has the real names, escaped.
 """
 
 from __future__ import annotations
