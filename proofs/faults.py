@@ -223,6 +223,8 @@ def _typed(case: Case, ended: list[dict[str, Any]]) -> Iterator[str]:
     for end in failed:
         if "code" not in end:
             yield _untyped(end)
+        elif end["type"] == "InternalError" and not end["remote"]:
+            yield f"taken for a fault of our own: {end}"
         elif case.place < len(PLACES) and end["exit_code"] == 6 and end["errno"] not in (case.errno, *_KEPT_BACK):
             yield f"another errno: {end}"
     sides = {end["side"]: end for end in ended}

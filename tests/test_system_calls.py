@@ -35,7 +35,16 @@ ENDED = {
     "ended": FINE,
     "next": FINE,
 }
-ERROR = {"fine": False, "code": "storage", "errno": errno.EIO, "item": 0, "phase": "transferring", "exit_code": 6}
+ERROR = {
+    "fine": False,
+    "type": "StorageError",
+    "code": "storage",
+    "errno": errno.EIO,
+    "item": 0,
+    "phase": "transferring",
+    "exit_code": 6,
+}
+INTERNAL = {"type": "InternalError", "code": "internal", "errno": None, "exit_code": 1}
 
 
 @pytest.mark.skipif(
@@ -68,6 +77,7 @@ def failed(ours: dict[str, Any], theirs: dict[str, Any]) -> list[dict[str, Any]]
         {**ENDED, "ended": failed({"phase": "verifying"}, {})},
         {**ENDED, "ended": failed({"errno": 1}, {"errno": 1})},
         {**ENDED, "ended": failed({}, {"remote": True})},
+        {**ENDED, "ended": failed(INTERNAL, INTERNAL)},
         {**ENDED, "ended": [{"side": "around", "fine": False, "raised": "OSError()"}]},
     ],
 )

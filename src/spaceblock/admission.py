@@ -371,4 +371,5 @@ def _database_error(error: sqlite3.Error, what: str) -> StorageError:
     return storage_error(OSError(number, str(error)), f"{what} ({error})")
 
 
-_SQLITE_REASONS = {"is full": errno.ENOSPC, "readonly": errno.EROFS}
+# A whole disk that is for reading only has said so before SQLite looks at the book.
+_SQLITE_REASONS = {"is full": errno.ENOSPC, "readonly": errno.EACCES}

@@ -470,7 +470,7 @@ class Incoming(Job):
             self._flushing = False
             error = future.exception()
             if error is not None:
-                self.fail(typed_error(error) if isinstance(error, Exception) else InternalError(repr(error)))
+                self.fail(_typed(error))
                 return
             events: list[ReceiverEvent] = []
             assert self._offered_event is not None
@@ -667,7 +667,7 @@ class Incoming(Job):
             self._placing = False
             error = future.exception()
             if error is not None:
-                self.fail(InternalError(f"putting files into place failed unexpectedly: {error!r}; report this"))
+                self.fail(_typed(error))
                 return
             events: list[ReceiverEvent] = []
             results = list(zip(batch, future.result(), strict=True))
@@ -740,6 +740,10 @@ class Incoming(Job):
     def _receipt(self, settled: Settled) -> Receipt:
         receipt = self._receipt_of(dict(enumerate(settled.outcomes)))
         return given(receipt, first_error(settled.errors, settled.outcomes))
+
+
+def _typed(error: BaseException) -> SpaceblockError:
+    return typed_error(error) if isinstance(error, Exception) else InternalError(repr(error))
 
 
 _REPORTED = {

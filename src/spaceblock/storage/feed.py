@@ -14,6 +14,7 @@ import time
 from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import field
 from functools import partial
 from typing import TypeVar
@@ -354,7 +355,7 @@ class Feed:
         source = self._sources[self._item]
         if isinstance(source, FileSource):
             source.check(self._fd)
-            if not source.identity.size and os.pread(self._fd, 1, 0):
+            if not source.identity.size and self._has_bytes(source):
                 raise source.changed("has more bytes than its size says")
         elif isinstance(source, StreamSource) and self._stop is not None:
             with memoryview(bytearray(1)) as room:
@@ -367,6 +368,12 @@ class Feed:
             return item, size, self._hasher.end()
         return item, size, None if self._hasher is None else self._hasher.digest()
 
+    def _has_bytes(self, source: FileSource) -> bool:
+        try:
+            return bool(os.pread(self._fd, 1, 0))
+        except OSError as error:
+            raise source.error(error, "read") from error
+
     def _give_up(self, error: SpaceblockError, wire: _Wire, filled: Filled) -> None:
         error.item = self._item
         error.phase = error.phase or str(Phase.MOVING)
@@ -378,7 +385,8 @@ class Feed:
         self._item = -1
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
-            os.close(fd)
+            with suppress(OSError):  # what was read is read
+                os.close(fd)
 
     def _check_refused(self) -> None:
         error = self._refused.get(self._item)

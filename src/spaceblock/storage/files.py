@@ -100,8 +100,11 @@ class FileSource:
         return fd
 
     def check(self, fd: int) -> None:
-        """Raise :class:`SourceChanged` unless the open file is still what was offered."""
-        status = os.fstat(fd)
+        """Raise :class:`SourceChanged` unless the open file is still what was offered; and :class:`SourceError`."""
+        try:
+            status = os.fstat(fd)
+        except OSError as error:
+            raise self.error(error, "look at") from error
         now = Identity.of(status)
         if now != self.identity:
             raise self.changed("was deleted or replaced" if not status.st_nlink else _difference(self.identity, now))

@@ -38,7 +38,7 @@ from ..names import NameRules, Problem, alternatives, find_problems, local_rules
 from ..options import Conflict, Durability
 from .barrier import BATCH, flush_all
 from .files import raw
-from .inside import Inside, disk_errors
+from .inside import Inside, disk_errors, leave
 from .journal import Keeper, Part, Placing, item_keys
 from .linking import Links
 from .metadata import Metadata, umask_of
@@ -111,7 +111,7 @@ class FolderSink(Sink):
             )
         )
         for name in self._folders:
-            os.close(self._inside.folder(name))
+            leave(self._inside.folder(name))
             self.on_work()
         self._to_come = set(range(len(requests.items))) - skip
         self._settle()
@@ -145,7 +145,7 @@ class FolderSink(Sink):
             try:
                 fd = os.open(last, _OLD_FILE, dir_fd=folder)
             finally:
-                os.close(folder)
+                leave(folder)
         length = self._lengths[item] or 0
         hasher, buffer, left = blake3(), bytearray(min(length + 1, _PORTION)), length
         try:
@@ -155,7 +155,7 @@ class FolderSink(Sink):
                     left -= count
                     yield count
         finally:
-            os.close(fd)
+            leave(fd)
         yield hasher.digest()
 
     def memory(self, item: int, offset: int, length: int) -> memoryview | None:
@@ -375,7 +375,7 @@ class FolderSink(Sink):
             try:
                 status = os.lstat(last, dir_fd=folder)
             finally:
-                os.close(folder)
+                leave(folder)
         except (OSError, SpaceblockError):
             return None
         if (inode_of(status), status.st_size, status.st_mtime_ns) != (placing.inode, placing.size, placing.mtime_ns):
@@ -436,7 +436,9 @@ class FolderSink(Sink):
                 journal.placing(zip(keys, make_records(Placing, rows), strict=True))
 
     def _learn(self, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
-        self._metadata = self._inside.metadata = Metadata(manifest, umask_of(self._staging.fd))
+        with self._errors("create a file in", self.path):
+            umask = umask_of(self._staging.fd)
+        self._metadata = self._inside.metadata = Metadata(manifest, umask)
         self._links = Links(self._inside, self._staging.fd, self.limits, self._on_conflict)
         self._links_left = list(self._metadata.links)
         given: list[str | None] = [None] * len(requests.items)
@@ -458,7 +460,8 @@ class FolderSink(Sink):
         """Refuse before data moves; a file system that reports no blocks at all does not tell and is believed."""
         if not hasattr(os, "fstatvfs"):
             return
-        status = os.fstatvfs(self._inside.root)
+        with self._errors("look at", self.path):
+            status = os.fstatvfs(self._inside.root)
         free = status.f_bavail * status.f_frsize
         if status.f_blocks and free < needed:
             raise NoSpace(
@@ -519,7 +522,7 @@ class FolderSink(Sink):
                 try:
                     found = {item: self._status(item, folder) for item in group}
                 finally:
-                    os.close(folder)
+                    leave(folder)
                 taken.update({item: status for item, status in found.items() if status is not None})
         if taken and self._on_conflict == "error":
             raise self._taken(self._names[min(taken)], min(taken))
@@ -558,7 +561,7 @@ class FolderSink(Sink):
                     with self._errors("flush", parent or self.path):
                         os.fsync(folder)
             finally:
-                os.close(folder)
+                leave(folder)
         except SpaceblockError as error:
             error.phase = error.phase or str(Phase.VERIFYING)
             results.update({item: error for item in items if isinstance(results.get(item, ""), str)})
@@ -613,7 +616,7 @@ class FolderSink(Sink):
                         if self.durable:
                             os.fsync(folder)
                     finally:
-                        os.close(folder)
+                        leave(folder)
 
     def _parent(self, item: int) -> str:
         return self._names[item].rpartition("/")[0]

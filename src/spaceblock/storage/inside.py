@@ -54,7 +54,7 @@ class Inside:
                             os.fsync(fd)
                     inner = self._enter(name, depth, fd)
                 finally:
-                    _leave(fd)
+                    leave(fd)
                 fd = inner
         return fd
 
@@ -68,7 +68,7 @@ class Inside:
                 except FileNotFoundError:
                     return None
                 finally:
-                    _leave(fd)
+                    leave(fd)
                 fd = inner
             return fd
 
@@ -83,7 +83,7 @@ class Inside:
         except TargetMissing:
             return False
         finally:
-            os.close(folder)
+            leave(folder)
         return True
 
     def obstacle(self, name: str) -> tuple[str, str] | None:
@@ -93,7 +93,7 @@ class Inside:
         except _NotAFolder as error:
             return error.folder, error.kind
         if folder is not None:
-            os.close(folder)
+            leave(folder)
         return None
 
     def flush_folder(self, name: str) -> None:
@@ -101,7 +101,7 @@ class Inside:
         try:
             os.fsync(folder)
         finally:
-            os.close(folder)
+            leave(folder)
 
     def _enter(self, name: str, depth: int, fd: int) -> int:
         """A descriptor of the part of ``name`` at ``depth``, which is in the folder ``fd``."""
@@ -115,8 +115,8 @@ class Inside:
             raise _NotAFolder(name, "/".join(parts[: depth + 1]), kind) from None
 
 
-def _leave(folder: int) -> None:
-    """Close a folder on the way to another, which must not be lost for what the disk says of this one."""
+def leave(folder: int) -> None:
+    """Close what was only looked into; what was found or done there stands, whatever the disk says now."""
     with suppress(OSError):
         os.close(folder)
 

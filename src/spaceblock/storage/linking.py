@@ -10,7 +10,7 @@ from ..errors import NameRejected, TargetExists
 from ..manifest import Entry
 from ..names import NameRules, alternatives
 from ..options import Conflict
-from .inside import Inside
+from .inside import Inside, leave
 from .metadata import steps_of
 
 
@@ -45,7 +45,7 @@ class Links:
                     times = (link.mtime_ns, link.mtime_ns)
                     os.utime(name.rpartition("/")[2], ns=times, dir_fd=folder, follow_symlinks=False)
         finally:
-            os.close(folder)
+            leave(folder)
 
     def _try_link(self, target: str, last: str, folder: int) -> bool:
         """Make a link, unless another thing has its name; what is the same link already will do."""
@@ -80,7 +80,7 @@ class Links:
             except FileNotFoundError:
                 return False
             finally:
-                os.close(folder)
+                leave(folder)
             parts.append(part)
             if stat.S_ISLNK(mode):
                 return "/".join(parts) not in self._made

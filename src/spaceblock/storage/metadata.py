@@ -121,7 +121,8 @@ def umask_of(folder: int) -> int:
     try:
         return ~os.fstat(fd).st_mode & MODE
     finally:
-        os.close(fd)
+        with suppress(OSError):
+            os.close(fd)
         os.unlink("umask", dir_fd=folder)
 
 
