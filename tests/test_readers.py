@@ -373,7 +373,18 @@ def test_text_closed_and_writing_files_are_refused_at_once(tmp_path: Path) -> No
         closed = files.enter_context(open(tmp_path / "a", "rb"))
         closed.close()
         text = files.enter_context(open(tmp_path / "a"))
-        for file, reason in [(text, "binary mode"), (closed, "closed"), (writing, "not open for reading")]:
+        detached = open(tmp_path / "a", "rb")  # noqa: SIM115
+        files.enter_context(detached.detach())
+        in_memory = io.BytesIO()
+        in_memory.close()
+        files_and_reasons = [
+            (text, "binary mode"),
+            (closed, "closed"),
+            (detached, "closed"),
+            (in_memory, "closed"),
+            (writing, "not open for reading"),
+        ]
+        for file, reason in files_and_reasons:
             with pytest.raises(LocalProtocolError, match=reason):
                 hold_buffers([file])
     with pytest.raises(LocalProtocolError, match="binary mode"):

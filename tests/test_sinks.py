@@ -354,15 +354,35 @@ def test_whatever_a_file_object_raises_is_a_storage_error() -> None:
     assert isinstance(caught.value.__cause__, ZeroDivisionError)
 
 
+class Unwilling(io.BytesIO):
+    """Does not even say what it is."""
+
+    def writable(self) -> bool:
+        raise OSError(errno.EIO, "unused")
+
+
+def test_an_error_of_a_file_that_is_asked_what_it_is_keeps_its_number() -> None:
+    with pytest.raises(StorageError) as caught:
+        IntoSink([Unwilling()])
+    assert caught.value.errno == errno.EIO
+
+
+def detached() -> object:
+    file = io.BufferedWriter(io.BytesIO())
+    file.detach()
+    return file
+
+
 @pytest.mark.parametrize(
     ("thing", "reason"),
     [
         (io.StringIO(), "is a text file"),
+        (detached(), "is closed"),
         (open(os.devnull, "rb"), "not open for writing"),  # noqa: SIM115
         (DISCARD.value, "neither a buffer nor a file"),
         (Path("a"), "neither a buffer nor a file"),
     ],
-    ids=["text", "reading", "a word", "a path"],
+    ids=["text", "detached", "reading", "a word", "a path"],
 )
 def test_what_cannot_be_written_to_is_refused_before_data_moves(thing: object, reason: str) -> None:
     with pytest.raises(BufferUnfit, match=reason):

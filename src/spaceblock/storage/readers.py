@@ -234,7 +234,7 @@ def reader_of(thing: Any) -> Reader | None:
         return None
     if isinstance(thing, io.TextIOBase):
         raise LocalProtocolError("cannot send a text file: open it in binary mode, or give its .buffer")
-    if not is_open_for_reading(thing):
+    if not is_open_for(thing, "readable"):
         raise LocalProtocolError(f"cannot send this {type(thing).__name__}: it is closed or not open for reading")
     if CAN_WAIT and has_descriptor(thing) and not stat.S_ISREG(os.fstat(thing.fileno()).st_mode):
         return PipeReader(thing)
@@ -250,9 +250,12 @@ def has_descriptor(file: Any) -> bool:
     return type(raw) is io.FileIO
 
 
-def is_open_for_reading(file: Any) -> bool:
-    """Whether ``file`` does not say that it cannot be read."""
-    return not getattr(file, "closed", False) and _answers(file, "readable", otherwise=True)
+def is_open_for(file: Any, use: str) -> bool:
+    """Whether ``file`` does not say that it is closed, or that it is not ``"readable"`` or ``"writable"``."""
+    try:
+        return not getattr(file, "closed", False) and _answers(file, use, otherwise=True)
+    except ValueError:  # detached
+        return False
 
 
 def read_error(error: Exception, what: str) -> SpaceblockError:

@@ -22,7 +22,7 @@ from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
 from ..options import Links
 from .files import PREPARING, FileSource, expand, open_file, request_of
-from .readers import Reader, has_descriptor, is_open_for_reading, read_error, reader_of
+from .readers import Reader, has_descriptor, is_open_for, read_error, reader_of
 from .rereading import FileBytes, MemoryBytes, Reread
 
 
@@ -205,12 +205,12 @@ def _hold(item: Item) -> Held:
     source = item.source
     if isinstance(source, (str, os.PathLike)):
         return item
-    if type(source) is io.BytesIO:
+    if type(source) is io.BytesIO and not source.closed:
         return _hold_bytes(item, source)
     view = _flat_view(source)
     if view is not None:
         return _hold_view(view, item.name, item.range)
-    if has_descriptor(source) and is_open_for_reading(source) and stat.S_ISREG(os.fstat(source.fileno()).st_mode):
+    if has_descriptor(source) and is_open_for(source, "readable") and stat.S_ISREG(os.fstat(source.fileno()).st_mode):
         return open_file(source, item.name, item.range)
     reader = reader_of(source)
     if reader is None:

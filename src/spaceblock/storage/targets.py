@@ -21,7 +21,7 @@ from ..blocks import SpaceblockRequest
 from ..errors import BufferUnfit, StorageError, storage_error
 from ..events import Phase
 from ..options import DISCARD
-from .readers import has_descriptor
+from .readers import has_descriptor, is_open_for
 from .sources import flat
 from .waiting import CAN_WAIT, Patience, widen
 
@@ -242,21 +242,14 @@ def _file_target(file: Any, index: int) -> Target:
         )
     if isinstance(file, io.TextIOBase):
         raise BufferUnfit(f"into[{index}] is a text file: open it in binary mode, or give its .buffer", item=index)
-    if getattr(file, "closed", False) or not _is_writable(file):
-        raise BufferUnfit(f"into[{index}] is closed or not open for writing: open it for writing", item=index)
     try:
+        if not is_open_for(file, "writable"):
+            raise BufferUnfit(f"into[{index}] is closed or not open for writing: open it for writing", item=index)
         if CAN_WAIT and has_descriptor(file) and not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
             return PipeTarget(index, file)
         return FileTarget(index, file)
     except OSError as error:
         raise _failed(error, index) from error
-
-
-def _is_writable(file: Any) -> bool:
-    try:
-        return bool(file.writable())
-    except AttributeError:
-        return True
 
 
 def _own_descriptor(fd: int) -> tuple[int, int]:
