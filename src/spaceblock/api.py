@@ -5,9 +5,9 @@ from __future__ import annotations
 import asyncio
 import errno
 import socket
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from .contacts import Contact
 from .errors import (
@@ -30,7 +30,7 @@ from .quic.interface import Connection, ConnectionEnded, HandshakeConfig
 from .quic.routes import look_up
 from .throttle import throttle_of
 from .tickets import Ticket, proof
-from .transfer import error_of_greeting
+from .transfer import error_of_greeting, in_any_case
 
 if TYPE_CHECKING:
     from .listener import Listener
@@ -63,12 +63,12 @@ async def listen(
     try:
         yield listener
     except BaseException:
-        await _finally(listener.abort, maker)
+        await in_any_case(listener.abort, maker)
         raise
     try:
         await listener.close()
     except asyncio.CancelledError:
-        await _finally(listener.abort, maker)
+        await in_any_case(listener.abort, maker)
         raise
 
 
@@ -99,15 +99,15 @@ async def connect(ticket: str | Ticket | Contact, *, options: Options | None = N
         try:
             yield dialled.peer
         except BaseException:
-            await _finally(dialled.peer.abort, maker)
+            await in_any_case(dialled.peer.abort, maker)
             raise
         try:
             await dialled.peer.close()
         except asyncio.CancelledError:
-            await _finally(dialled.peer.abort, maker)
+            await in_any_case(dialled.peer.abort, maker)
             raise
     finally:
-        await _finally(dialled.endpoint.close, maker)
+        await in_any_case(dialled.endpoint.close, maker)
 
 
 class _Dialled:
@@ -127,7 +127,7 @@ class _Dialled:
                 errors.append(error)
                 continue
             lost, self.endpoint = self.endpoint, endpoint
-            await _finally(lost.close)
+            await in_any_case(lost.close)
             return connection
         raise min(errors, key=_how_telling)
 
@@ -141,9 +141,9 @@ async def _dial_all(ticket: Ticket | Contact, identity: Identity, options: Optio
         return winner.result()
     finally:
         try:
-            await _finally(lambda: _let_go([attempt for attempt in attempts if attempt is not winner]))
+            await in_any_case(lambda: _let_go([attempt for attempt in attempts if attempt is not winner]))
         except asyncio.CancelledError:
-            await _finally(lambda: _let_go(attempts))  # nobody gets the winner any more
+            await in_any_case(lambda: _let_go(attempts))  # nobody gets the winner any more
             raise
 
 
@@ -189,18 +189,18 @@ async def _dial(address: tuple[str, int], ticket: Ticket | Contact, identity: Id
     try:
         await asyncio.wait_for(peer.greet(), timeout)
     except asyncio.TimeoutError:
-        await _finally(lambda: _give_up(peer, endpoint))
+        await in_any_case(lambda: _give_up(peer, endpoint))
         text = f"the listener did not greet within {timeout:g} seconds: check that it still runs and try again"
         raise Stalled(text, phase=str(Phase.CONNECTING)) from None
     except ConnectionEnded as ended:
-        await _finally(lambda: _give_up(peer, endpoint))
+        await in_any_case(lambda: _give_up(peer, endpoint))
         raise error_of_greeting(ended.reason) from ended
     except MemoryError as error:
-        await _finally(lambda: _give_up(peer, endpoint))
+        await in_any_case(lambda: _give_up(peer, endpoint))
         text = "there is no memory for the connection: let this program have more and connect again"
         raise ConnectionFailed(text, errno=errno.ENOMEM, phase=str(Phase.CONNECTING)) from error
     except BaseException:
-        await _finally(lambda: _give_up(peer, endpoint))
+        await in_any_case(lambda: _give_up(peer, endpoint))
         raise
     return _Dialled(endpoint, peer)
 
@@ -223,10 +223,10 @@ async def _open(
     try:
         return endpoint, await endpoint.connect(address, handshake, options.timeouts.connect)
     except ConnectionEnded as ended:
-        await _finally(endpoint.close)
+        await in_any_case(endpoint.close)
         raise error_of_greeting(ended.reason) from ended
     except BaseException:
-        await _finally(endpoint.close)
+        await in_any_case(endpoint.close)
         raise
 
 
@@ -271,22 +271,3 @@ def _how_telling(error: SpaceblockError) -> int:
         if isinstance(error, kind):
             return rank
     return 9
-
-
-async def _finally(clean_up: Callable[[], Coroutine[Any, Any, None]], maker: Maker | None = None) -> None:
-    """Finish cleaning up also where the task is cancelled meanwhile, which is raised after that; what ``maker`` made is
-    not cleaned up by its child."""
-    if maker is not None and maker.forked:
-        return
-    task = asyncio.ensure_future(clean_up())
-    cancelled: asyncio.CancelledError | None = None
-    while not task.done():
-        try:
-            await asyncio.shield(task)
-        except asyncio.CancelledError as error:
-            if task.cancelled():
-                raise
-            cancelled = error
-    task.result()
-    if cancelled is not None:
-        raise cancelled

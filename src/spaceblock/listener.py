@@ -6,7 +6,6 @@ import asyncio
 import importlib
 import time
 from collections.abc import AsyncIterator, Callable
-from contextlib import suppress
 from typing import TYPE_CHECKING, Any
 
 from .admission import AdmissionBook
@@ -35,7 +34,7 @@ from .quic.interface import Connection, HandshakeConfig
 from .reunions import Reunions
 from .shares import Share
 from .throttle import throttle_of
-from .transfer import Unseen, spawn
+from .transfer import Unseen, in_any_case, spawn
 from .unneeded import catch_up
 
 if TYPE_CHECKING:
@@ -90,13 +89,13 @@ class Listener:
         try:
             identity, place, memory = await asyncio.shield(opening)
         except asyncio.CancelledError:
-            await _close_opened(opening)
+            await in_any_case(lambda: _close_opened(opening))
             raise
         listener = cls(identity, options, place, memory)
         try:
             await listener._bind(host, port)
         except BaseException:
-            await listener._release()
+            await in_any_case(listener._release)
             raise
         return listener
 
@@ -257,10 +256,8 @@ def _open_place(host: str, port: int | range, options: Options) -> tuple[Identit
 
 
 async def _close_opened(opening: asyncio.Future[tuple[Identity, Place, Memory]]) -> None:
-    """Nobody wants the book that a thread is about to open: let go of its folder, also while being cancelled again."""
-    while not opening.done():
-        with suppress(asyncio.CancelledError):
-            await asyncio.wait({opening})
+    """Nobody wants the book that a thread is about to open: let go of its folder."""
+    await asyncio.wait({opening})
     if opening.exception() is None:
         opening.result()[1].book.close()
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Coroutine, Generator
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Generator
 from concurrent.futures import Future, ThreadPoolExecutor
 from functools import partial
 from time import monotonic
@@ -508,6 +508,27 @@ class Unseen:
 async def either(*futures: asyncio.Future[Any], timeout: float | None = None) -> None:
     """Wait until one of ``futures`` is done, or ``timeout`` seconds have passed."""
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def in_any_case(clean_up: Callable[[], Awaitable[object]], maker: Maker | None = None) -> None:
+    """Finish cleaning up also while this task is being cancelled, however often; what asked for that hears of it then.
+
+    What ``maker`` made is not cleaned up by its child.
+    """
+    if maker is not None and maker.forked:
+        return
+    task = asyncio.ensure_future(clean_up())
+    cancelled_with: tuple[Any, ...] | None = None
+    while not task.done():
+        try:
+            await asyncio.wait({task})
+        except asyncio.CancelledError as error:
+            cancelled_with = error.args
+    try:
+        task.result()
+    finally:
+        if cancelled_with is not None:
+            raise asyncio.CancelledError(*cancelled_with)
 
 
 class NoThread(InternalError):

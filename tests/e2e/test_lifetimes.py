@@ -9,10 +9,11 @@ import os
 import socket
 import sys
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import suppress
+from collections.abc import AsyncIterator, Callable
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
@@ -130,6 +131,63 @@ async def test_a_task_that_is_cancelled_at_any_moment_leaves_nothing_locked(side
             steps = steps * 5 // 4 + 1
             await back_to(before)
         await deliver(peers, b"and the connection goes on", into=[bytearray(26)])
+
+
+ENTERED: dict[str, Callable[[str], AbstractAsyncContextManager[Any]]] = {
+    "connect": lambda ticket: spaceblock.connect(ticket),
+    "listen": lambda ticket: spaceblock.listen("127.0.0.1"),
+}
+
+
+async def rounds(count: int) -> None:
+    """Let the loop go round so often."""
+    for _ in range(count):
+        await asyncio.sleep(0)
+
+
+@pytest.mark.parametrize("what", ENTERED)
+async def test_a_cancel_while_something_is_left_is_not_lost(what: str) -> None:
+    async def enter_and_leave() -> None:
+        async with ENTERED[what](listener.ticket):
+            pass
+        is_over.set()
+        await asyncio.sleep(0)
+
+    async with spaceblock.listen("127.0.0.1") as listener:
+        is_over = asyncio.Event()
+        steps = 0
+        while not is_over.is_set():
+            task = asyncio.create_task(enter_and_leave())
+            await rounds(steps)
+            if not is_over.is_set():
+                task.cancel()
+                await asyncio.wait([task])
+                assert task.cancelled()
+                assert not is_over.is_set()
+            steps = steps * 9 // 8 + 1
+        await task
+
+
+@pytest.mark.parametrize("what", ENTERED)
+async def test_a_second_cancel_leaves_nothing_behind_either(what: str) -> None:
+    async def enter() -> None:
+        async with ENTERED[what](listener.ticket):
+            entered.set()
+            await asyncio.Event().wait()
+
+    async with spaceblock.listen("127.0.0.1") as listener:
+        entered = asyncio.Event()
+        before = Census.take()
+        steps = 0
+        while not entered.is_set():
+            task = asyncio.create_task(enter())
+            await rounds(steps)
+            task.cancel()
+            await rounds(1)
+            task.cancel()
+            await asyncio.wait([task])
+            await back_to(before)
+            steps = steps * 9 // 8 + 1
 
 
 @pytest.mark.skipif(sys.version_info < (3, 11), reason="asyncio.timeout came with Python 3.11")

@@ -8,7 +8,6 @@ they are answered with a Version Negotiation or Retry packet or a stateless rese
 from __future__ import annotations
 
 import asyncio
-import contextlib
 import errno
 import logging
 import os
@@ -262,10 +261,12 @@ class Endpoint:
                 connection.drop()
         period = max((connection.closing_period for connection in self._connections), default=0.0)
         patience = LINGER if self._server is not None else min(period / 3, LINGER)
+        idle = asyncio.ensure_future(self._idle.wait())
         try:
-            with contextlib.suppress(asyncio.TimeoutError):
-                await asyncio.wait_for(self._idle.wait(), patience)
+            # asyncio.wait_for() of Python 3.11 and older loses a cancellation in the moment when the wait is over.
+            await asyncio.wait({idle}, timeout=patience)
         finally:
+            idle.cancel()
             self._close_now()
 
     @property
