@@ -551,6 +551,7 @@ class Incoming(Job):
 
     async def _unless_over(self, work: asyncio.Future[_T]) -> _T:
         """The result of ``work``, or what ended the transfer before."""
+        work.add_done_callback(lambda end: end.cancelled() or end.exception())  # nobody asks once the transfer is over
         await either(work, self._settled)
         if self._settled.done():
             self._settled.result()

@@ -383,6 +383,7 @@ class Outgoing(Job):
 
     async def _from_worker(self, work: Callable[[], _T]) -> _T:
         job = self.at_once(work, self.in_worker)
+        job.add_done_callback(lambda end: end.cancelled() or end.exception())  # nobody asks once the transfer is over
         await either(job, self._end)
         if self._end.done():
             self._end.result()

@@ -49,6 +49,20 @@ def patient(monkeypatch: pytest.MonkeyPatch) -> spaceblock.Options:
     return spaceblock.Options(timeouts=spaceblock.Timeouts(idle=300.0, close=300.0))
 
 
+async def test_what_a_disk_says_after_a_cancel_bothers_nobody(tmp_path: Path) -> None:
+    async with pair() as peers:
+        for steps in range(5):
+            sending = peers.here.send(tmp_path / "missing")
+            sent = peers.here.send(b"data")
+            offer = await peers.offer()
+            receiving = offer.accept(tmp_path / "missing")
+            for _ in range(steps):
+                await asyncio.sleep(0)
+            for transfer in (sending, receiving):
+                transfer.cancel()
+            await failures(sending, sent, receiving)
+
+
 @pytest.mark.parametrize("again", range(2))
 async def test_cancelled_before_anything_happened_the_other_side_never_hears_of_it(again: int, tmp_path: Path) -> None:
     source = file_of(tmp_path, "x", 10)
