@@ -338,8 +338,13 @@ class Outgoing(Job):
         if self._memory is None:
             return prepared
         memory, what = self._memory, description(self._held, self._links)
-        self._claim = await self._from_worker(lambda: memory.claim(self._peer_id, what))
-        return replace(prepared, requests=replace(prepared.requests, uuid=self._claim.uuid))
+
+        def claim() -> Claim:
+            self._claim = memory.claim(self._peer_id, what)  # which is released, too, if nobody waits for it any more
+            return self._claim
+
+        claimed = await self._from_worker(claim)
+        return replace(prepared, requests=replace(prepared.requests, uuid=claimed.uuid))
 
     async def _ask_for_the_end(self, features: Feature) -> Receipt | None:
         """The receipt, if an earlier attempt completed without this side hearing of it, and what was sent then is what

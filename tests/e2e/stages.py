@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from spaceblock.memory import Memory
 from spaceblock.storage import feed, folder
 
 from .support import PATIENCE
@@ -60,6 +61,11 @@ class Gate:
 def sender_reads(monkeypatch: pytest.MonkeyPatch, first: int = 2) -> Gate:
     """The sender's disk hangs in the middle of a file."""
     return Gate(monkeypatch, feed, "fill_blocks", first)
+
+
+def sender_remembers(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """The sender's disk hangs when an earlier attempt to send the same is looked for."""
+    return Gate(monkeypatch, Memory, "claim")
 
 
 def receiver_writes(monkeypatch: pytest.MonkeyPatch, first: int = 1) -> Gate:

@@ -11,9 +11,11 @@ from typing import TypeVar
 import pytest
 
 import spaceblock
-from spaceblock import outgoing
+from spaceblock import Identity, outgoing
+from spaceblock.memory import Memory
+from spaceblock.storage.sources import description
 
-from .stages import receiver_places, receiver_prepares, receiver_writes, sender_reads
+from .stages import receiver_places, receiver_prepares, receiver_writes, sender_reads, sender_remembers
 from .support import (
     BLOCK,
     QUICK,
@@ -61,6 +63,21 @@ async def test_what_a_disk_says_after_a_cancel_bothers_nobody(tmp_path: Path) ->
             for transfer in (sending, receiving):
                 transfer.cancel()
             await failures(sending, sent, receiving)
+
+
+async def test_a_cancel_while_an_earlier_attempt_is_looked_for_lets_go_of_it(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = file_of(tmp_path, "x", 10)
+    async with pair() as peers:
+        with sender_remembers(monkeypatch) as gate:
+            sending = peers.here.send(source)
+            await within(gate.reached.wait())
+            sending.cancel()
+        await failure(sending)
+        claim = Memory(Identity.load()).claim(peers.here.peer_id, description([spaceblock.Item(source)], "skip"))
+        assert claim.lock >= 0, "it is free"
+        claim.release(forget=True)
 
 
 @pytest.mark.parametrize("again", range(2))
