@@ -42,6 +42,9 @@ class Quiet(Job):
     def stalled(self, error: Stalled) -> None:
         self.stall = error
 
+    def fail(self, error: SpaceblockError) -> None:
+        raise AssertionError("nothing fails beside it")
+
     def cancel_attempt(self) -> None:
         raise AssertionError("nobody cancels it")
 

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import Callable, Coroutine, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from contextlib import suppress
 from itertools import islice
 from time import monotonic
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from .asking import Rename, ask_for_names
 from .control import MessageStream
@@ -61,7 +61,7 @@ from .storage.landing import Landing
 from .storage.rereading import Pursuit
 from .storage.ring import Ring
 from .storage.sinks import IntoSink, Mark, Sink
-from .transfer import Current, Job, Transfer, damaged, either, spawn, typed_error
+from .transfer import Current, Job, Transfer, cancel_all, damaged, either, typed_error
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
@@ -118,7 +118,7 @@ class Incoming(Job):
         self.receiver: Receiver = Receiver(limits, features)
         self.ring: Ring = Ring()
         self.sink: Sink = IntoSink([])
-        self._rehashing = Rehashing(self, self.receiver, lambda item: self.sink.reread(item), self.act, self._start)
+        self._rehashing = Rehashing(self, self.receiver, lambda item: self.sink.reread(item), self.act)
         self.pursuits: dict[int, Pursuit] = self._rehashing.pursuits
         self.answered: bool = False
         self._timeouts = timeouts
@@ -130,7 +130,6 @@ class Incoming(Job):
         self._asks_user = False
         self._amended: asyncio.Future[Amended] | None = None
         self._manifest: Manifest | None = None
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._decision: asyncio.Future[None] = self.loop.create_future()
         self._settled: asyncio.Future[Settled] = self.loop.create_future()
         self._said: asyncio.Future[None] = self.loop.create_future()
@@ -172,7 +171,7 @@ class Incoming(Job):
             assert self._offered_event is not None
             self._rehashing.begin(self._offered_event.requests, had)
             if compare:
-                self._start(self._compare(compare))
+                self.start_beside(self._compare(compare))
             settled = await self._settled
             if settled.errors:
                 await self.in_worker(self.sink.conclude)
@@ -539,7 +538,7 @@ class Incoming(Job):
                 self._asks_user = True
                 entries, items = self._manifest.entries, requests.items
                 asking = ask_for_names(self._rename, entries, items, self.sink.limits, problems)
-                renaming = await self._unless_over(self._start(asking))
+                renaming = await self._unless_over(self.start_beside(asking))
                 self._manifest = self._manifest.renamed(renaming.changes())
             else:
                 raise refusal(self._manifest.entries, problems)
@@ -576,17 +575,6 @@ class Incoming(Job):
             self.changed()
             self.act(events)
         comparison.close()
-
-    def _start(self, work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
-        """Run ``work`` beside everything else; where it fails the transfer does."""
-
-        def ended(task: asyncio.Task[Any]) -> None:
-            if not task.cancelled() and isinstance(error := task.exception(), Exception):
-                self.fail(typed_error(error))
-
-        task = spawn(self._tasks, work)
-        task.add_done_callback(ended)
-        return task
 
     def _offered(self, event: Offered) -> None:
         self._offered_event = event
@@ -698,10 +686,7 @@ class Incoming(Job):
         self._stake.over()
         for reset in self._resets:
             reset.cancel()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await cancel_all(self.tasks)
         for stream, landing in self._landings.items():
             landing.close()
             stream.stop(ErrorCode.CANCELLED)

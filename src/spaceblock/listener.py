@@ -34,7 +34,7 @@ from .quic.interface import Connection, HandshakeConfig
 from .reunions import Reunions
 from .shares import Share
 from .throttle import throttle_of
-from .transfer import Unseen, in_any_case, spawn
+from .transfer import Unseen, cancel_all, in_any_case, spawn
 from .unneeded import catch_up
 
 if TYPE_CHECKING:
@@ -230,10 +230,7 @@ class Listener:
     async def _release(self, leave: Callable[[], None] = lambda: None) -> None:
         self._offers.close()
         self._unclaimed.close()
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await cancel_all(self._tasks)
         if self._endpoint is not None:
             await self._endpoint.close()
         await asyncio.to_thread(leave)

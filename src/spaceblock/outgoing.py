@@ -9,7 +9,7 @@ from contextlib import suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
-from typing import Any, TypeVar, cast
+from typing import Any, TypeVar
 
 from .asking import Rename, ask_for_names
 from .blocks import Had, Partial
@@ -77,7 +77,7 @@ from .storage.sources import (
     stop_reading,
 )
 from .throttle import Throttle
-from .transfer import AT_ONCE_MAX, Current, Job, damaged, either, spawn, typed_error
+from .transfer import AT_ONCE_MAX, Current, Job, cancel_all, damaged, either, spawn, typed_error
 
 _T = TypeVar("_T")
 
@@ -139,7 +139,6 @@ class Outgoing(Job):
         self._sender: Sender | None = None
         self._control: MessageStream | None = None
         self._refused: dict[int, SpaceblockError] = {}
-        self._tasks: set[asyncio.Task[Any]] = set()
         self._answer: asyncio.Future[Answered] = self.loop.create_future()
         self._end: asyncio.Future[Completed] = self.loop.create_future()
         self._end.add_done_callback(lambda end: end.exception())
@@ -182,7 +181,7 @@ class Outgoing(Job):
             self.enter(Phase.MOVING)
             self._compared = frozenset(answered.compared)
             if answered.compared:
-                self._start(self._compare(answered.compared, {}))
+                self.start_beside(self._compare(answered.compared, {}))
             parts, restarted = self._resume(answered.had)
             await self._move(sorted((*wanted, *parts)))
             if restarted is not None:
@@ -466,9 +465,9 @@ class Outgoing(Job):
                 pursuit = Pursuit(request.start, found.offset)
                 self._pursuits[item] = found.offset, pursuit
                 self._resumed += found.offset - request.start
-                self._start(self._chase(item, pursuit))
+                self.start_beside(self._chase(item, pursuit))
         self._act([])
-        return parts, self._start(self._compare(whole, had)) if whole else None
+        return parts, self.start_beside(self._compare(whole, had)) if whole else None
 
     async def _chase(self, item: int, pursuit: Pursuit) -> None:
         """Hash what the receiver has of ``item`` already, until that has caught up with what moves."""
@@ -528,19 +527,6 @@ class Outgoing(Job):
         assert self._prepared is not None
         self._carrier.say(self._prepared.requests.uuid, aborted)
 
-    def _start(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
-        """Run ``work`` beside everything else; where it fails the transfer does."""
-
-        def ended(task: asyncio.Task[_T]) -> None:
-            if not task.cancelled() and isinstance(error := task.exception(), Exception):
-                self.fail(typed_error(error))
-
-        task = self.loop.create_task(work)
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
-        task.add_done_callback(ended)
-        return task
-
     async def _offer(self, sender: Sender) -> None:
         self.enter(Phase.OFFERING)
         stream = self._connection.open_stream(unidirectional=False)
@@ -567,7 +553,7 @@ class Outgoing(Job):
         assert self._prepared is not None
         lanes = list(lanes_of(wanted, self._prepared.sources))
         waiting = iter(lanes)
-        pumps = [spawn(self._tasks, self._pump(waiting)) for _ in lanes[:DATA_STREAMS]]
+        pumps = [spawn(self.tasks, self._pump(waiting)) for _ in lanes[:DATA_STREAMS]]
         all_sent = asyncio.gather(*pumps)
         all_sent.add_done_callback(lambda end: end.cancelled() or end.exception())
         await either(all_sent, self._end)
@@ -634,16 +620,16 @@ class Outgoing(Job):
             if isinstance(event, Answered):
                 self._answer.set_result(event)
             elif isinstance(event, NamesRefused):
-                self._start(self._find_names(event))
+                self.start_beside(self._find_names(event))
             elif isinstance(event, Reported):
                 self._receive_report(event.progress)
             elif isinstance(event, ItemRefused):
                 self._refused[event.item] = event.error
                 self._carrier.refuse(event.item, event.error)
             elif isinstance(event, BlocksWanted):
-                self._start(self._hash_blocks(event.item))
+                self.start_beside(self._hash_blocks(event.item))
             elif isinstance(event, ResendWanted):
-                self._start(self._resend(event))
+                self.start_beside(self._resend(event))
             elif isinstance(event, Completed):
                 moved = self._moved_bytes(event)
                 self._told = replace(self._told, received=moved, verified=moved)
@@ -681,12 +667,12 @@ class Outgoing(Job):
             self._end.result()
 
     async def _unless_ended(self, work: Coroutine[Any, Any, _T]) -> _T:
-        task = spawn(self._tasks, work)
+        task = spawn(self.tasks, work)
         await either(task, self._end)
         if self._end.done():
             task.cancel()
             self._end.result()
-        return cast("_T", task.result())
+        return task.result()
 
     async def _say_done(self) -> None:
         """Let ``Done`` reach the receiver; that it gets lost does not change what both sides know."""
@@ -702,10 +688,7 @@ class Outgoing(Job):
         return self._verdict.result() if self._verdict.done() else None
 
     async def _clean_up(self) -> None:
-        for task in self._tasks:
-            task.cancel()
-        if self._tasks:
-            await asyncio.wait(set(self._tasks))
+        await cancel_all(self.tasks)
         # The receiver has all of what it verified; an engine that still waits to hear so gives the memory back.
         self._carrier.reset(ErrorCode.CANCELLED)
         if self._control is not None:

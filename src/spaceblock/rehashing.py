@@ -3,9 +3,8 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable, Coroutine, Mapping
+from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any
 
 from .blocks import Had, SpaceblockRequests
 from .errors import SpaceblockError, StorageError
@@ -19,8 +18,7 @@ class Rehashing:
     """What a receiver hashes once more of one transfer: what earlier attempts left, what was repaired, what differs.
 
     ``opening`` opens what there is of an item, in a worker thread; ``act`` carries out what the receiver's rules make
-    of the digests, and ``start`` runs a coroutine beside everything else. An item that cannot be read again has failed,
-    and nothing else.
+    of the digests. An item that cannot be read again has failed, and nothing else.
     """
 
     def __init__(
@@ -29,7 +27,6 @@ class Rehashing:
         receiver: Receiver,
         opening: Callable[[int], Reread],
         act: Callable[[list[ReceiverEvent]], None],
-        start: Callable[[Coroutine[Any, Any, None]], asyncio.Task[None]],
     ) -> None:
         self.pursuits: dict[int, Pursuit] = {}
         """The hashers of items that are resumed."""
@@ -37,7 +34,6 @@ class Rehashing:
         self._receiver = receiver
         self._opening = opening
         self._act = act
-        self._start = start
         self._requests = SpaceblockRequests(b"", 0, ())
         self._chases: dict[int, asyncio.Task[None]] = {}
 
@@ -51,7 +47,7 @@ class Rehashing:
                 self.pursuits[item] = pursuit
                 if found.offset == request.stop:
                     pursuit.end()
-                self._chases[item] = self._start(self._find_digest(item, pursuit))
+                self._chases[item] = self._job.start_beside(self._find_digest(item, pursuit))
 
     def forget(self, item: int) -> None:
         """What earlier attempts left of ``item`` counts no more."""
@@ -60,11 +56,11 @@ class Rehashing:
 
     def repaired(self, item: int) -> None:
         """``item`` was repaired: find what it is now."""
-        self._start(self._find_digest(item, self._hashing(item)))
+        self._job.start_beside(self._find_digest(item, self._hashing(item)))
 
     def differs(self, item: int) -> None:
         """Find the digests of the blocks of ``item``, as it is here."""
-        self._start(self._find_blocks(item, self._hashing(item)))
+        self._job.start_beside(self._find_blocks(item, self._hashing(item)))
 
     async def _find_digest(self, item: int, hashing: Pursuit | BlockHashing) -> None:
         digest = await self._read(item, hashing)

@@ -143,6 +143,8 @@ class Job(ABC):
         self._workers: ThreadPoolExecutor | None = None
         self._beside: ThreadPoolExecutor | None = None
         self._running: set[asyncio.Future[Any]] = set()
+        self.tasks: set[asyncio.Task[Any]] = set()
+        """What runs beside :meth:`run`, and is cancelled at its end."""
         self.outcome: Receipt | SpaceblockError | None = None
         self._news: asyncio.Future[None] | None = None
         self._started = monotonic()
@@ -165,6 +167,10 @@ class Job(ABC):
     @abstractmethod
     async def run(self) -> Receipt:
         """The whole transfer; raises a :class:`SpaceblockError`."""
+
+    @abstractmethod
+    def fail(self, error: SpaceblockError) -> None:
+        """End the transfer with ``error``, unless it is too late for that."""
 
     @abstractmethod
     def cancel_attempt(self) -> None:
@@ -209,6 +215,17 @@ class Job(ABC):
         return
 
     # What is common.
+
+    def start_beside(self, work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
+        """Run ``work`` beside everything else, in one of the :attr:`tasks`; where it fails the transfer does."""
+
+        def ended(task: asyncio.Task[_T]) -> None:
+            if not task.cancelled() and isinstance(error := task.exception(), Exception):
+                self.fail(typed_error(error))
+
+        task = spawn(self.tasks, work)
+        task.add_done_callback(ended)
+        return task
 
     def cancel(self) -> None:
         """End the transfer because this side's user asks for it."""
@@ -605,9 +622,17 @@ def error_of_greeting(reason: CloseReason) -> SpaceblockError:
     return error
 
 
-def spawn(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, Any]) -> asyncio.Task[Any]:
+def spawn(tasks: set[asyncio.Task[Any]], work: Coroutine[Any, Any, _T]) -> asyncio.Task[_T]:
     """Start a task that ``tasks`` keeps alive until it ends."""
     task = asyncio.get_running_loop().create_task(work)
     tasks.add(task)
     task.add_done_callback(tasks.discard)
     return task
+
+
+async def cancel_all(tasks: set[asyncio.Task[Any]]) -> None:
+    """Cancel what was given to :func:`spawn`, and wait until all of it has ended."""
+    for task in tasks:
+        task.cancel()
+    if tasks:
+        await asyncio.wait(set(tasks))
