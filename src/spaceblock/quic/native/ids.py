@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from ...core import encode_uint_var
 from ..handover import ConnectionId, HandOver
+from ..handshake.first_packets import CID_SIZE
 
 if TYPE_CHECKING:
     from .engine_shell import NativeEngine
@@ -26,8 +27,6 @@ RETIRED_MAX = 4 * IDS_MAX
 
 GAPS_MAX = 64
 """Numbers of the peer's IDs that are remembered beyond the first that is missing; they have to be consecutive."""
-
-CID_SIZE = 8
 
 _FRAME_ENCODING_ERROR = 0x07
 _CONNECTION_ID_LIMIT_ERROR = 0x09
