@@ -43,6 +43,7 @@ cpdef enum:
     CALM = 16  # reductions without a loss that was none, after which the path counts as keeping the order again
 
 cdef enum:
+    GRANULARITY = 1_000  # RFC 9002, section 6.1.2, in microseconds
     PTO_DOUBT = 2  # probe time-outs in a row after which marks and large datagrams may be what is lost
     SKIPPED_MAX = 16  # numbers remembered that were deliberately skipped
 

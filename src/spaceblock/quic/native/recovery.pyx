@@ -19,8 +19,7 @@ from spaceblock.errors import RemoteProtocolError
 from spaceblock.quic.native.ecn cimport ECN_CAPABLE, ECT_0
 from spaceblock.quic.native.ranges cimport ACK_RANGES_MAX
 
-# RFC 9002, sections 6.1.2, 6.2.2, 7.6.1 and 6.2.4, in microseconds.
-cdef int64_t _GRANULARITY = 1_000
+# RFC 9002, sections 6.2.2, 7.6.1 and 6.2.4, in microseconds.
 cdef double _INITIAL_RTT = 333_000
 cdef int64_t _PERSISTENT_FACTOR = 3
 cdef int _PROBES = 2
@@ -362,7 +361,7 @@ cdef class Recovery:
         self.run_since = -1
         self.calm_since = self.congestion.reductions
         if late.by_time:
-            taken = <int64_t>(8 * taken / max(self.smoothed_rtt, <double>max(self.latest_rtt, _GRANULARITY))) + 1
+            taken = <int64_t>(8 * taken / max(self.smoothed_rtt, <double>self.latest_rtt, <double>GRANULARITY)) + 1
             self.time_threshold = <int>max(<int64_t>self.time_threshold, min(taken, <int64_t>TIME_THRESHOLD_MAX))
         elif distance >= self.packet_threshold:
             self.packet_threshold = min(distance + 1, <int64_t>PACKET_THRESHOLD_MAX)
@@ -404,7 +403,7 @@ cdef class Recovery:
         self.ecn.test_again(self.sent.next_pn)
 
     cpdef int64_t pto(self) noexcept nogil:
-        return <int64_t>(self.smoothed_rtt + max(4 * self.rtt_variation, <double>_GRANULARITY)) + self.max_ack_delay
+        return <int64_t>(self.smoothed_rtt + max(4 * self.rtt_variation, <double>GRANULARITY)) + self.max_ack_delay
 
     cdef int64_t update_rtt(self, int64_t sample, uint64_t delay, int64_t now) noexcept nogil:
         """RFC 9002, section 5.3; the handshake is confirmed, so the peer's delay counts up to its own maximum.
@@ -471,7 +470,7 @@ cdef class Recovery:
         cdef bint by_time
         cdef int64_t pn
         cdef Sent *record
-        delay = max(delay, _GRANULARITY)
+        delay = max(delay, <int64_t>GRANULARITY)
         self.loss_time = INT64_MAX
         while True:
             self.pass_settled()

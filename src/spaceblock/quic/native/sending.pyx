@@ -18,6 +18,7 @@ from spaceblock.quic.native.protection cimport HeaderKey, PacketKey
 from spaceblock.quic.native.recovery cimport (
     ACK_ELICITING,
     FIN,
+    GRANULARITY,
     HAS_CONTROL,
     HAS_STREAM,
     IN_FLIGHT,
@@ -29,8 +30,6 @@ from spaceblock.quic.native.recovery cimport (
 from spaceblock.quic.native.streams cimport Run, SendStream, StreamTable
 from spaceblock.quic.native.udp cimport pack_address
 from spaceblock.varint cimport VARINT_MAX, write_varint
-
-cdef int64_t _GRANULARITY = 1_000  # microseconds: RFC 9002, section 6.1.2
 
 cdef enum:
     STREAM_HEAD_MAX = 1 + 8 + 8
@@ -267,7 +266,7 @@ cdef class PacketSender:
 
     cdef bint is_early(self) noexcept nogil:
         """Whether something is due before the timer that is set: as for recovery, by more than its clock's grain."""
-        return self._settled_at() + _GRANULARITY < self.timer_set or (
+        return self._settled_at() + GRANULARITY < self.timer_set or (
             self.has_to_send() and self.recovery.send_time() < self.timer_set
         )
 
