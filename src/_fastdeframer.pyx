@@ -66,11 +66,11 @@ cdef struct Landed:
     uint64_t room
     size_t start
 
-# What another compiled module feeds without the GIL, given as a capsule of this name: take(owner, data, size) says how
-# many bytes it took, fewer than size when it waits for a call from Python.
+# What another compiled module feeds without the GIL, given as a capsule of this name: take() is given runs of bytes that
+# follow each other, and says how many bytes it took, fewer than all when it waits for a call from Python.
 cdef struct Intake:
     void *owner
-    size_t (*take)(void *owner, const uint8_t *data, size_t size) noexcept nogil
+    size_t (*take)(void *owner, const uint8_t *const *runs, const size_t *sizes, size_t count) noexcept nogil
 
 
 cdef const char *INTAKE = "spaceblock.intake"
@@ -259,10 +259,15 @@ cdef class Deframer:
             PyBuffer_Release(&self.views[(self.rooms_held - 1) % _ROOMS_MAX])
         return 0
 
-    cdef size_t take(self, const uint8_t *data, size_t size) noexcept nogil:
-        cdef size_t taken
+    cdef size_t take(self, const uint8_t *const *runs, const size_t *sizes, size_t count) noexcept nogil:
+        # The lock costs as much as a packet's bytes do, so it is taken once for all of them.
+        cdef size_t i, done, taken = 0
         with self.lock:
-            taken = self.run(data, size)
+            for i in range(count):
+                done = self.run(runs[i], sizes[i])
+                taken += done
+                if done < sizes[i]:
+                    break
         return taken
 
     cdef size_t run(self, const uint8_t *data, size_t size) noexcept nogil:
@@ -407,8 +412,8 @@ cdef class Deframer:
         return RemoteProtocolError(f"the peer sent {what}; check that both sides run the same release of Spaceblock")
 
 
-cdef size_t take_for(void *owner, const uint8_t *data, size_t size) noexcept nogil:
-    return (<Deframer>owner).take(data, size)
+cdef size_t take_for(void *owner, const uint8_t *const *runs, const size_t *sizes, size_t count) noexcept nogil:
+    return (<Deframer>owner).take(runs, sizes, count)
 
 
 cdef int parse_head(

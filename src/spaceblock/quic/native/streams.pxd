@@ -18,11 +18,12 @@ cdef struct Run:
     bint fin
     bint is_new  # never sent before, so it uses the connection's credit
 
-# What takes a stream's bytes as they arrive, without the GIL; given by a capsule named "spaceblock.intake". take() says
-# how many bytes it took, fewer than size when it waits for a call from Python.
+# What takes a stream's bytes as they arrive, without the GIL; given by a capsule named "spaceblock.intake". take() is
+# given runs of bytes that follow each other, and says how many bytes it took, fewer than all when it waits for a call
+# from Python.
 cdef struct Intake:
     void* owner
-    size_t (*take)(void* owner, const uint8_t* data, size_t size) noexcept nogil
+    size_t (*take)(void* owner, const uint8_t* const* runs, const size_t* sizes, size_t count) noexcept nogil
 
 cdef class StreamTable:
     # Finds a stream without the GIL; whoever adds one keeps it alive. Made for a few hundred.

@@ -506,26 +506,29 @@ cdef class ReceiveStream:
 
     cdef int drain(self) except -1 nogil:
         """Hand on what arrived in order, as far as the intake takes it; the packets' memory is not needed then."""
-        cdef size_t i, done
-        cdef uint64_t at, part
-        at = self._in_place
+        cdef size_t i, part, done = 0
+        cdef uint64_t at = self._in_place
+        cdef const uint8_t* run
         for i in range(self._count):
             at -= self._sizes[i]
+        if self._intake != NULL and self._count and self.taken == at:
+            done = self._intake.take(self._intake.owner, self._spans, self._sizes, self._count)
+            self.taken += done
         for i in range(self._count):
-            done = 0
-            if self._intake != NULL and self.taken == at:
-                done = self._intake.take(self._intake.owner, self._spans[i], self._sizes[i])
-                self.taken += done
             if done < self._sizes[i]:
                 self._reserve(self.arrived)
                 self._put(at + done, self._spans[i] + done, self._sizes[i] - done)
+                done = 0
+            else:
+                done -= self._sizes[i]
             at += self._sizes[i]
         self._count = 0
         self._in_place = self.arrived
         while self._intake != NULL and self.taken < self.arrived:
             at = self.taken & (self._ring_size - 1)
-            part = min(self.arrived - self.taken, self._ring_size - at)
-            done = self._intake.take(self._intake.owner, self._ring + at, <size_t>part)
+            run = self._ring + at
+            part = <size_t>min(self.arrived - self.taken, self._ring_size - at)
+            done = self._intake.take(self._intake.owner, &run, &part, 1)
             self.taken += done
             if done < part:
                 break
