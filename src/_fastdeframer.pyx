@@ -66,8 +66,8 @@ cdef struct Landed:
     uint64_t room
     size_t start
 
-# What another compiled module feeds without the GIL, given as a capsule of this name: take() is given runs of bytes that
-# follow each other, and says how many bytes it took, fewer than all when it waits for a call from Python.
+# What another compiled module feeds without the GIL, given as a capsule of this name: take() is given runs of bytes
+# that follow each other, and says how many bytes it took, fewer than all when it waits for a call from Python.
 cdef struct Intake:
     void *owner
     size_t (*take)(void *owner, const uint8_t *const *runs, const size_t *sizes, size_t count) noexcept nogil
