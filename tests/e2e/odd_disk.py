@@ -3,7 +3,8 @@
 ``python odd_disk.py MOUNTPOINT BACKING SPEC`` mounts a folder on MOUNTPOINT, whose files lie in BACKING, prints a line
 and serves it until it is unmounted. SPEC is JSON: ``{"faults": {"write": ["EDQUOT", 65536]}, "system": "windows"}``. A
 fault fails every such operation, and of reads and writes those that pass the offset. So what fails is the system call
-itself, after a way through the kernel like that of any other disk.
+itself, after a way through the kernel like that of any other disk. As on one with FAT, everything on a disk of Windows
+has one mode, which nobody can change.
 """
 
 from __future__ import annotations
@@ -95,6 +96,8 @@ class Disk:
     def setattr(self, node: int, data: memoryview) -> bytes:
         valid, _, _, size, _, _, mtime, _, _, mtime_ns, _, mode = struct.unpack_from("<IIQQQQQQIIII", data)
         path = self._paths[node]
+        if valid & 1 and self._system == "windows":
+            raise PermissionError(errno.EPERM, "everything has one mode")
         if valid & 1:
             os.chmod(path, stat.S_IMODE(mode))
         if valid & 8:
@@ -218,7 +221,8 @@ class Disk:
         status = os.lstat(path)
         times = [status.st_atime_ns, status.st_mtime_ns, status.st_ctime_ns]
         whole, parts = [time // 10**9 for time in times], [time % 10**9 for time in times]
-        kept = (status.st_mode, status.st_nlink, status.st_uid, status.st_gid, 0, 4096, 0)
+        mode = stat.S_IFMT(status.st_mode) | 0o755 if self._system == "windows" else status.st_mode
+        kept = (mode, status.st_nlink, status.st_uid, status.st_gid, 0, 4096, 0)
         return _ATTR.pack(status.st_ino, status.st_size, status.st_blocks, *whole, *parts, *kept)
 
 

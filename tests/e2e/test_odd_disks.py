@@ -117,6 +117,15 @@ async def test_a_disk_that_does_not_tell_how_much_is_free_is_believed(tmp_path: 
         assert names_below(target) == ["x"]
 
 
+async def test_a_disk_that_gives_everything_one_mode_is_received_into(tmp_path: Path) -> None:
+    """Such as a stick with FAT, on which all that is ours looks as if others could read it."""
+    with odd_disk(tmp_path / "disk", system="windows") as target:
+        async with pair() as peers:
+            await deliver(peers, Item(bytes(SIZE), name="d/x"), Item(b"small", name="d/y"), folder=target)
+        assert names_below(target) == ["d", "d/x", "d/y"]
+        assert (target / "d/x").stat().st_mode & 0o777 == 0o755
+
+
 async def test_a_disk_that_ignores_case_overwrites_nothing(tmp_path: Path) -> None:
     for system in ("windows", "apple"):
         with odd_disk(tmp_path / system, system=system) as target:

@@ -1,8 +1,8 @@
 """The hidden folder of one transfer inside its target: partial files, their journal, and what earlier attempts left.
 
-Rules: the folder is ours alone (owner and mode are checked) and locked while it is in use. What is in it is used only
-as far as its journal says so; the rest is removed when it is taken over. What nobody comes back for is removed by a
-later transfer into the same target.
+Rules: the folder is ours alone (its owner is checked and, where the disk keeps any, its mode) and locked while it is in
+use. What is in it is used only as far as its journal says so; the rest is removed when it is taken over. What nobody
+comes back for is removed by a later transfer into the same target.
 """
 
 from __future__ import annotations
@@ -304,17 +304,32 @@ def _open_own(root: int, name: str, *, may_exist: bool, make: bool = True) -> tu
             os.rmdir(name, dir_fd=root)
         raise
     try:
-        status = os.fstat(fd)
-        if not _is_ours(status) or stat.S_IMODE(status.st_mode) & 0o077:
+        if not _is_ours(os.fstat(fd)) or not _is_private(fd):
             raise FileExistsError(errno.EEXIST, "it is not this user's alone")
     except BaseException:
         os.close(fd)
+        if is_new:
+            os.rmdir(name, dir_fd=root)
         raise
     return fd, is_new
 
 
 def _is_ours(status: os.stat_result) -> bool:
     return not hasattr(os, "geteuid") or status.st_uid == os.geteuid()
+
+
+def _is_private(fd: int) -> bool:
+    """Whether nobody else gets into a folder of ours, or its disk gives everything on it one mode, as one with FAT
+    does, so that this is for who mounts it to say."""
+    mode = stat.S_IMODE(os.fstat(fd).st_mode)
+    if not mode & 0o077:
+        return True
+    with suppress(OSError):
+        os.fchmod(fd, mode & 0o700)
+        if stat.S_IMODE(os.fstat(fd).st_mode) != mode:
+            os.fchmod(fd, mode)
+            return False
+    return True
 
 
 def _lock(fd: int) -> None:
