@@ -322,7 +322,7 @@ def _is_private(fd: int) -> bool:
     """Whether nobody else gets into a folder of ours, or its disk gives everything on it one mode, as one with FAT
     does, so that this is for who mounts it to say."""
     mode = stat.S_IMODE(os.fstat(fd).st_mode)
-    if not mode & 0o077:
+    if not mode & 0o077 or not hasattr(os, "fchmod"):
         return True
     with suppress(OSError):
         os.fchmod(fd, mode & 0o700)
