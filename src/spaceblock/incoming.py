@@ -61,7 +61,7 @@ from .storage.landing import Landing
 from .storage.rereading import Pursuit
 from .storage.ring import Ring
 from .storage.sinks import IntoSink, Mark, Sink
-from .transfer import Current, Job, Transfer, cancel_all, damaged, either, typed_error
+from .transfer import HASHED_INTERVAL, Current, Job, Transfer, cancel_all, damaged, either, typed_error
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
@@ -77,9 +77,6 @@ _USER_HEARTBEAT = 1.0
 
 _PLACED_AT_ONCE = 1_024
 """Items of one batch that is put into place: few enough that the figures of durable bytes go on."""
-
-_HASHED_INTERVAL = 1.0
-"""Seconds between two messages that say how much was read of what is here already."""
 
 
 class Incoming(Job):
@@ -302,7 +299,7 @@ class Incoming(Job):
             self.phase = phase
             self.changed()
         compared = 0 if self._comparison is None else self._comparison.hashed
-        if compared + self.reread and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
+        if compared + self.reread and monotonic() - self._told_hashed >= HASHED_INTERVAL:
             self._told_hashed = monotonic()
             self.receiver.hashed(compared + self.reread)
             self.act([])

@@ -77,7 +77,7 @@ from .storage.sources import (
     stop_reading,
 )
 from .throttle import Throttle
-from .transfer import AT_ONCE_MAX, Current, Job, cancel_all, damaged, either, spawn, typed_error
+from .transfer import AT_ONCE_MAX, HASHED_INTERVAL, Current, Job, cancel_all, damaged, either, spawn, typed_error
 
 _T = TypeVar("_T")
 
@@ -99,9 +99,6 @@ _PAGES_AT_ONCE = 2
 
 _WAITING_INTERVAL = 1.0
 """Seconds between two messages that say that this side's source gives nothing."""
-
-_HASHED_INTERVAL = 1.0
-"""Seconds between two messages that say how much this side has read of what need not travel."""
 
 
 class Outgoing(Job):
@@ -281,7 +278,7 @@ class Outgoing(Job):
             self.changed()
         self._backlog = backlog
         self._look_at_source()
-        if self._sender is not None and monotonic() - self._told_hashed >= _HASHED_INTERVAL:
+        if self._sender is not None and monotonic() - self._told_hashed >= HASHED_INTERVAL:
             self._told_hashed = monotonic()
             self._sender.hashed(self._carrier.hashed + self.reread)
             self._act([])

@@ -40,6 +40,9 @@ _LATE = 1.0
 AT_ONCE_MAX = 256
 """Things in memory that are seen to on the event loop: so few take less than to wake a thread, and many longer."""
 
+HASHED_INTERVAL = 1.0
+"""Seconds between two messages that say how much a side has read of what it has already."""
+
 _BESIDE = 3
 """Threads for what goes on beside the data: flushing, placing, and reading again."""
 

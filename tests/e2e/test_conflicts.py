@@ -184,7 +184,7 @@ async def test_a_comparison_may_take_longer_than_every_time_out(
 ) -> None:
     """It takes three seconds; either side gives up after two at most without a sign of life."""
     for module in (incoming, outgoing):
-        monkeypatch.setattr(module, "_HASHED_INTERVAL", 0.1)
+        monkeypatch.setattr(module, "HASHED_INTERVAL", 0.1)
     slow(monkeypatch)
     options = spaceblock.Options(timeouts=spaceblock.Timeouts(idle=1.0, verify=1.0))
     source = file_of(tmp_path, "x", 500_000)

@@ -44,7 +44,7 @@ from .linking import Links
 from .metadata import Metadata, umask_of
 from .mounts import mounts_below
 from .probe import rules_of
-from .rereading import FileBytes, Reread
+from .rereading import PORTION, FileBytes, Reread
 from .sinks import Mark, Sink
 from .staging import INODE_MAX, Staging, inode_of, partial_name, sweep
 
@@ -147,7 +147,7 @@ class FolderSink(Sink):
             finally:
                 leave(folder)
         length = self._lengths[item] or 0
-        hasher, buffer, left = blake3(), bytearray(min(length + 1, _PORTION)), length
+        hasher, buffer, left = blake3(), bytearray(min(length + 1, PORTION)), length
         try:
             with self._errors("read", self._names[item], item):
                 while left >= 0 and (count := os.readv(fd, [buffer])):
@@ -682,6 +682,5 @@ def _all_named(given: Sequence[str | None], folders: Sequence[str], limits: Name
     return names
 
 
-_PORTION = 1_048_576
-_ZEROS = memoryview(bytes(_PORTION))
+_ZEROS = memoryview(bytes(PORTION))
 _NO_HARD_LINKS = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
