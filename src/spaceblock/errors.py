@@ -133,7 +133,7 @@ class SpaceblockError(Exception):
         return self.message
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return _rebuild, (type(self), self.message, self._fields())
+        return _rebuild, (type(self), self.message, self._fields()), self.__dict__  # with what the program added
 
     def _fields(self) -> dict[str, Any]:
         names = ("item", "name", "phase", "remote", "errno", "receipt", "path")
