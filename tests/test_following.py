@@ -100,6 +100,20 @@ async def test_what_a_function_raises_cancels_the_transfer_and_is_raised_by_awai
             await mine
 
 
+async def test_a_function_that_waits_for_something_cancelled_cancels_the_transfer_and_nobody_else() -> None:
+    async def stop(progress: spaceblock.Progress) -> None:
+        cancelled = asyncio.get_running_loop().create_future()
+        cancelled.cancel()
+        await cancelled
+
+    async with offered(stop) as (sending, offer):
+        receiving = offer.accept(into=[bytearray(SIZE)])
+        for end in (sending, receiving, sending):
+            with pytest.raises(spaceblock.TransferCancelled) as caught:
+                await end
+            assert caught.value.remote is (end is receiving)
+
+
 async def test_a_bar_made_with_tqdm_counts_and_stays_open() -> None:
     screen = io.StringIO()
     with tqdm(unit="B", unit_scale=True, file=screen) as bar:

@@ -419,9 +419,14 @@ class Job(ABC):
         try:
             await follow(self.transfer, shown)
         except Exception as error:
-            self._complaint = error
-            if not self.finished.is_set():
-                self.cancel()
+            self._complain(error)
+        except asyncio.CancelledError:  # by what it waited for, or because the event loop ends
+            self._complain(TransferCancelled("what was to show the progress was cancelled, and so was the transfer"))
+
+    def _complain(self, error: Exception) -> None:
+        self._complaint = error
+        if not self.finished.is_set():
+            self.cancel()
 
     async def _run_to_the_end(self) -> Receipt:
         """The transfer over this connection and, where that is lost, over another one."""
