@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import array
+import ctypes
 import errno
 import logging
 import mmap
@@ -371,8 +372,29 @@ def test_references_to_objects_are_never_sent(kind: Any) -> None:
         hold_buffers([np.zeros(3, kind)])
 
 
-def test_a_field_may_have_any_name() -> None:
-    release_buffers(hold_buffers([np.zeros(3, [("O", "i4"), ("TO", "S3")])]))
+class WithPointer(ctypes.Structure):
+    _fields_ = (("number", ctypes.c_int), ("text", ctypes.c_char_p))
+
+
+@pytest.mark.parametrize(
+    "kind",
+    [
+        ctypes.c_char_p,
+        ctypes.c_wchar_p,
+        ctypes.c_void_p,
+        ctypes.POINTER(ctypes.c_int),
+        ctypes.CFUNCTYPE(None),
+        WithPointer,
+    ],
+    ids=lambda kind: kind.__name__,
+)
+def test_pointers_are_never_sent(kind: Any) -> None:
+    with pytest.raises(BufferUnfit, match="or pointers"):
+        hold_buffers([(kind * 3)()])
+
+
+def test_a_field_may_have_any_name_and_be_a_complex_number() -> None:
+    release_buffers(hold_buffers([np.zeros(3, [("O", "i4"), ("TO", "S3"), ("P&z", "c16"), ("Z", "c8")])]))
 
 
 def test_a_buffer_that_is_gone_is_refused() -> None:

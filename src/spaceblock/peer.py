@@ -161,8 +161,8 @@ class Peer:
         What a function raises cancels the transfer, and awaiting the transfer raises it.
 
         Raises :class:`LocalProtocolError` for what is none of these, :class:`BufferUnfit` for a buffer that is not
-        contiguous or holds Python objects, :class:`SourceError` for an open file or pipe that cannot be held,
-        :class:`TicketExpired` for a peer whose ticket is over and that came back only to finish what it sends;
+        contiguous or holds Python objects or pointers, :class:`SourceError` for an open file or pipe that cannot be
+        held, :class:`TicketExpired` for a peer whose ticket is over and that came back only to finish what it sends;
         everything else is raised by awaiting the transfer.
         """
         self._check_open()

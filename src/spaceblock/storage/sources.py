@@ -25,6 +25,8 @@ from .files import PREPARING, FileSource, expand, open_file, request_of
 from .readers import Reader, has_descriptor, is_open_for, read_error, reader_of
 from .rereading import FileBytes, MemoryBytes, Reread
 
+_ADDRESSES = frozenset("OPXZz&")
+
 
 @dataclass(frozen=True, slots=True)
 class Item:
@@ -277,11 +279,13 @@ def _flat_view(source: object) -> memoryview | None:
 
 
 def flat(view: memoryview) -> memoryview:
-    """``view`` as bytes; raises :class:`BufferUnfit` if its items are not one contiguous run, or are Python objects."""
-    if any("O" in kinds for kinds in view.format.split(":")[::2]):  # the names of fields are between colons
-        # The bytes are addresses: a peer's would be followed here, and ours are nobody's business.
+    """``view`` as bytes; raises :class:`BufferUnfit` if its items are not one contiguous run, or are addresses."""
+    if _holds_addresses(view.format):
+        # A peer's would be followed here, and ours are nobody's business.
         view.release()
-        raise BufferUnfit("the buffer holds Python objects: give one of numbers, or what pickle makes of them")
+        raise BufferUnfit(
+            "the buffer holds Python objects or pointers: give one of numbers, or what pickle makes of it"
+        )
     if not view.c_contiguous:
         view.release()
         raise BufferUnfit("the buffer is not C-contiguous: copy it first, for example with numpy.ascontiguousarray")
@@ -292,3 +296,11 @@ def flat(view: memoryview) -> memoryview:
         return view
     with view:
         return view.cast("B")
+
+
+def _holds_addresses(layout: str) -> bool:
+    """Whether a buffer of this format (PEP 3118) has objects, pointers, functions or C's strings in it."""
+    kinds = "".join(layout.split(":")[::2])  # the names of fields are between colons
+    for complex_number in ("Zf", "Zd", "Zg"):
+        kinds = kinds.replace(complex_number, "")
+    return not _ADDRESSES.isdisjoint(kinds)
