@@ -59,10 +59,10 @@ class Offer:
         """Receive everything, into ``folder`` or into what ``into`` gives; returns the started :class:`Transfer`.
 
         ``into`` has one target for each item. A writable C-contiguous buffer, of anything but Python objects and
-        pointers, is as long as the item's range, and filled in place. A binary file object, a pipe or standard output's
-        ``buffer`` among them, is written to from where it stands, with nothing spooled; it is flushed at the end and not
-        closed. ``spaceblock.DISCARD`` takes everything and keeps nothing. Byte 0 of a target is the range's start, and
-        what a failed transfer leaves in one is undefined.
+        pointers, is as long as the item's range, and filled in place. A binary file object, a pipe or standard
+        output's ``buffer`` among them, is written to from where it stands, with nothing spooled; it is flushed at the
+        end and not closed. ``spaceblock.DISCARD`` takes everything and keeps nothing. Byte 0 of a target is the range's
+        start, and what a failed transfer leaves in one is undefined.
 
         ``on_conflict`` says what to do where a name is taken: ``"rename"`` to a free one, ``"skip"`` the item,
         ``"overwrite"`` it atomically, or raise an ``"error"``. What is skipped is compared with what is there, without
