@@ -12,12 +12,9 @@ from .messages import Message, StreamType, encode_stream_header
 from .quic.interface import Connection, Stream
 from .storage.ahead import AHEAD, Ahead
 from .storage.feed import Feed, Filled
-from .storage.ring import Ring
+from .storage.ring import SPARE, Ring
 from .throttle import Throttle
 from .transfer import Job
-
-_SPARE = 2
-"""Buffers that a lane leaves in the ring when it takes one ahead of need, so that the others can always go on."""
 
 
 class Carrier:
@@ -160,7 +157,7 @@ class Carrier:
     async def _fill_ahead(self, ahead: Ahead) -> tuple[Filled, memoryview]:
         if not ahead.count:
             ahead.give(await self._free_slot())
-        while ahead.count < AHEAD and self._ring.free > _SPARE and self._throttle is None:
+        while ahead.count < AHEAD and self._ring.free > SPARE and self._throttle is None:
             ahead.give(await self._free_slot())
         return await ahead.take()
 

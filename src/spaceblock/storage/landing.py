@@ -27,15 +27,12 @@ from ..protocol.receiver_events import ItemLost, ItemRestarts, ReceiverEvent
 from ..wire import MessageType
 from .debts import Debts
 from .rereading import Pursuit
-from .ring import Ring
+from .ring import SPARE, Ring
 from .sinks import Mark, Sink
 from .turns import Turns
 
 _STEPS_MAX = 1_024
 """Steps that wait for a busy worker before the stream is read no further."""
-
-_SPARE = 2
-"""Buffers that a landing leaves in the ring when it takes one ahead of need, so that others can always go on."""
 
 _TELL_AFTER = 4
 """Free buffers of which the event loop is told together while the worker goes on: to be woken for each costs more."""
@@ -333,13 +330,13 @@ class Landing:
     def _prepare_room(self) -> None:
         """Keep memory ready for blocks to come, but not what other streams may be waiting for."""
         ring, debts = self._host.ring, self._host.debts
-        if ring.free < _SPARE:
+        if ring.free < SPARE:
             self.intake.withdraw()
             self._collect()
             self._submit()
         elif debts is not None and debts.too_high:
             debts.wait(self._advance)
-        elif self._needs_ring and self.intake.free < MESSAGE_DATA_MAX and ring.free > _SPARE:
+        elif self._needs_ring and self.intake.free < MESSAGE_DATA_MAX and ring.free > SPARE:
             memory = ring.take(self._advance)
             assert memory is not None
             self._rooms[self.intake.provide(memory)] = memory

@@ -12,6 +12,9 @@ from collections.abc import Callable
 
 from ..limits import RING_SLOTS, SLOT_SIZE
 
+SPARE = 2
+"""Buffers that a stream leaves in the ring when it takes one ahead of need, so that the others can always go on."""
+
 
 class Ring:
     """Up to ``count`` buffers of ``size`` bytes, made when first needed and handed round from then on."""

@@ -23,11 +23,11 @@ from ..handshake.engine import (
     StreamReset,
 )
 from ..handshake.first_packets import behind_long_headers
-from ..interface import CloseReason, Intake, TransportOptions
+from ..interface import REASON_MAX, CloseReason, Intake, TransportOptions
 from .engine import PacketEngine
 from .ids import ConnectionIds
 from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, Suite, derive, later_keys
-from .paths import Paths
+from .paths import MICROSECONDS, Paths
 from .protection import HeaderKey, PacketKey
 from .pump import Pump
 from .ranges import PacketRanges
@@ -38,8 +38,6 @@ from .streams import ReceiveStream, SendStream
 if TYPE_CHECKING:
     from cryptography import x509
 
-MICROSECONDS = 1_000_000
-
 BATCHES = 16
 """GSO batches sent before the event loop gets its turn: about a MiB."""
 
@@ -48,9 +46,6 @@ BATCH_SIZE = 65_507
 
 WAITING_MAX = 4_096
 """Control frames that wait for the peer to acknowledge others: more means that it only asks, to cost us memory."""
-
-REASON_MAX = 512
-"""Bytes of the reason that a CONNECTION_CLOSE gives."""
 
 _ALSO_CLOSED = b"\x1c\x00\x00\x00"
 """CONNECTION_CLOSE with NO_ERROR: the answer to the peer's."""

@@ -22,6 +22,9 @@ from .ids import ConnectionIds
 if TYPE_CHECKING:
     from .engine_shell import NativeEngine
 
+MICROSECONDS = 1_000_000
+"""Of a second: the compiled modules count in these."""
+
 DATAGRAM_SIZE = 1_200
 """Bytes of a datagram with a challenge or an answer: the path must be able to carry them (section 8.2.1)."""
 
@@ -293,7 +296,7 @@ class Paths:
         size = DATAGRAM_SIZE if room >= DATAGRAM_SIZE else 0
         if room < len(body) + _OVERHEAD + len(ours.cid):
             return b""
-        packet = self._packets.path_packet(body, size, ours.cid, int(now * _MICROSECONDS))
+        packet = self._packets.path_packet(body, size, ours.cid, int(now * MICROSECONDS))
         if not packet:
             return b""
         self._spend(path, len(packet))
@@ -325,4 +328,3 @@ def same_place(one: Any, other: Any) -> bool:
 
 
 _OVERHEAD = 1 + 4 + 16  # first byte, packet number, tag
-_MICROSECONDS = 1_000_000
