@@ -83,6 +83,7 @@ class Reader:
         self.fin = False
         self.reset_code: int | None = None
         self.stop_code: int | None = None
+        self.consumed = 0
         self._consume = consume
         self._changed = asyncio.Event()
         stream.set_handlers(on_data=self._on_data, on_reset=self._on_reset, on_stop=self._on_stop)
@@ -91,6 +92,15 @@ class Reader:
         while not condition(self):
             self._changed.clear()
             await self._changed.wait()
+
+    async def portions(self) -> AsyncIterator[int]:
+        """How many bytes have come each time; they are consumed before the next are waited for."""
+        while not self.fin:
+            count = len(self.data) - self.consumed
+            yield count
+            self.stream.consume(count)
+            self.consumed += count
+            await self.until(lambda reader: len(reader.data) > reader.consumed or reader.fin)
 
     async def read_all(self) -> bytes:
         await self.until(lambda reader: reader.fin)

@@ -91,12 +91,8 @@ async def test_what_is_written_behind_waiting_bytes_follows_them_without_a_turn_
             assert len(turns) == 1
         both.client.service()
         reader = await streams.next()
-        consumed = 0
-        while not reader.fin:
-            count = len(reader.data) - consumed
-            reader.stream.consume(count)
-            consumed += count
-            await reader.until(lambda reader, seen=consumed: len(reader.data) > seen or reader.fin)  # type: ignore[misc]
+        async for _ in reader.portions():
+            pass
         assert bytes(reader.data) == DATA
 
 

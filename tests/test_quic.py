@@ -201,14 +201,8 @@ async def test_a_stalled_reader_blocks_its_own_stream_and_nothing_else() -> None
 
         assert len(reader.data) == SMALL.stream_window
         assert stalled.backlog == len(data) - SMALL.stream_window + 1  # the end of the stream counts too
-        consumed = 0
-        while not reader.fin:
-            count = len(reader.data) - consumed
+        async for count in reader.portions():
             assert count <= SMALL.stream_window
-            reader.stream.consume(count)
-            consumed += count
-            seen = len(reader.data)
-            await reader.until(lambda reader, seen=seen: len(reader.data) > seen or reader.fin)  # type: ignore[misc]
         assert bytes(reader.data) == data
 
 
