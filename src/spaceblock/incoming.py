@@ -61,7 +61,7 @@ from .storage.landing import Landing
 from .storage.rereading import Pursuit
 from .storage.ring import Ring
 from .storage.sinks import IntoSink, Mark, Sink
-from .transfer import HASHED_INTERVAL, Current, Job, Transfer, cancel_all, damaged, either, typed_error
+from .transfer import HASHED_INTERVAL, Current, Job, Transfer, cancel_all, damaged, either, may_go_unheard, typed_error
 
 if TYPE_CHECKING:
     from .blocks import SpaceblockRequests
@@ -132,7 +132,7 @@ class Incoming(Job):
         self._said: asyncio.Future[None] = self.loop.create_future()
         self._is_over = False  # every item has its end, good or bad
         for future in (self._decision, self._settled, self._said):
-            future.add_done_callback(lambda end: end.cancelled() or end.exception())
+            may_go_unheard(future)
         self._landings: dict[Stream, Landing] = {}
         self._streams_seen = 0
         self._resets: list[asyncio.TimerHandle] = []
@@ -547,7 +547,7 @@ class Incoming(Job):
 
     async def _unless_over(self, work: asyncio.Future[_T]) -> _T:
         """The result of ``work``, or what ended the transfer before."""
-        work.add_done_callback(lambda end: end.cancelled() or end.exception())  # nobody asks once the transfer is over
+        may_go_unheard(work)  # as where the transfer is over before
         await either(work, self._settled)
         if self._settled.done():
             self._settled.result()

@@ -77,7 +77,18 @@ from .storage.sources import (
     stop_reading,
 )
 from .throttle import Throttle
-from .transfer import AT_ONCE_MAX, HASHED_INTERVAL, Current, Job, cancel_all, damaged, either, spawn, typed_error
+from .transfer import (
+    AT_ONCE_MAX,
+    HASHED_INTERVAL,
+    Current,
+    Job,
+    cancel_all,
+    damaged,
+    either,
+    may_go_unheard,
+    spawn,
+    typed_error,
+)
 
 _T = TypeVar("_T")
 
@@ -138,7 +149,7 @@ class Outgoing(Job):
         self._refused: dict[int, SpaceblockError] = {}
         self._answer: asyncio.Future[Answered] = self.loop.create_future()
         self._end: asyncio.Future[Completed] = self.loop.create_future()
-        self._end.add_done_callback(lambda end: end.exception())
+        may_go_unheard(self._end)
         self._verdict: asyncio.Future[Completed | None] = self.loop.create_future()
         self._told = Progress(ReceiverState.MOVING, 0, 0, 0)
         self._backlog = 0
@@ -384,7 +395,7 @@ class Outgoing(Job):
 
     async def _from_worker(self, work: Callable[[], _T]) -> _T:
         job = self.at_once(work, self.in_worker)
-        job.add_done_callback(lambda end: end.cancelled() or end.exception())  # nobody asks once the transfer is over
+        may_go_unheard(job)  # as where the transfer is over before
         await either(job, self._end)
         if self._end.done():
             self._end.result()
@@ -552,7 +563,7 @@ class Outgoing(Job):
         waiting = iter(lanes)
         pumps = [spawn(self.tasks, self._pump(waiting)) for _ in lanes[:DATA_STREAMS]]
         all_sent = asyncio.gather(*pumps)
-        all_sent.add_done_callback(lambda end: end.cancelled() or end.exception())
+        may_go_unheard(all_sent)
         await either(all_sent, self._end)
         if not self._end.done():
             all_sent.result()

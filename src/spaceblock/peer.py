@@ -42,7 +42,7 @@ from .reunions import Reunions
 from .shares import Share, Stake
 from .storage.sources import hold_buffers
 from .throttle import Throttle
-from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, spawn
+from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, may_go_unheard, spawn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -123,7 +123,7 @@ class Peer:
         self.hello = None
         self._session = None
         self._greeted = self._loop.create_future()
-        self._greeted.add_done_callback(lambda end: end.cancelled() or end.exception())
+        may_go_unheard(self._greeted)
         self._early = []
         self._by_uuid = {}
         self._gone = False

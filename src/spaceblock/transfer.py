@@ -535,6 +535,11 @@ async def either(*futures: asyncio.Future[Any], timeout: float | None = None) ->
     await asyncio.wait(futures, timeout=timeout, return_when=asyncio.FIRST_COMPLETED)
 
 
+def may_go_unheard(future: asyncio.Future[Any]) -> None:
+    """Nobody has to ask how ``future`` ended: without this, an error that nobody asked for is logged."""
+    future.add_done_callback(lambda end: end.cancelled() or end.exception())
+
+
 async def in_any_case(clean_up: Callable[[], Awaitable[object]], maker: Maker | None = None) -> None:
     """Finish cleaning up also while this task is being cancelled, however often; what asked for that hears of it then.
 
