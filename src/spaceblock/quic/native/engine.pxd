@@ -9,6 +9,18 @@ from spaceblock.quic.native.sending cimport GROUP, PacketSender
 from spaceblock.quic.native.streams cimport ReceiveStream, StreamTable
 from spaceblock.quic.native.udp cimport sockaddr
 
+cpdef enum:  # errors of the transport (RFC 9000, section 20.1)
+    FLOW_CONTROL_ERROR = 0x03
+    STREAM_LIMIT_ERROR = 0x04
+    STREAM_STATE_ERROR = 0x05
+    FINAL_SIZE_ERROR = 0x06
+    FRAME_ENCODING_ERROR = 0x07
+    CONNECTION_ID_LIMIT_ERROR = 0x09
+    PROTOCOL_VIOLATION = 0x0A
+    KEY_UPDATE_ERROR = 0x0E
+    AEAD_LIMIT_REACHED = 0x0F
+    NO_VIABLE_PATH = 0x10
+
 cdef enum:
     LOCAL_CID_SIZE = 8
     LOCAL_CIDS_MAX = 32

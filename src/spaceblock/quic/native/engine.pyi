@@ -1,5 +1,5 @@
 from collections.abc import Callable, Iterable
-from typing import Any
+from typing import Any, Final
 
 from typing_extensions import Buffer
 
@@ -7,6 +7,18 @@ from .budget import Budget
 from .protection import PacketKey
 from .sending import PacketSender
 from .streams import ReceiveStream
+
+FLOW_CONTROL_ERROR: Final[int]
+STREAM_LIMIT_ERROR: Final[int]
+STREAM_STATE_ERROR: Final[int]
+FINAL_SIZE_ERROR: Final[int]
+FRAME_ENCODING_ERROR: Final[int]
+CONNECTION_ID_LIMIT_ERROR: Final[int]
+PROTOCOL_VIOLATION: Final[int]
+KEY_UPDATE_ERROR: Final[int]
+AEAD_LIMIT_REACHED: Final[int]
+NO_VIABLE_PATH: Final[int]
+"""Errors of the transport (RFC 9000, section 20.1), like those before."""
 
 ELSEWHERE: int
 RARE_FRAMES_AHEAD: int

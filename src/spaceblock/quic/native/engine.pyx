@@ -48,14 +48,6 @@ cdef enum:
     MAX_DATA = 0x10
     MAX_STREAM_DATA = 0x11
     PATH_CHALLENGE = 0x1A
-    # Errors (section 20.1).
-    FLOW_CONTROL_ERROR = 0x03
-    STREAM_STATE_ERROR = 0x05
-    FINAL_SIZE_ERROR = 0x06
-    FRAME_ENCODING_ERROR = 0x07
-    PROTOCOL_VIOLATION = 0x0A
-    KEY_UPDATE_ERROR = 0x0E
-    AEAD_LIMIT_REACHED = 0x0F
 
 
 @cython.final

@@ -24,7 +24,16 @@ from ..handshake.engine import (
 )
 from ..handshake.first_packets import behind_long_headers
 from ..interface import REASON_MAX, CloseReason, Intake, TransportOptions
-from .engine import PacketEngine
+from .engine import (
+    AEAD_LIMIT_REACHED,
+    FINAL_SIZE_ERROR,
+    FLOW_CONTROL_ERROR,
+    NO_VIABLE_PATH,
+    PROTOCOL_VIOLATION,
+    STREAM_LIMIT_ERROR,
+    STREAM_STATE_ERROR,
+    PacketEngine,
+)
 from .ids import ConnectionIds
 from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, Suite, derive, later_keys
 from .paths import MICROSECONDS, Paths
@@ -327,7 +336,7 @@ class NativeEngine:
             packets.rare.clear()
             packets.has_moved = False
             if packets.waiting > WAITING_MAX:
-                packets.violate(_PROTOCOL_VIOLATION, 0, "more to answer than is acknowledged")
+                packets.violate(PROTOCOL_VIOLATION, 0, "more to answer than is acknowledged")
         if packets.delivered:
             self._take_delivered()
         if packets.lost:
@@ -419,7 +428,7 @@ class NativeEngine:
         return self.packets.idle_since / MICROSECONDS + max(self._idle_timeout, 3 * self.pto)
 
     def _at_key_limit(self, now: float) -> list[tuple[bytes, Any]]:
-        self.close(_AEAD_LIMIT_REACHED, 0, "a key has sealed as many packets as it may (RFC 9001, section 6.6)")
+        self.close(AEAD_LIMIT_REACHED, 0, "a key has sealed as many packets as it may (RFC 9001, section 6.6)")
         return self._last_words(now)
 
     # The end.
@@ -475,9 +484,9 @@ class NativeEngine:
         if stream is None or stream.finished:
             return
         if not self.packets.count_reset(stream, final_size):
-            self.packets.violate(_FLOW_CONTROL_ERROR, 0x04, "a stream reset beyond what this side allowed")
+            self.packets.violate(FLOW_CONTROL_ERROR, 0x04, "a stream reset beyond what this side allowed")
         elif not stream.end(final_size):
-            self.packets.violate(_FINAL_SIZE_ERROR, 0x04, "a stream's final size changed")
+            self.packets.violate(FINAL_SIZE_ERROR, 0x04, "a stream's final size changed")
         else:
             if stream.intake is not None:
                 self._events.append(StreamDataTaken(stream_id, stream.collect()[0], False))
@@ -513,7 +522,7 @@ class NativeEngine:
 
     def lose_path(self) -> None:
         """The peer was never where its packets seemed to come from: end without a word (section 9.3.2)."""
-        self._close_reason = CloseReason(_NO_VIABLE_PATH, "no address of the peer is known", is_application=False)
+        self._close_reason = CloseReason(NO_VIABLE_PATH, "no address of the peer is known", is_application=False)
         self.abort()
 
     def issue_route(self, cid: bytes) -> None:
@@ -537,11 +546,11 @@ class NativeEngine:
         unidirectional = bool(stream_id & 2)
         if self._is_ours(stream_id):
             if unidirectional or stream_id >= self._next_id[False]:
-                self.packets.violate(_STREAM_STATE_ERROR, 0x08, "a stream that this side would have to open")
+                self.packets.violate(STREAM_STATE_ERROR, 0x08, "a stream that this side would have to open")
             return None
         number = stream_id // 4
         if number >= self._theirs_told[unidirectional]:
-            self.packets.violate(_STREAM_LIMIT_ERROR, 0x08, "more streams than this side allowed")
+            self.packets.violate(STREAM_LIMIT_ERROR, 0x08, "more streams than this side allowed")
             return None
         if number < self._theirs_used[unidirectional]:
             return None
@@ -558,9 +567,9 @@ class NativeEngine:
             return known[stream_id]
         if self._is_ours(stream_id):
             if stream_id >= self._next_id[bool(stream_id & 2)]:
-                self.packets.violate(_STREAM_STATE_ERROR, kind, "a stream that does not exist")
+                self.packets.violate(STREAM_STATE_ERROR, kind, "a stream that does not exist")
         elif stream_id & 2:
-            self.packets.violate(_STREAM_STATE_ERROR, kind, "a stream on which this side does not send")
+            self.packets.violate(STREAM_STATE_ERROR, kind, "a stream on which this side does not send")
         else:
             self._accept(stream_id)
         return known.get(stream_id)
@@ -766,14 +775,6 @@ def _update_keys(packets: PacketEngine, state: HandOver, interval: int) -> None:
 
 _PACKETS_SPARE = 1_000
 """Packets kept back from a key's limit: those of one batch, the probes, and the close."""
-
-_AEAD_LIMIT_REACHED = 0x0F
-_NO_VIABLE_PATH = 0x10
-_FLOW_CONTROL_ERROR = 0x03
-_STREAM_LIMIT_ERROR = 0x04
-_STREAM_STATE_ERROR = 0x05
-_FINAL_SIZE_ERROR = 0x06
-_PROTOCOL_VIOLATION = 0x0A
 
 _SUITES = {
     "AES_128_GCM_SHA256": Suite.AES_128_GCM,

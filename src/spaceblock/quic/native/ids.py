@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from ...core import encode_uint_var
 from ..handover import ConnectionId, HandOver
 from ..handshake.first_packets import CID_SIZE
+from .engine import CONNECTION_ID_LIMIT_ERROR, FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION
 
 if TYPE_CHECKING:
     from .engine_shell import NativeEngine
@@ -27,10 +28,6 @@ RETIRED_MAX = 4 * IDS_MAX
 
 GAPS_MAX = 64
 """Numbers of the peer's IDs that are remembered beyond the first that is missing; they have to be consecutive."""
-
-_FRAME_ENCODING_ERROR = 0x07
-_CONNECTION_ID_LIMIT_ERROR = 0x09
-_PROTOCOL_VIOLATION = 0x0A
 
 
 class ConnectionIds:
@@ -110,15 +107,15 @@ class ConnectionIds:
     def take(self, sequence: int, retire_before: int, cid: bytes, token: bytes) -> None:
         """NEW_CONNECTION_ID (section 19.15)."""
         if not 1 <= len(cid) <= 20 or retire_before > sequence:
-            self._violate(_FRAME_ENCODING_ERROR, 0x18, "a malformed connection ID")
+            self._violate(FRAME_ENCODING_ERROR, 0x18, "a malformed connection ID")
             return
         if not self.current.cid:
-            self._violate(_PROTOCOL_VIOLATION, 0x18, "a connection ID from a peer that uses none")
+            self._violate(PROTOCOL_VIOLATION, 0x18, "a connection ID from a peer that uses none")
             return
         for known in (self.current, *self._lent.values(), *self._spare.values()):
             same = (known.sequence == sequence, known.cid == cid)
             if any(same) and not (all(same) and known.token == token):
-                self._violate(_PROTOCOL_VIOLATION, 0x18, "two connection IDs with one number, or one with two")
+                self._violate(PROTOCOL_VIOLATION, 0x18, "two connection IDs with one number, or one with two")
                 return
         if sequence < self._retired_below:
             self._send_retire(sequence)
@@ -129,9 +126,9 @@ class ConnectionIds:
         if retire_before > self._retired_below:
             self._retire_peer_before(retire_before)
         if 1 + len(self._lent) + len(self._spare) > IDS_MAX:
-            self._violate(_CONNECTION_ID_LIMIT_ERROR, 0x18, "more connection IDs than this side keeps")
+            self._violate(CONNECTION_ID_LIMIT_ERROR, 0x18, "more connection IDs than this side keeps")
         elif len(self._numbered) > GAPS_MAX:
-            self._violate(_PROTOCOL_VIOLATION, 0x18, "connection IDs that are not numbered one by one")
+            self._violate(PROTOCOL_VIOLATION, 0x18, "connection IDs that are not numbered one by one")
 
     def _retire_peer_before(self, bound: int) -> None:
         self._retired_below = bound
@@ -169,14 +166,14 @@ class ConnectionIds:
         self._retiring.add(sequence)
         self.retire_lost(sequence)
         if len(self._retiring) > RETIRED_MAX:
-            self._violate(_CONNECTION_ID_LIMIT_ERROR, 0x18, "more connection IDs to retire than are acknowledged")
+            self._violate(CONNECTION_ID_LIMIT_ERROR, 0x18, "more connection IDs to retire than are acknowledged")
 
     # Ours.
 
     def retire_local(self, sequence: int) -> None:
         """RETIRE_CONNECTION_ID (section 19.16): the peer gets another one for it."""
         if sequence >= self._next_sequence:
-            self._violate(_PROTOCOL_VIOLATION, 0x19, "a connection ID that was never issued")
+            self._violate(PROTOCOL_VIOLATION, 0x19, "a connection ID that was never issued")
             return
         retired = self._local.pop(sequence, None)
         if retired is None:

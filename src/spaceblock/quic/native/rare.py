@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
-from .engine import ELSEWHERE
+from .engine import ELSEWHERE, FRAME_ENCODING_ERROR, PROTOCOL_VIOLATION
 from .ids import ConnectionIds
 from .paths import Paths
 
@@ -16,9 +16,6 @@ if TYPE_CHECKING:
 
 STREAMS_MAX = 2**60
 """A stream's number must fit into 62 bits with its two low ones (section 4.6)."""
-
-_FRAME_ENCODING_ERROR = 0x07
-_PROTOCOL_VIOLATION = 0x0A
 
 
 class RareFrames:
@@ -41,7 +38,7 @@ class RareFrames:
             engine.peer_allows(*fields)
         elif kind in (0x12, 0x13, 0x16, 0x17):  # MAX_STREAMS, STREAMS_BLOCKED: 19.11, 19.14
             if fields[0] > STREAMS_MAX:
-                self._violate(_FRAME_ENCODING_ERROR, kind, "more streams than can be numbered")
+                self._violate(FRAME_ENCODING_ERROR, kind, "more streams than can be numbered")
             elif kind <= 0x13:
                 engine.allow_streams(kind == 0x13, fields[0])
         elif kind == 0x15:  # STREAM_DATA_BLOCKED, 19.13
@@ -62,9 +59,9 @@ class RareFrames:
             engine.closed_by_peer(fields[0], reason, kind == 0x1D, now)
         elif kind == 0x07 and self._engine.is_client:  # NEW_TOKEN, 19.7: not kept, since nothing is resumed
             if not fields[-1]:
-                self._violate(_FRAME_ENCODING_ERROR, kind, "a token without bytes")
+                self._violate(FRAME_ENCODING_ERROR, kind, "a token without bytes")
         elif kind in (0x07, 0x1E) and not self._engine.is_client:  # NEW_TOKEN, HANDSHAKE_DONE: 19.7, 19.20
-            self._violate(_PROTOCOL_VIOLATION, kind, "a frame that only a server sends")
+            self._violate(PROTOCOL_VIOLATION, kind, "a frame that only a server sends")
 
     def _violate(self, code: int, kind: int, reason: str) -> None:
         self._engine.packets.violate(code, kind, reason)
