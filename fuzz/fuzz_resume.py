@@ -154,7 +154,7 @@ def _receive(choices: Choices) -> Hashable:
         return receiver.blocks_hashed(which, [DIGEST] * min(left, size)) if min(left, size) else None
 
     def ask() -> None:
-        if receiver.state is State.OFFERED and receiver.may_ask_for_names and not receiver._names.is_asking:
+        if receiver.state is State.OFFERED and receiver.may_ask_for_names:
             named = receiver._manifest is not None and len(receiver._manifest.entries)
             problems = [Problem(0, NameRule.TOO_LONG, "too long")] if named and choices.byte() & 1 else []
             receiver.ask_for_names(local_rules(), problems)

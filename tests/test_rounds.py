@@ -126,6 +126,12 @@ def test_three_rounds_are_enough() -> None:
         sender.receive_message(NameProblems(0, NameUnit.BYTES, 0, 0, True, ()))
 
 
+def test_who_waits_for_an_answer_does_not_ask_again() -> None:
+    _, receiver = pair("a:")
+    receiver.ask_for_names(LIMITS, [Problem(0, NameRule.CHARACTER, "is bad")])
+    assert not receiver.may_ask_for_names
+
+
 def test_without_the_feature_nobody_asks() -> None:
     sender, receiver = pair("a:", features=Feature.COMPARE)
     assert not receiver.may_ask_for_names

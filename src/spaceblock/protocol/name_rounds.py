@@ -22,14 +22,9 @@ class NameRounds:
         self._names: dict[int, str] | None = None
 
     @property
-    def is_one_left(self) -> bool:
-        """Whether the sender can still be asked."""
-        return self._rounds < NAME_ROUNDS
-
-    @property
-    def is_asking(self) -> bool:
-        """Whether the sender owes an answer."""
-        return self._names is not None
+    def may_begin(self) -> bool:
+        """Whether another one is left, and the sender owes no answer of the one before."""
+        return self._rounds < NAME_ROUNDS and self._names is None
 
     def ask(self, limits: NameRules, problems: Iterable[Problem]) -> Iterator[Message]:
         """Begin a round: the messages that say what the target takes and which names it does not."""

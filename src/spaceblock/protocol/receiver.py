@@ -247,8 +247,8 @@ class Receiver:
 
     @property
     def may_ask_for_names(self) -> bool:
-        """Whether the sender can still be asked for other names."""
-        return self.may(Feature.RENAME) and self._names.is_one_left
+        """Whether the sender can be asked for other names now: it has not answered too often, and owes no answer."""
+        return self.may(Feature.RENAME) and self._names.may_begin
 
     def ask_for_names(self, limits: NameRules, problems: Iterable[Problem]) -> None:
         """Ask the sender for other names, of which :class:`Amended` tells."""
