@@ -16,6 +16,7 @@ from quic_pair import CLIENT, KIB, SERVER, Streams, endpoints, pair
 from spaceblock.errors import ConnectionFailed, Unreachable
 from spaceblock.quic import CloseReason, Connection, ConnectionEnded, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
+from spaceblock.quic.routes import look_up
 
 
 def drop_all(data: bytes, peer: tuple[str, int], outgoing: bool) -> bool:
@@ -163,6 +164,27 @@ async def test_closing_an_endpoint_ends_its_attempts_to_connect() -> None:
         await client.close()
         with pytest.raises(ConnectionFailed):
             await connecting
+
+
+async def test_closing_an_endpoint_that_looks_up_a_name_ends_its_attempt_to_connect(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    asked, may_answer = asyncio.Event(), asyncio.Event()
+
+    async def look_up_slowly(*arguments: Any) -> Any:
+        asked.set()
+        await may_answer.wait()
+        return await look_up(*arguments)
+
+    client = await Endpoint.bind("127.0.0.1", 0)
+    monkeypatch.setattr("spaceblock.quic.sockets.look_up", look_up_slowly)
+    connecting = asyncio.ensure_future(client.connect(("localhost", 9), CLIENT, timeout=30))
+    await asked.wait()
+    await client.close()
+    may_answer.set()
+    with pytest.raises(ConnectionFailed, match="endpoint is closed"):
+        await connecting
+    assert client.connections == 0
 
 
 # Beginnings.

@@ -163,13 +163,14 @@ class Endpoint:
 
         Raises :class:`~spaceblock.errors.Unreachable` when nobody answers within ``timeout`` seconds, what
         ``handshake.verify_peer`` raised, :class:`~spaceblock.errors.VersionMismatch` when the server speaks another
-        protocol, and :class:`ConnectionEnded` when it ended the connection.
+        protocol, :class:`ConnectionEnded` when it ended the connection, and
+        :class:`~spaceblock.errors.ConnectionFailed` when this endpoint is closed before.
         """
         name = address_text(*address)
-        if self._is_closing:
-            raise ConnectionFailed(f"the endpoint is closed, so it cannot connect to {name}; open another one")
         deadline = self._loop.time() + timeout
-        target = await resolve(self._sock, address, timeout)
+        target = None if self._is_closing else await resolve(self._sock, address, timeout)
+        if self._is_closing:  # maybe only since the name was looked up
+            raise ConnectionFailed(f"the endpoint is closed, so it cannot connect to {name}; open another one")
         connection = AioquicConnection(
             client_engine(handshake, self._options, self.token_of),
             self,
