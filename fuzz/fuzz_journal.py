@@ -11,7 +11,7 @@ from collections.abc import Hashable
 from copy import deepcopy
 from dataclasses import replace
 
-from spaceblock.storage.journal import JOURNAL, KEY_SIZE, Contents, Journal, Keeper, Part, Placing
+from spaceblock.storage.journal import ITEM_KEY_SIZE, JOURNAL, Contents, Journal, Keeper, Part, Placing
 from spaceblock.storage.records import MAGIC
 
 from .choices import Choices, piece
@@ -99,7 +99,7 @@ def _written(choices: Choices, folder: int) -> tuple[Said, Hashable]:
             step = choices.below(8)
             if step == 7 or not choices:
                 break
-            key = bytes([choices.below(ITEMS)]) * KEY_SIZE
+            key = bytes([choices.below(ITEMS)]) * ITEM_KEY_SIZE
             if step == 0:
                 offset = choices.number(4)
                 journal.durable_up_to([(key, Part(choices.byte(), offset, offset // 2, DIGEST))])
@@ -147,8 +147,8 @@ def _change(choices: Choices, data: bytes) -> tuple[bytes, bytes, Keeper, str]:
 def _goes_on(journal: Journal, folder: int, contents: Contents) -> None:
     """What is written behind what was believed is believed the next time."""
     expected = deepcopy(contents)
-    expected.parts[bytes(KEY_SIZE)] = part = Part(1, 2, 1, DIGEST)
-    journal.durable_up_to([(bytes(KEY_SIZE), part)])
+    expected.parts[bytes(ITEM_KEY_SIZE)] = part = Part(1, 2, 1, DIGEST)
+    journal.durable_up_to([(bytes(ITEM_KEY_SIZE), part)])
     again = Journal.open(folder, UUID, KEEPER, False)
     assert again is not None
     assert again.contents == expected

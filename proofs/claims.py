@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Any
 
 from spaceblock.core import read_rows, write_rows
-from spaceblock.storage.journal import KEY_SIZE, PLACING_ROW
+from spaceblock.storage.journal import ITEM_KEY_SIZE, PLACING_ROW
 from spaceblock.storage.records import MAGIC, Record, RecordWriter, read_records
 from spaceblock.wire import DIGEST_SIZE, UUID_SIZE, Reader, Writer
 
@@ -46,7 +46,7 @@ def claims_of(journal: bytes, key: bytes) -> list[Claim]:
             for item, inode, size, _, digest, _ in _placings(record):
                 found[item, True] = Claim(item.hex(), inode, size, size, digest, True)
             continue
-        item = reader.take(KEY_SIZE)
+        item = reader.take(ITEM_KEY_SIZE)
         if record.kind == PART:
             inode, offset, checked = reader.uint(), reader.uint(), reader.uint()
             found[item, False] = Claim(item.hex(), inode, offset, checked, reader.take(DIGEST_SIZE), False)
@@ -70,7 +70,7 @@ def move_journal(path: Path, key: bytes, inodes: Mapping[int, int]) -> None:
             rows = [(item, inodes.get(inode, 0), *rest) for item, inode, *rest in _placings(record)]
             return Record(record.kind, write_rows(b"", PLACING_ROW, rows))
         elif record.kind == PART:
-            out.fixed(reader.take(KEY_SIZE), KEY_SIZE)
+            out.fixed(reader.take(ITEM_KEY_SIZE), ITEM_KEY_SIZE)
             out.uint(inodes.get(reader.uint(), 0))
             return Record(record.kind, bytes(out.out) + record.payload[reader.pos :])
         else:

@@ -47,7 +47,7 @@ RESEND_INTERVAL = 0.001
 """Seconds between the first two closes that answer late packets; every further one waits twice as long."""
 
 
-class Carrier(Protocol):
+class HomeEndpoint(Protocol):
     """What a connection needs of its endpoint."""
 
     local_address: Address
@@ -101,7 +101,7 @@ class AioquicConnection(Connection):
     def __init__(
         self,
         engine: Engine,
-        carrier: Carrier,
+        endpoint: HomeEndpoint,
         *,
         is_client: bool,
         handshake_deadline: float,
@@ -115,7 +115,7 @@ class AioquicConnection(Connection):
 
         self._engine: Engine | NativeEngine = engine
         self._options = options
-        self._carrier = carrier
+        self._endpoint = endpoint
         self._loop = asyncio.get_running_loop()
         self._name = name  # how errors call the peer
         self._connected: asyncio.Future[None] = self._loop.create_future()
@@ -148,7 +148,7 @@ class AioquicConnection(Connection):
 
     @property
     def local_address(self) -> Address:
-        return self._carrier.local_address
+        return self._endpoint.local_address
 
     @property
     def smoothed_rtt(self) -> float:
@@ -345,7 +345,7 @@ class AioquicConnection(Connection):
         self._engine.abort()
         if self.close_reason is None:
             self._finish(CloseReason(0, "dropped", is_application=False))
-        self._carrier.forget(self)
+        self._endpoint.forget(self)
 
     def _hand_over(self, engine: Engine) -> None:
         """Go on with the native engine; what arrived and was not delivered is kept by the streams."""
@@ -353,22 +353,22 @@ class AioquicConnection(Connection):
         from .native.shared_engine import SharedEngine
 
         self._take_events()
-        pump = self._carrier.shared_pump
+        pump = self._endpoint.shared_pump
         state = hand_over(engine)
         self._engine = (NativeEngine if pump is None else partial(SharedEngine, pump))(
             state,
             self._options,
-            partial(self._carrier.send_train, self),
-            partial(self._carrier.pump, self),
-            self._carrier.receive_buffer,
-            self._carrier.token_of,
-            lambda cid: self._carrier.add_route(cid, self),
+            partial(self._endpoint.send_train, self),
+            partial(self._endpoint.pump, self),
+            self._endpoint.receive_buffer,
+            self._endpoint.token_of,
+            lambda cid: self._endpoint.add_route(cid, self),
         )
         # Nothing may have arrived under these keys yet; the handshake's packets count as well.
         self._engine.packets.idle_since = int(self._loop.time() * 1_000_000)
         for local in state.local_ids:
-            self._carrier.add_route(local.cid, self)  # among them those of which the peer is yet to be told
-        self._carrier.join(self, self._engine.packets)
+            self._endpoint.add_route(local.cid, self)  # among them those of which the peer is yet to be told
+        self._endpoint.join(self, self._engine.packets)
         for stream in self.draining:
             stream.await_backlog()
         if self._timer is not None:
@@ -404,16 +404,16 @@ class AioquicConnection(Connection):
                 stopped.was_stopped(event.error_code)
                 ready[stopped] = None
             elif isinstance(event, ConnectionIdIssued):
-                self._carrier.add_route(event.connection_id, self)
+                self._endpoint.add_route(event.connection_id, self)
             elif isinstance(event, ConnectionIdRetired):
-                self._carrier.remove_route(event.connection_id)
+                self._endpoint.remove_route(event.connection_id)
             elif isinstance(event, HandshakeCompleted):
                 self.peer_certificate = self._engine.peer_certificate
                 self.is_established = True
                 self._handshake_deadline = None
                 if not self._connected.done():
                     self._connected.set_result(None)
-                self.guarded(self._carrier.established, self)
+                self.guarded(self._endpoint.established, self)
 
     def _accept_stream(self, stream_id: int) -> AioquicStream:
         stream = self._streams[stream_id] = AioquicStream(self, stream_id, is_local=False)
@@ -466,12 +466,12 @@ class AioquicConnection(Connection):
         elif engine.has_more:
             self._loop.call_soon(self._scheduled_service)
         if datagrams:
-            self._carrier.send(datagrams)
+            self._endpoint.send(datagrams)
             if engine.closing:
                 self._farewell = datagrams
         if engine.reset_tokens != self._reset_tokens:
             self._reset_tokens = engine.reset_tokens
-            self._carrier.watch_resets(self, self._reset_tokens)
+            self._endpoint.watch_resets(self, self._reset_tokens)
 
     def _answer_late_packet(self, size: int, now: float) -> None:
         # RFC 9000, section 10.2.1: answer with the close, ever more rarely, and with at most three times what came from
@@ -485,7 +485,7 @@ class AioquicConnection(Connection):
                 self._late_room -= needed
             self._resend_at = now + self._resend_interval
             self._resend_interval *= 2
-            self._carrier.send(self._farewell)
+            self._endpoint.send(self._farewell)
 
     def _set_timer(self) -> None:
         if self._engine.terminated:

@@ -40,7 +40,7 @@ from .barrier import BATCH, flush_all
 from .files import raw
 from .inside import Inside, disk_errors, leave
 from .journal import Keeper, Part, Placing, item_keys
-from .linking import Links
+from .linking import SymbolicLinks
 from .metadata import Metadata, umask_of
 from .mounts import mounts_below
 from .probe import rules_of
@@ -439,7 +439,7 @@ class FolderSink(Sink):
         with self._errors("create a file in", self.path):
             umask = umask_of(self._staging.fd)
         self._metadata = self._inside.metadata = Metadata(manifest, umask)
-        self._links = Links(self._inside, self._staging.fd, self.limits, self._on_conflict)
+        self._links = SymbolicLinks(self._inside, self._staging.fd, self.limits, self._on_conflict)
         self._links_left = list(self._metadata.links)
         given: list[str | None] = [None] * len(requests.items)
         for entry in manifest.entries if manifest is not None else ():

@@ -25,7 +25,7 @@ from .records import MAGIC, Record, RecordWriter, read_file, read_records
 JOURNAL = "journal"
 """The name of the journal beside the partial files."""
 
-KEY_SIZE = 16
+ITEM_KEY_SIZE = 16
 """Bytes by which an item is known from one attempt to the next."""
 
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
@@ -217,7 +217,7 @@ def _contents(records: Iterable[Record], heads: list[Record]) -> Contents | None
             contents.placings.update(_read_placings(record.payload))
             continue
         reader = Reader(record.payload)
-        key = reader.take(KEY_SIZE)
+        key = reader.take(ITEM_KEY_SIZE)
         if record.kind == _Kind.PART:
             contents.parts[key] = _read_part(reader)
         elif record.kind == _Kind.DROPPED:

@@ -14,7 +14,7 @@ from .inside import Inside, leave
 from .metadata import steps_of
 
 
-class Links:
+class SymbolicLinks:
     """The links of one transfer; ``staging`` is the descriptor of its hidden folder."""
 
     def __init__(self, inside: Inside, staging: int, limits: NameRules, on_conflict: Conflict) -> None:

@@ -25,7 +25,7 @@ _AHEAD = 1_048_576
 """Bytes that an asynchronous iterator may be ahead of what is sent."""
 
 
-class Reader(abc.ABC):
+class SourceReader(abc.ABC):
     """Bytes that come in their order, and only once unless ``measure`` says otherwise."""
 
     def measure(self) -> tuple[int, int] | None:
@@ -56,7 +56,7 @@ class Reader(abc.ABC):
         return
 
 
-class PipeReader(Reader):
+class PipeReader(SourceReader):
     """A pipe, terminal or socket, by a descriptor of its own, so that the caller may close the object any time."""
 
     def __init__(self, file: io.FileIO | io.BufferedReader) -> None:
@@ -94,7 +94,7 @@ class PipeReader(Reader):
         return count
 
 
-class ObjectReader(Reader):
+class ObjectReader(SourceReader):
     """Any other object with ``read``; a read that waits inside of it ends when the object lets it."""
 
     def __init__(self, file: Any) -> None:
@@ -133,7 +133,7 @@ class ObjectReader(Reader):
         self._stopped = True
 
 
-class IteratorReader(Reader):
+class IteratorReader(SourceReader):
     """An asynchronous iterator of bytes-like pieces, which runs on the event loop, a bounded way ahead."""
 
     def __init__(self, pieces: AsyncIterator[Any]) -> None:
@@ -223,7 +223,7 @@ class IteratorReader(Reader):
             self._news.notify_all()
 
 
-def reader_of(thing: Any) -> Reader | None:
+def reader_of(thing: Any) -> SourceReader | None:
     """The reader for a file object that is not a plain file, or for an asynchronous iterable; None for what is neither.
 
     Raises :class:`LocalProtocolError` for a text file and for one that is closed or cannot be read.

@@ -17,7 +17,6 @@ from ..lazily import dataclass
 
 MAGIC = b"spblkrc\x01"
 TAG_SIZE = 16
-KEY_SIZE = 32
 
 PAYLOAD_MAX = 1_048_576
 """Bytes of one record."""

@@ -22,7 +22,7 @@ from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
 from ..options import Links
 from .files import PREPARING, FileSource, expand, open_file, request_of
-from .readers import Reader, has_descriptor, is_open_for, read_error, reader_of
+from .readers import SourceReader, has_descriptor, is_open_for, read_error, reader_of
 from .rereading import FileBytes, MemoryBytes, Reread
 
 _ADDRESSES = frozenset("OPXZz&")
@@ -58,7 +58,7 @@ class BufferSource:
 class StreamSource:
     """What is read from front to back: a pipe, a file object or an asynchronous iterator."""
 
-    reader: Reader
+    reader: SourceReader
     name: str | None
     request: SpaceblockRequest
 
