@@ -14,6 +14,7 @@ POSIX = NameRules(System.POSIX, 255, NameUnit.BYTES, 4_000)
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)
 APPLE = NameRules(System.APPLE, 255, NameUnit.UTF16, 1_000)
 TIGHT = NameRules(System.WINDOWS, 12, NameUnit.UTF16, 60, suffix_limit=8)
+LATIN = NameRules(System.POSIX, 255, NameUnit.BYTES, 4_000, letters="latin-1")
 
 
 def entries_of(*names: str) -> list[Entry]:
@@ -64,6 +65,7 @@ def mended(rules: NameRules, *names: str) -> list[str]:
             "é" * 200 + "/" + "é" * 200 + "/" + "é" * 200 + ".txt",
             "é" * 200 + "/" + "é" * 200 + "/" + "é" * 97 + ".txt",
         ),
+        (LATIN, "\u00e9/\u65e5\u672c.txt", "\u00e9/__.txt"),
         (TIGHT, "extraordinary.txt", "extraord.txt"),
         (TIGHT, "x.extraordinary", "x.extraordin"),
     ],
@@ -143,6 +145,13 @@ def test_where_a_receiver_has_rules_of_its_own_the_proposal_suits_every_system()
     rules = [NameRule.CHARACTER, NameRule.RESERVED, NameRule.ENDING]
     problems = [Problem(entry, rule, "is not liked") for entry, rule in enumerate(rules)]
     assert [renaming.propose(problem) for problem in problems] == ["a_b", "con_", "x"]
+
+
+def test_where_a_receiver_refuses_what_every_system_takes_the_proposal_is_plain() -> None:
+    renaming = Renaming(entries_of("\u00e9", "e"), POSIX, problems := [Problem(0, NameRule.CHARACTER, "is not liked")])
+    assert renaming.propose(problems[0]) == "_"
+    renaming = Renaming(entries_of("\u00e9:"), POSIX, problems)
+    assert renaming.propose(problems[0]) == "\u00e9_"
 
 
 def test_what_is_there_already_is_avoided_at_the_top() -> None:

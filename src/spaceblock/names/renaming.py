@@ -178,12 +178,17 @@ def alternative(name: str, number: int, limits: NameRules) -> str:
 
 def _learned(limits: NameRules, problems: Iterable[Problem], entries: Sequence[Entry]) -> NameRules:
     """``limits`` with what the target refuses although they would allow it."""
-    strange = {problem.rule for problem in problems if limits.fault(entries[problem.entry].name) is None}
-    return replace(
+    strange = [problem for problem in problems if limits.fault(entries[problem.entry].name) is None]
+    rules = {problem.rule for problem in strange}
+    learned = replace(
         limits,
-        windows=limits.follows_windows or not strange.isdisjoint(OF_THE_SYSTEM),
-        caseless=limits.ignores_case or NameRule.COLLISION in strange,
+        windows=limits.follows_windows or not rules.isdisjoint(OF_THE_SYSTEM),
+        caseless=limits.ignores_case or NameRule.COLLISION in rules,
     )
+    unlike = [entries[problem.entry].name for problem in strange if problem.rule == NameRule.CHARACTER]
+    if any(not name.isascii() and learned.fault(name) is None for name in unlike):
+        return replace(learned, letters="ascii")  # no rule of a system's is behind it, so a locale's letters are
+    return learned
 
 
 class _Taken:
@@ -243,6 +248,7 @@ def _unreserved(name: str) -> str:
 
 
 def _mended_part(part: str, limits: NameRules) -> str:
+    part = "".join(ch if limits.can_write(ch) else "_" for ch in part)
     if limits.follows_windows:
         part = "".join("_" if forbidden(ch) else ch for ch in part).rstrip(" .") or "_"
         if is_device(part):

@@ -43,6 +43,7 @@ class NameRules:
     ``suffix_limit`` is what the target adds to a part while its file is incomplete, in ``name_unit``; it is already
     taken off ``name_limit``. ``caseless`` says whether names that differ in case or composition mean the same file,
     ``windows`` whether Windows' characters, devices and endings are refused; None is what ``system`` is known for.
+    ``letters`` is the encoding that a program's locale gives to names where it is not one of all characters.
     """
 
     system: System
@@ -52,6 +53,7 @@ class NameRules:
     suffix_limit: int = 0
     caseless: bool | None = None
     windows: bool | None = None
+    letters: str | None = None
 
     @property
     def ignores_case(self) -> bool:
@@ -160,7 +162,18 @@ class NameRules:
         if self.name_limit and 4 * len(part) > self.name_limit and self.length(part) > self.name_limit:
             counted = f"{self.name_limit} {_UNIT_WORDS[self.name_unit]}"
             return Fault(NameRule.TOO_LONG, f"has a part longer than {counted}")
+        for ch in part if self.letters and not part.isascii() else ():
+            if not self.can_write(ch):
+                text = f"contains {shown(ch)}, which the receiver's locale ({self.letters}) cannot write"
+                return Fault(NameRule.CHARACTER, text)
         return _windows_fault(part) if self.follows_windows else None
+
+    def can_write(self, ch: str) -> bool:
+        """Whether the target's locale has this character."""
+        try:
+            return bool(self.letters is None or ch.encode(self.letters))
+        except UnicodeEncodeError:
+            return False
 
 
 def local_rules() -> NameRules:

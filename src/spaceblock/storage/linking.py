@@ -27,6 +27,8 @@ class SymbolicLinks:
     def place(self, link: Entry) -> None:
         """Make a link, under another name if its own is taken; raises :class:`StorageError` and :class:`OSError`."""
         assert link.target is not None
+        if not all(map(self._limits.can_write, link.target)):
+            raise NameRejected(f"this locale ({self._limits.letters}) cannot write where it leads", name=link.name)
         parent, _, _ = link.name.rpartition("/")
         if self._leads_elsewhere(parent, link.target):
             raise NameRejected("it leads through a link that was there before", name=link.name)

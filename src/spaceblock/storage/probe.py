@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import errno
 import os
+import sys
 from contextlib import suppress
 from dataclasses import replace
 
@@ -25,7 +26,7 @@ def rules_of(folder: int, own: int, path: str) -> NameRules:
     ``own`` is an open, empty folder on the same file system, where names may be tried. What cannot be found out, on a
     full disk for example, is what the system is known for.
     """
-    rules = local_rules()
+    rules = replace(local_rules(), letters=_letters())
     longest = _limit(folder, "PC_NAME_MAX") or rules.name_limit
     whole = _limit(folder, "PC_PATH_MAX")
     if whole:
@@ -44,6 +45,12 @@ def rules_of(folder: int, own: int, path: str) -> NameRules:
     if failure is None:
         _remove(own, "a:b")
     return rules
+
+
+def _letters() -> str | None:
+    """The encoding of names, where the locale chose one that has not all characters."""
+    encoding = sys.getfilesystemencoding()
+    return None if encoding.startswith("utf") else encoding
 
 
 def _limit(folder: int, name: str) -> int:
