@@ -135,8 +135,8 @@ class Terminal:
             return self._written.decode(errors="replace")
 
     def type(self, text: str) -> None:
-        """Press the keys."""
-        os.write(self._outer, text.encode())
+        """Press the keys; an unpaired surrogate is a byte that is no text."""
+        os.write(self._outer, text.encode(errors="surrogateescape"))
 
     def hang_up(self) -> None:
         """Close the window that it is in."""

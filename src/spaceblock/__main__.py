@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import sys
+from contextlib import suppress
 
 try:
     from .postponed import Postponed
@@ -17,6 +18,8 @@ def main() -> int:
 
     Signals are seen to before anything else is imported, so that Ctrl-C has its answer from the first moment on.
     """
+    if sys.getfilesystemencoding() == "ascii":
+        _start_with_all_letters()
     with Postponed() as signals:
         from .unneeded import STANDARD, uncompiled
 
@@ -26,6 +29,17 @@ def main() -> int:
         code = run(ready=signals.release)
     _leave(code)
     return code
+
+
+def _start_with_all_letters() -> None:
+    """Start once more as Python does by itself in the locale C or POSIX, unless it was told not to: names are UTF-8.
+
+    Otherwise no name but those in ASCII could be read or written. Returns where that is not possible.
+    """
+    chosen = ["-X", "utf8"]
+    if sys.executable and sys.orig_argv[1:3] != chosen:
+        with suppress(OSError):
+            os.execv(sys.executable, [sys.executable, *chosen, *sys.orig_argv[1:]])
 
 
 def _leave(code: int) -> None:

@@ -11,6 +11,7 @@
 from __future__ import annotations
 
 import gc
+import io
 import math
 import os
 import signal
@@ -60,6 +61,8 @@ def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | 
     words = list(sys.argv[1:] if arguments is None else arguments)
     json = "--json" in words
     fill_gaps()
+    if arguments is None and isinstance(sys.stdout, io.TextIOWrapper):
+        sys.stdout.reconfigure(errors="backslashreplace")  # what the locale has no letters for, as on standard error
     signal.signal(signal.SIGTERM, _terminate)
     if sys.platform != "win32" and signal.getsignal(signal.SIGHUP) is not signal.SIG_IGN:  # as it is under nohup
         signal.signal(signal.SIGHUP, _terminate)

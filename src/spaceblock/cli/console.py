@@ -471,7 +471,7 @@ class _Keyboard:
         self._reading = False
 
     async def read_line(self) -> str:
-        """The next line; empty at the end."""
+        """The next line; empty at the end. What the locale has no letter for is one that no name can have."""
         loop = asyncio.get_running_loop()
         self._wanted = loop.create_future()
         if self._early is not None:
@@ -480,7 +480,7 @@ class _Keyboard:
         elif not self._reading:
             self._reading = True
             threading.Thread(target=self._read, args=(loop,), name="spaceblock-prompt", daemon=True).start()
-        return (await self._wanted).decode(errors="replace")
+        return (await self._wanted).decode(sys.getfilesystemencoding(), "surrogateescape")
 
     def forget(self) -> None:
         """What was typed so far answers no question that is yet to be asked."""
