@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import random
+
 import pytest
-from link import MS, Link, Pair
+from link import MS, SIZE, Link, Pair
 
 from framing import block
 from spaceblock import core
@@ -14,9 +16,9 @@ KIB = 1024
 WINDOW = 100 * KIB
 
 
-def pair_with(link: Link | None = None, buffer: int = 1 << 22, window: int = WINDOW) -> Pair:
+def pair_with(link: Link | None = None, buffer: int = 1 << 22, window: int = WINDOW, size: int = SIZE) -> Pair:
     """A pair whose receiving side leaves its credit to the engine: a connection's window is four of a stream."""
-    pair = Pair(link, window=window)
+    pair = Pair(link, size, window)
     pair.b.consumes = False
     pair.b.engine.credit.set_windows(4 * window, window, window, buffer)
     for side in (pair.a, pair.b):
@@ -88,16 +90,26 @@ def test_credit_that_was_lost_is_told_again_at_its_present_height() -> None:
     assert pair.a.engine.max_data == 5 * WINDOW
 
 
-def test_more_limits_than_one_packet_holds() -> None:
-    pair = pair_with()
-    senders = [pair.a.open(2 + 4 * i) for i in range(99)]
+@pytest.mark.parametrize("size", [SIZE, 9_000])
+def test_more_limits_than_one_packet_holds(size: int) -> None:
+    pair = pair_with(size=size)
+    senders = [pair.a.open(stream_id) for stream_id in range(398)]
     for sender in senders:
         pair.a.write(sender, b"x")
     pair.run()
     for receiver in pair.b.engine.receive_streams.values():
         assert pair.b.engine.grant_stream(receiver, WINDOW)
+    # Beside other frames, and bytes that lie in more places than one.
+    for _ in range(100):
+        pair.b.engine.send_control(b"\x07\x20" + bytes(0x20))
+    data = random.Random(1).randbytes(20 * KIB)
+    answer = pair.b.open(399)
+    for at in range(0, len(data), KIB // 8):
+        pair.b.write(answer, data[at : at + KIB // 8])
     pair.run()
     assert {sender.limit for sender in senders} == {2 * WINDOW}
+    assert pair.a.received == {399: data}
+    assert len(pair.a.rare) == 100
 
 
 def test_forgetting_a_stream_whose_limit_waits() -> None:

@@ -377,6 +377,8 @@ cdef class PacketSender:
         """A packet with an acknowledgement, control frames, and stream data in what is left."""
         cdef size_t room = self.datagram_size - 1 - self._peer_cid_size - PN_SIZE - TAG
         cdef size_t head = 0, size = 0, stream_head
+        # A large datagram has room for more frames than what they are written to; a stream's head comes behind them.
+        cdef size_t head_room = min(room, <size_t>(HEAD_MAX - STREAM_HEAD_MAX))
         cdef int flags = 0
         cdef uint64_t pn = self.recovery.next_number()
         cdef uint64_t acked = 0, delay
@@ -386,19 +388,19 @@ cdef class PacketSender:
         cdef Run run
         if self.ack_due:
             delay = <uint64_t>max(now - self.received.largest_time, 0) >> 3
-            head = self.received.write_ack(self._head, room, delay)
+            head = self.received.write_ack(self._head, head_room, delay)
             acked = <uint64_t>(self.received.largest + 1)
             self.phases.answered |= acked > self.phases.start
             self.ack_due = False
         if may_elicit and self.credit.is_due():
-            size = self.credit.write(self._head + head, room - head)
+            size = self.credit.write(self._head + head, head_room - head)
             if size:
                 flags |= ACK_ELICITING | IN_FLIGHT | HAS_CREDIT
                 head += size
                 size = 0
         if may_elicit and self._waiting:
             with gil:
-                if self._put_control(room, &head):
+                if self._put_control(head_room, &head):
                     flags |= ACK_ELICITING | IN_FLIGHT | HAS_CONTROL
         if may_elicit and self._first_turn != NULL and room - head > 2 * STREAM_HEAD_MAX:
             stream = self._first_turn
@@ -442,7 +444,7 @@ cdef class PacketSender:
         cdef bytes frame
         while self._control:
             frame = (<tuple>self._control[0])[0]
-            if <size_t>PyBytes_GET_SIZE(frame) > min(room, <size_t>(HEAD_MAX - STREAM_HEAD_MAX)) - head[0]:
+            if <size_t>PyBytes_GET_SIZE(frame) > room - head[0]:
                 break
             memcpy(self._head + head[0], PyBytes_AS_STRING(frame), <size_t>PyBytes_GET_SIZE(frame))
             head[0] += <size_t>PyBytes_GET_SIZE(frame)
