@@ -11,6 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from link import SIZE, Link, Pair, unseal, varint
 
+from spaceblock.quic.native.engine import RARE_FRAMES_WAITING
 from spaceblock.quic.native.recovery import NEVER
 from spaceblock.quic.native.streams import GAPS_MAX, ReceiveStream, SendStream
 
@@ -332,6 +333,18 @@ def test_rare_frames_are_taken_apart() -> None:
         (0x1D, 7, 3, b"abc"),
         (0x1E,),
     ]
+
+
+def test_only_so_many_rare_frames_wait_for_python() -> None:
+    pair = Pair()
+    engine = pair.b.engine
+    each = 8  # as many in a packet as may come for ever
+    for pn in range(RARE_FRAMES_WAITING // each):
+        engine.receive(bytearray(pair.seal(b"\x17\x00" * each, pn)), 1_200, pair.now)
+    assert (len(engine.rare), engine.violation) == (RARE_FRAMES_WAITING, None)
+    engine.receive(bytearray(pair.seal(b"\x17\x00", RARE_FRAMES_WAITING)), 1_200, pair.now)
+    assert engine.violation is not None
+    assert engine.violation[0] == PROTOCOL_VIOLATION
 
 
 def test_lengths_beyond_the_packet() -> None:

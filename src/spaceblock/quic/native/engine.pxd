@@ -28,6 +28,7 @@ cdef enum:
     # come, of which so many may be saved up.
     RARE_PER_PACKET = 8
     RARE_AHEAD = 16384
+    RARE_WAITING = 65536
 
 cdef struct Opened:
     uint64_t pn
@@ -105,5 +106,6 @@ cdef class PacketEngine(PacketSender):
     cdef bint _may_ask(self, uint64_t kind) noexcept nogil
     cdef void *_ask_for_stream(self, uint64_t stream_id) except? NULL
     cdef int _ack_frame(self, const uint8_t **at, const uint8_t *end, bint old_key, int64_t now) except -1 nogil
+    cdef int _put_rare(self, tuple frame) except -1
     cdef int _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1
     cdef void _break(self, uint64_t code, uint64_t kind, const char *why) noexcept nogil

@@ -22,6 +22,7 @@ NO_VIABLE_PATH: Final[int]
 
 ELSEWHERE: int
 RARE_FRAMES_AHEAD: int
+RARE_FRAMES_WAITING: int
 
 class PacketEngine(PacketSender):
     receive_streams: dict[int, ReceiveStream]

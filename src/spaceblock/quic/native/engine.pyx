@@ -37,6 +37,9 @@ by their address, their bytes, the connection ID of ours that they carry, and wh
 RARE_FRAMES_AHEAD = RARE_AHEAD
 """Frames for Python that may come at once, whatever packets they are in."""
 
+RARE_FRAMES_WAITING = RARE_WAITING
+"""Frames that may wait for Python, where a thread takes in packets for an event loop that does not come."""
+
 cdef enum:
     HEADER_SIZE_OPEN = 1 + LOCAL_CID_SIZE  # before the packet number
     RESERVED_BITS = 0x18
@@ -246,8 +249,7 @@ cdef class PacketEngine(PacketSender):
                 moved = not is_probing(self._packets[i].payload, self._packets[i].payload + self._packets[i].size)
         self.has_moved |= moved
         used_cid = PyBytes_FromStringAndSize(<const char*>cid, LOCAL_CID_SIZE)
-        self.rare.append((ELSEWHERE, self._elsewhere, size, used_cid, moved))
-        return 0
+        return self._put_rare((ELSEWHERE, self._elsewhere, size, used_cid, moved))
 
     cdef int drain(self) except -1 nogil:
         """Hand on what the streams have received, and make the keys that an update calls for."""
@@ -589,8 +591,16 @@ cdef class PacketEngine(PacketSender):
             return False
         if not self._raise_limit(stream_id, limit) and self._may_ask(kind):
             with gil:
-                self.rare.append((kind, stream_id, limit))
+                self._put_rare((kind, stream_id, limit))
         return True
+
+    cdef int _put_rare(self, tuple frame) except -1:
+        """Leave a frame for Python, which may not come for long where a thread takes the packets in."""
+        if len(self.rare) < RARE_WAITING:
+            self.rare.append(frame)
+        else:
+            self._break(PROTOCOL_VIOLATION, 0, "more rare frames than anybody could look at")
+        return 0
 
     cdef int _rare_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1:
         """Frames for Python, and the credit frames; ``at`` is behind the type. False: unknown, or cut short."""
@@ -633,6 +643,6 @@ cdef class PacketEngine(PacketSender):
                 fields.append(PyBytes_FromStringAndSize(<const char*>at[0], <Py_ssize_t>extra))
             if kind == PATH_CHALLENGE:
                 fields.append(self._elsewhere if self.is_elsewhere else None)
-            self.rare.append((kind, *fields))
+            self._put_rare((kind, *fields))
         at[0] += extra
         return True
