@@ -152,6 +152,24 @@ def test_a_full_socket_keeps_the_train_and_its_order() -> None:
         assert len({packet[9:13] for packet in seen}) == len(seen), "no packet was sent twice"
 
 
+def test_what_a_former_socket_did_not_take_costs_the_next_one_nothing() -> None:
+    pair = Pair()
+    old, nobody = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    new, peer = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with old, nobody, new, peer:
+        for each in (old, new, peer):
+            each.setblocking(False)
+        old.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 4_096)
+        pump = Pump(old)
+        pair.a.write(pair.a.open(2), bytes(SIZE), fin=True)
+        assert pump.send(pair.a.engine) == Pump.FULL
+        assert pump.outgoing.sent, "a part of the train is gone"
+        pump.attach(new)
+        pair.a.engine.on_timer(pair.a.engine.recovery.timeout())
+        assert pump.send(pair.a.engine) == Pump.SENT_ALL
+        assert [len(peer.recv(65_536)) for _ in range(2)] == [1_200] * 2
+
+
 FAR = 1 << 60
 """Microseconds that nobody lives to see."""
 

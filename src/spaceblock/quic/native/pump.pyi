@@ -4,6 +4,7 @@ from typing import Any, ClassVar
 from .budget import Budget
 from .engine import PacketEngine
 from .lock import Lock
+from .udp import SendBatch
 
 ANSWER_SIZE: int
 BUFFERS: int
@@ -24,6 +25,7 @@ class Pump:
 
     turn_wait: float | None
     budget: Budget
+    outgoing: SendBatch
     def __init__(self, sock: socket.socket, receive_buffer: int = ...) -> None: ...
     def take_turns(self) -> list[PacketEngine]: ...
     def add_route(self, cid: bytes, engine: PacketEngine) -> None: ...

@@ -211,6 +211,7 @@ cdef class Pump:
             self.sock = sock
             self.fd = sock.fileno()
             self.held_size = 0
+            self.outgoing.discard()
 
     def forget(self, PacketEngine engine not None):
         """Forget an engine that has no route any more."""
