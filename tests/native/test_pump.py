@@ -10,6 +10,7 @@ import contextlib
 import random
 import select
 import socket
+import sys
 from collections.abc import Iterator
 
 import pytest
@@ -19,6 +20,7 @@ from pumps import SIZE, MakePump, Peer, joined, simulated
 from spaceblock.quic.native.ecn import ECN_CAPABLE
 from spaceblock.quic.native.pump import Pump
 from spaceblock.quic.native.streams import SendStream
+from spaceblock.quic.sockets import UDP_SEGMENT, offloads
 
 PATIENCE = 60.0
 
@@ -168,6 +170,28 @@ def test_what_a_former_socket_did_not_take_costs_the_next_one_nothing() -> None:
         pair.a.engine.on_timer(pair.a.engine.recovery.timeout())
         assert pump.send(pair.a.engine) == Pump.SENT_ALL
         assert [len(peer.recv(65_536)) for _ in range(2)] == [1_200] * 2
+
+
+@pytest.mark.skipif(not all(offloads()), reason="the kernel makes no trains")
+def test_a_round_trip_within_one_call_is_measured(make_pump: MakePump) -> None:
+    trains, per_train = 4, 54
+    with joined(make_pump) as (a, b):
+        stream = a.side.open(2)
+        a.side.write(stream, b"hello")
+        # Enough for an answer before the last datagram is looked at, which acknowledges that answer.
+        pair = Pair()
+        ask = b"\x01".ljust(1_200 - 29, b"\0")
+        for train in range(trains):
+            data = b"".join(pair.seal(ask, per_train * train + i, sender=b"b") for i in range(per_train))
+            b.sock.sendmsg(
+                [data], [(socket.IPPROTO_UDP, UDP_SEGMENT, (1_200).to_bytes(2, sys.byteorder))], 0, a.sock.getsockname()
+            )
+        acknowledgement = b"\x02\x00\x00\x00\x00"
+        b.sock.sendto(pair.seal(acknowledgement, trains * per_train, sender=b"b"), a.sock.getsockname())
+        a.turn()
+        assert a.engine.opened == trains * per_train + 1
+        assert stream.acknowledged == len(b"hello")
+        assert 0 < a.engine.recovery.latest_rtt < PATIENCE * 1_000_000
 
 
 FAR = 1 << 60

@@ -232,7 +232,7 @@ cdef class Pump:
         with self.lock:
             self.is_attended = True
             with nogil:
-                self.rounds(clock())
+                self.rounds()
             return self.take_left()
 
     @property
@@ -350,7 +350,7 @@ cdef class Pump:
                     return 0
                 is_late = self.turns == turns and not self.is_attended and fds[1].revents & (POLLIN | POLLOUT)
                 if is_late and fds[1].revents & POLLIN:
-                    self.rounds(clock())
+                    self.rounds()
                     if (self.first_touched != NULL or self.has_others) and not self.rung:
                         self.rung = True
                         eventfd_write(self.bell, 1)
@@ -413,10 +413,13 @@ cdef class Pump:
             done = self.flush_held()
         return done
 
-    cdef int rounds(self, int64_t now) except -1 nogil:
+    cdef int rounds(self) except -1 nogil:
         cdef int i, got, round
+        cdef int64_t now
         for round in range(_ROUNDS):
             got = self.incoming.receive(self.fd)
+            # Not the time of the first round: what comes now may answer what was sent after that.
+            now = clock()
             for i in range(got):
                 self.take(&self.incoming.received[i], now)
             self.answer(got < self.incoming.count or round == _ROUNDS - 1)
