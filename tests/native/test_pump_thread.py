@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterator
 import pytest
 from pumps import SIZE, Peer, joined
 
+from spaceblock.quic.native.pump import Pump
 from spaceblock.quic.native.pump_thread import PumpThread
 
 PATIENCE = 60.0
@@ -78,6 +79,21 @@ def test_what_belongs_to_no_engine_waits_for_the_event_loop() -> None:
         a.sock.sendto(b"\xc0long header", b.sock.getsockname())
         assert select.select([thread.bell], [], [], PATIENCE)[0]
         assert b.pump.collect() == ([], [(b"\xc0long header", a.sock.getsockname())])
+
+
+def test_no_more_waits_for_the_event_loop_than_the_socket_would_hold() -> None:
+    size, room = 1_000, 1 << 18
+    with joined(lambda sock: Pump(sock, room)) as (a, b), served(b) as (thread,):
+        for _ in range(10 * room // size):
+            a.sock.sendto(b"\xc0".ljust(size), b.sock.getsockname())
+        assert select.select([thread.bell], [], [], PATIENCE)[0]
+        until(lambda: not select.select([b.sock], [], [], 0)[0])
+        _, others = b.pump.collect() or ([], [])
+        assert 0 < sum(len(data) for data, _ in others) <= room + (1 << 16)
+        b.pump.leave()
+        a.sock.sendto(b"\xc0 and there is room again", b.sock.getsockname())
+        assert select.select([thread.bell], [], [], PATIENCE)[0]
+        assert len((b.pump.collect() or ([], []))[1]) == 1
 
 
 def test_an_event_loop_that_comes_in_time_does_all_the_work() -> None:

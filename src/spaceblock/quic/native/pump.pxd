@@ -33,6 +33,7 @@ cdef class Pump:
     cdef set engines  # all that have or had a route, until they are forgotten
     cdef list others  # what belongs to no engine
     cdef bint has_others
+    cdef size_t others_size  # what they cost
     cdef void *first_touched  # engines that got something since the last report
     cdef readonly Budget budget  # for the credit of all its engines
     cdef size_t held_size  # bytes of the train that a full socket did not take, and lies in outgoing

@@ -58,6 +58,9 @@ TRAINS = 20
 """Trains of one engine that are sent before others get their turn: the mebibyte that a turn of credit is, and what the
 packets add to that."""
 
+cdef enum:
+    OTHER_COST = 512  # bytes that a datagram costs besides its own, about as many as in the kernel
+
 cdef enum Sent:
     ALL_SENT  # nothing is left that may be sent now
     MORE_TO_SEND  # sending stopped only to give others their turn
@@ -311,6 +314,7 @@ cdef class Pump:
         cdef list touched = self.take_touched()
         others, self.others = self.others, []
         self.has_others = False
+        self.others_size = 0
         engines = [each for each in touched if each.needs_python(now)]
         return None if touched and not engines and not others else (engines, others)
 
@@ -510,11 +514,14 @@ cdef class Pump:
 
     cdef int put_by(self, const Received *received, size_t start, size_t size) except -1:
         cdef size_t at = start, length
+        if self.others_size >= self.budget.size:
+            return 0  # lost, as where the socket is full: a thread does not have more wait than that would
         self.has_others = True
         address = unpack_address(received.address) if received.address_size else None
         while at < start + size:
             length = min(received.segment, start + size - at)
             self.others.append((PyBytes_FromStringAndSize(<char *>received.data + at, <Py_ssize_t>length), address))
+            self.others_size += length + OTHER_COST
             at += length
         return 0
 
