@@ -7,6 +7,7 @@ import contextlib
 import random
 import socket
 import sys
+import threading
 from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from dataclasses import dataclass
 from functools import partial
@@ -201,6 +202,25 @@ async def test_a_client_that_moves_by_itself(host: str, upload: bool, native: bo
         assert len(set(places)) == 3
         assert both.server.peer_address == both.client.local_address == places[-1]
         assert both.server.close_reason is both.client.close_reason is None
+
+
+async def test_nobody_else_touches_a_connection_while_its_datagrams_are_limited(
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    async with pair(OPTIONS) as both:
+        await move_bytes(both.client, both.server, 1_000)
+        threads: list[int] = []
+
+        def largest(address: object) -> int:
+            threads.append(sum(thread.name == "spaceblock-packets" for thread in threading.enumerate()))
+            return 1_400
+
+        largest(None)
+        monkeypatch.setattr(both.client_endpoint, "largest_datagram", largest)
+        await both.client_endpoint.rebind("127.0.0.1")
+        largest(None)
+        assert threads == [2, 1, 2]
+        await move_bytes(both.client, both.server, MIB)
 
 
 async def test_a_client_that_moves_shows_another_connection_id() -> None:

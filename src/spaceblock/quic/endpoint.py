@@ -221,8 +221,6 @@ class Endpoint:
             raise LocalProtocolError("a connection cannot move now; try again later, or connect again from there")
         is_far = plain_address(sock.getsockname())[0] != self.local_address[0]
         self._exchange_socket(sock)
-        for connection, packets in self._engines.items():
-            packets.limit_datagrams(self.largest_datagram(connection.raw_peer_address))
         for connection in list(self._connections):
             connection.move(is_far)
 
@@ -241,6 +239,9 @@ class Endpoint:
             self._loop.add_reader(sock, self._on_readable)
         else:
             self._pump.attach(sock)
+            # While no thread touches the engines.
+            for connection, packets in self._engines.items():
+                packets.limit_datagrams(self.largest_datagram(connection.raw_peer_address))
             self._watch_pump(self._pump, thread is not None)
         old.close()
         self._queue.clear()
