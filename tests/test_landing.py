@@ -288,6 +288,24 @@ def test_the_event_loop_is_told_of_several_free_buffers_together(tmp_path: Path)
     host.close()
 
 
+@pytest.mark.parametrize(("slots", "left"), [(16, 13), (4, 2)])
+def test_room_for_what_comes_next_is_ready_and_other_streams_keep_theirs(tmp_path: Path, slots: int, left: int) -> None:
+    data = pattern(BLOCK)
+    sink = GatedSink(tmp_path)
+    host = hosted(sink, requests_of(len(data)), manifest_of("a"), Ring(slots))
+    landing = host.landing()
+    landing.receive_data(block(0, 0, data[:100]), False)
+    assert host.ring.free == left
+    assert landing.intake.free >= (slots - left) * MESSAGE_DATA_MAX
+    landing.receive_data(block(0, 100, data[100:]) + ItemEnd(0, len(data)).encode(), True)
+    sink.gate.set()
+    host.receive(digest_of(0, data))
+    host.settle()
+    assert kinds(host) == [OutcomeKind.VERIFIED]
+    assert host.ring.free == slots
+    host.close()
+
+
 def test_two_streams_share_a_ring_that_is_too_small_for_both(tmp_path: Path) -> None:
     contents = [pattern(10 * BLOCK, 1), pattern(10 * BLOCK, 2)]
     host = folder_host(tmp_path, *map(len, contents), ring=Ring(1, BLOCK))

@@ -37,6 +37,10 @@ _STEPS_MAX = 1_024
 _TELL_AFTER = 4
 """Free buffers of which the event loop is told together while the worker goes on: to be woken for each costs more."""
 
+_ROOM_AHEAD = 3 * MESSAGE_DATA_MAX
+"""Bytes of room kept ready for blocks to come: more than arrive in one turn of the event loop, as what finds no room
+waits in the stream's own memory and is copied twice."""
+
 
 class Host(Protocol):
     """What a landing needs of its transfer."""
@@ -336,10 +340,11 @@ class Landing:
             self._submit()
         elif debts is not None and debts.too_high:
             debts.wait(self._advance)
-        elif self._needs_ring and self.intake.free < MESSAGE_DATA_MAX and ring.free > SPARE:
-            memory = ring.take(self._advance)
-            assert memory is not None
-            self._rooms[self.intake.provide(memory)] = memory
+        elif self._needs_ring:
+            while self.intake.free < _ROOM_AHEAD and ring.free > SPARE:
+                memory = ring.take(self._advance)
+                assert memory is not None
+                self._rooms[self.intake.provide(memory)] = memory
 
     def _retire(self, left: int) -> None:
         """Give up the rooms below ``left``, which the intake has left and whose blocks were collected, once those are
