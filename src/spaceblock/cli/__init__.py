@@ -28,6 +28,7 @@ from ..errors import SpaceblockError
 from ..postponed import Postponed
 from ..unneeded import STANDARD, put_off, uncompiled
 from .output import OutputFailed, fill_gaps, output_failed, print_out
+from .scheduling import prefer_long_turns
 
 if TYPE_CHECKING:
     from click.shell_completion import CompletionItem
@@ -58,6 +59,7 @@ def main(arguments: Sequence[str] | None = None, *, ready: Callable[[], None] | 
     """
     if arguments is None:
         gc.set_threshold(_GARBAGE)
+        prefer_long_turns()
     words = list(sys.argv[1:] if arguments is None else arguments)
     json = "--json" in words
     fill_gaps()

@@ -27,6 +27,7 @@ from ...listener import Listener
 from ...options import DISCARD, Options
 from ...storage.sources import Item
 from ...transfer import Transfer
+from ..scheduling import prefer_long_turns
 from .measure import Meter, Report, content, touched
 
 
@@ -123,6 +124,7 @@ def main() -> int:
     add_options(parser)
     arguments = parser.parse_args()
     options = Options(identity=Identity.ephemeral(), datagram_size=arguments.datagram, engine=arguments.engine)
+    prefer_long_turns()  # as commands do
     return run_side(work(Side(options), arguments))
 
 
