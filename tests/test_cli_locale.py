@@ -41,9 +41,11 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 @pytest.fixture(autouse=True)
-def _a_system_that_heeds_its_locale() -> None:
+def _without_most_letters(monkeypatch: pytest.MonkeyPatch) -> None:
+    for name, value in ASCII.items():
+        monkeypatch.setenv(name, value)
     code = "import sys; sys.exit(sys.getfilesystemencoding() != 'ascii')"
-    if subprocess.run([sys.executable, "-c", code], env={**os.environ, **ASCII}).returncode:
+    if subprocess.run([sys.executable, "-c", code]).returncode:
         pytest.skip("names are UTF-8 here, whatever the locale is")
 
 
@@ -65,9 +67,9 @@ def names_in(folder: Path) -> list[bytes]:
 @contextmanager
 def program(inbox: Path, asks: str) -> Iterator[subprocess.Popen[str]]:
     """A receiver in that locale, which takes what is proposed if it ``asks``."""
-    code = [sys.executable, "-c", RECEIVER, inbox, asks]
+    code = [sys.executable, "-c", RECEIVER, str(inbox), asks]
     both = subprocess.STDOUT
-    with subprocess.Popen(code, env={**os.environ, **ASCII}, stdout=subprocess.PIPE, stderr=both, text=True) as process:
+    with subprocess.Popen(code, stdout=subprocess.PIPE, stderr=both, text=True) as process:
         try:
             yield process
         finally:
@@ -88,8 +90,8 @@ def accepted(receiver: Command, sender: Command) -> tuple[Ended, Ended]:
 
 
 def test_names_arrive_byte_for_byte_between_two_terminals(commands: Commands, inbox: Path, papers: Path) -> None:
-    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once", terminal=True, **ASCII)
-    sender = commands.start("send", "--to", receiver.read_line(), papers, terminal=True, **ASCII)
+    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once", terminal=True)
+    sender = commands.start("send", "--to", receiver.read_line(), papers, terminal=True)
     sent, received = accepted(receiver, sender)
     assert (sent.code, received.code) == (0, 0), (sent, received)
     assert names_in(inbox / papers.name) == names_in(papers)
@@ -104,8 +106,8 @@ def test_names_that_are_typed_or_no_text_are_asked_for_until_they_do(
 ) -> None:
     broken = tmp_path / os.fsdecode(b"caf\xe9.txt")
     broken.write_text("x")
-    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once", "--yes", **ASCII)
-    sender = commands.start("send", "--to", receiver.read_line(), broken, terminal=True, **ASCII)
+    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once", "--yes")
+    sender = commands.start("send", "--to", receiver.read_line(), broken, terminal=True)
     sender.terminal.wait_for("New name (Enter: 'caf_.txt'")
     sender.terminal.type("caf\udce9\n")
     sender.terminal.wait_for("New name", 2)
@@ -115,8 +117,8 @@ def test_names_that_are_typed_or_no_text_are_asked_for_until_they_do(
 
 
 def test_programs_are_told_real_names_and_people_what_is_missing(commands: Commands, inbox: Path, papers: Path) -> None:
-    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--yes", "--once", "--json", **ASCII)
-    sent = commands.run("send", "--to", receiver.read_until(lambda _: True)["ticket"], papers, "--json", **ASCII)
+    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--yes", "--once", "--json")
+    sent = commands.run("send", "--to", receiver.read_until(lambda _: True)["ticket"], papers, "--json")
     received = receiver.end()
     assert (sent.code, received.code) == (0, 0)
     for ended in (sent, received):
@@ -124,15 +126,16 @@ def test_programs_are_told_real_names_and_people_what_is_missing(commands: Comma
             f"{papers.name}/caf\u00e9.bin",
             f"{papers.name}/\u65e5\u672c/\U0001f600.txt",
         }
-    missing = commands.run("send", papers / "\u00fc", **ASCII)
+    missing = commands.run("send", papers / "\u00fc")
     assert missing.code == 6
     assert f"cannot send '{papers}/\u00fc'" in missing.err
 
 
 def test_a_peers_name_is_kept_shown_and_completed(commands: Commands) -> None:
-    assert commands.run("trust", PEER, "--name", "b\u00fcro", **ASCII).out == f"{PEER}  b\u00fcro\n"
-    asked = {"_SPACEBLOCK_COMPLETE": "bash_complete", "COMP_WORDS": "spaceblock send --to b", "COMP_CWORD": "3"}
-    assert commands.run(home="trust", **asked, **ASCII).out == "plain,b\u00fcro\n"
+    assert commands.run("trust", PEER, "--name", "b\u00fcro").out == f"{PEER}  b\u00fcro\n"
+    words = "spaceblock send --to b"
+    asked = commands.run(home="trust", _SPACEBLOCK_COMPLETE="bash_complete", COMP_WORDS=words, COMP_CWORD="3")
+    assert asked.out == "plain,b\u00fcro\n"
 
 
 def test_what_standard_output_has_no_letter_for_is_escaped(commands: Commands) -> None:
