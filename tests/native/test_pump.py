@@ -11,6 +11,7 @@ import random
 import select
 import socket
 import sys
+import time
 from collections.abc import Iterator
 
 import pytest
@@ -170,6 +171,32 @@ def test_what_a_former_socket_did_not_take_costs_the_next_one_nothing() -> None:
         pair.a.engine.on_timer(pair.a.engine.recovery.timeout())
         assert pump.send(pair.a.engine) == Pump.SENT_ALL
         assert [len(peer.recv(65_536)) for _ in range(2)] == [1_200] * 2
+
+
+def test_whose_pace_is_over_while_others_fill_the_socket_waits_for_that_and_no_time() -> None:
+    paced, other = Pair(size=9_000), Pair(size=9_000)
+    stream = paced.a.open(2)
+    paced.a.write(stream, bytes(SIZE * 5))
+    paced.run()
+    paced.a.write(stream, bytes(SIZE * 5))
+    left, right = socket.socketpair(socket.AF_UNIX, socket.SOCK_DGRAM)
+    with left, right:
+        left.setblocking(False)
+        pump = Pump(left)
+        assert pump.send(paced.a.engine) == Pump.SENT_ALL
+        go_on_at = paced.a.engine.recovery.send_time()
+        assert paced.a.engine.next_timer(FAR) == go_on_at
+        other.a.write(other.a.open(2), bytes(SIZE))
+        while pump.send(other.a.engine) != Pump.FULL:
+            other.a.engine.on_timer(other.a.engine.recovery.timeout())
+        until_time(go_on_at)
+        assert pump.send(paced.a.engine) == Pump.FULL
+        assert paced.a.engine.next_timer(FAR) > go_on_at
+
+
+def until_time(microseconds: int) -> None:
+    while time.monotonic() * 1_000_000 <= microseconds:
+        time.sleep(0.001)
 
 
 @pytest.mark.skipif(not all(offloads()), reason="the kernel makes no trains")

@@ -528,6 +528,9 @@ cdef class Pump:
     cdef int flush(self, PacketEngine engine, int64_t now) except -1 nogil:
         cdef int result = self.flush_trains(engine, now)
         engine.cut_off = result != ALL_SENT
+        if result == SOCKET_FULL:
+            # Its socket says when to go on. A pace that allows it already would have its timer fire all the time.
+            engine.recovery.wait_until = NEVER
         return result
 
     cdef int flush_trains(self, PacketEngine engine, int64_t now) except -1 nogil:
