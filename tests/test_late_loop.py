@@ -193,6 +193,34 @@ async def test_where_packets_cannot_be_taken_in_both_sides_know_at_once(
         await another.open_stream(unidirectional=True).drain(0)
 
 
+@pytest.mark.parametrize("part", ["take_news", "handle_timer", "datagrams_to_send"])
+async def test_an_engine_that_fails_ends_its_connection_only(monkeypatch: pytest.MonkeyPatch, part: str) -> None:
+    failures: list[dict[str, Any]] = []
+    asyncio.get_running_loop().set_exception_handler(lambda loop, context: failures.append(context))
+
+    def fail(*arguments: Any) -> None:
+        raise MemoryError("nothing left")
+
+    async with pair(TransportOptions(native=True)) as both:
+        streams = Streams(both.server)
+        other = await both.client_endpoint.connect(both.server_endpoint.local_address, CLIENT, timeout=30)
+        both.client.open_stream(unidirectional=True).write(b"?")
+        await streams.next()
+        await handed_over(both)
+        monkeypatch.setattr(engine_of(both.server), part, fail)
+        answer = both.server.open_stream(unidirectional=True)
+        if part == "handle_timer":
+            both.client_endpoint.packet_filter = lambda datagram, peer, outgoing: outgoing
+        if part == "take_news":
+            both.client.open_stream(unidirectional=True).write(b"?")
+        else:
+            answer.write(b"!")
+        reason = await asyncio.wait_for(both.server.wait_closed(), PATIENCE)
+        assert reason.reason == "dropped"
+        assert other.close_reason is None
+    assert [str(failure["exception"]) for failure in failures] == ["nothing left"]
+
+
 async def test_its_thread_ends_with_the_endpoint() -> None:
     async with pair(TransportOptions(native=True)):
         names = [thread.name for thread in threading.enumerate()]

@@ -292,7 +292,7 @@ class AioquicConnection(Connection):
     def take_news(self, now: float) -> None:
         """Take in what the native engine's packets have brought; :meth:`service` must follow."""
         if not isinstance(self._engine, Engine):
-            self._engine.take_news(now)
+            self._or_drop(self._engine.take_news, now)
             if self._farewell and not self._engine.terminated:
                 self._answer_late_packet(0, now)
 
@@ -310,6 +310,10 @@ class AioquicConnection(Connection):
     def reset_by_peer(self, now: float) -> None:
         """The peer has sent a stateless reset; :meth:`service` must follow."""
         self._engine.reset_by_peer(now)
+
+    def serve(self) -> None:
+        """:meth:`service` for those who have other connections, too: a failure ends this one and nothing else."""
+        self._or_drop(self.service)
 
     def service(self) -> None:
         """Deliver what arrived, send what is due, set the timer."""
@@ -441,6 +445,14 @@ class AioquicConnection(Connection):
             if self._engine.sender_finished(stream.stream_id):
                 stream.sent_all()
 
+    def _or_drop(self, act: Callable[..., None], *arguments: Any) -> None:
+        # Without its timer a connection would be there for ever, and whoever waits for it as well.
+        try:
+            act(*arguments)
+        except Exception as error:
+            self._report("A QUIC connection failed", error)
+            self.drop()
+
     def _report(self, message: str, error: Exception) -> None:
         self._loop.call_exception_handler({"message": f"{message} ({self._name})", "exception": error})
 
@@ -449,7 +461,7 @@ class AioquicConnection(Connection):
     def _scheduled_service(self) -> None:
         self._scheduled = False
         if not self._engine.terminated:
-            self.service()
+            self.serve()
         elif self._ready or self._unclaimed:
             self._deliver()
 
@@ -516,8 +528,8 @@ class AioquicConnection(Connection):
             self._set_timer()
             return
         if at is not None:
-            self._engine.handle_timer(now)
-        self.service()
+            self._or_drop(self._engine.handle_timer, now)
+        self.serve()
 
     # The end.
 

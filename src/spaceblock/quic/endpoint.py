@@ -539,18 +539,11 @@ class Endpoint:
         """Let each connection that got something work once."""
         for connection in touched:
             if connection.has_heard or connection.is_client:
-                self._serve(connection)
+                connection.serve()
             else:
                 connection.drop()  # what seemed a client's first packet was none
         if not touched:
             self._take_errors()
-
-    def _serve(self, connection: AioquicConnection) -> None:
-        try:
-            connection.service()
-        except Exception as error:
-            self._loop.call_exception_handler({"message": "A QUIC connection failed", "exception": error})
-            connection.drop()
 
     def _find(self, data: bytes, address: Any, now: float) -> AioquicConnection | None:
         """The connection that a datagram with a long header belongs to, which may be a new one.
@@ -621,7 +614,7 @@ class Endpoint:
         self._loop.remove_writer(self._sock)
         blocked, self._blocked = self._blocked, {}
         for connection in blocked:
-            self._serve(connection)
+            connection.serve()
 
     def _wait_for_room(self, connection: AioquicConnection) -> None:
         self._blocked[connection] = None
@@ -679,7 +672,7 @@ class Endpoint:
             thread.end()
             self._on_readable_pump()
             for connection in list(self._engines):
-                self._serve(connection)
+                connection.serve()
 
     def _send_again(self, data: bytes, address: Any) -> bool:
         """Send a datagram after an error, or lose it to another one; False when the socket is full.
