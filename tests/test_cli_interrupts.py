@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import signal
 from pathlib import Path
 
 import pytest
 
+import spaceblock
 from commands import Command, Commands
+from spaceblock import Item
 from support import pattern
 from test_screens import screen_of
 
@@ -119,6 +122,51 @@ def test_what_was_asked_stays_above_the_end(asked: tuple[Command, Command]) -> N
     receiver, _ = asked
     ended = receiver.end(signal.SIGINT)
     assert screen_of(ended.err, 100)[-2:] == ["Accept? [y/N]", "spaceblock: interrupted"]
+
+
+@pytest.mark.parametrize("typed", ["\x04", "maybe\n", "no\n"])
+def test_whatever_is_not_yes_is_no(asked: tuple[Command, Command], tmp_path: Path, typed: str) -> None:
+    receiver, sender = asked
+    receiver.terminal.type(typed)
+    assert sender.end().code == 3
+    receiver.terminal.wait_for("the offer was declined")
+    lines = screen_of(receiver.end(signal.SIGINT).err, 100)
+    assert lines[-3].rstrip() == f"Accept? [y/N] {typed.strip()}".replace("\x04", "").rstrip()
+    assert lines[-2] == "spaceblock: the offer was declined: answer y to accept the next"
+    assert os.listdir(tmp_path / "inbox") == []
+
+
+@pytest.mark.parametrize(("key", "code"), [("\x03", 130), ("\x04", 7)])
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+async def test_a_question_about_a_name_that_has_no_answer(
+    commands: Commands, tmp_path: Path, who: str, key: str, code: int
+) -> None:
+    (tmp_path / "inbox").mkdir()
+    async with spaceblock.listen("127.0.0.1") as listener:
+        if who == "sender":
+            paths = [tmp_path / os.fsdecode(name) for name in (b"a\xff", b"b\xff")]
+            for path in paths:
+                path.touch()
+            asked = commands.start("send", "--to", listener.ticket, *paths, terminal=True)
+        else:
+            words = ("receive", listener.ticket, "--dir", tmp_path / "inbox", "--once")
+            asked = commands.start(*words, terminal=True)
+            peer = await anext(aiter(listener.peers()))
+            sending = peer.send(*[Item(b"x", name=letter * 300) for letter in "ab"])
+            await asyncio.to_thread(asked.terminal.wait_for, "Accept? [y/N]")
+            asked.terminal.type("y\n")
+        await asyncio.to_thread(asked.terminal.wait_for, "proposals): ")
+        asked.terminal.type(key)
+        ended = await asyncio.to_thread(asked.end)
+        if who == "receiver":
+            error = spaceblock.NameRejected if code == 7 else spaceblock.TransferCancelled
+            with pytest.raises(error):
+                await asyncio.wait_for(sending, 30)
+    assert ended.code == code, ended.err
+    assert ended.err.count("New name") == 1
+    said = screen_of(ended.err, 100)
+    assert any(line.startswith("spaceblock:") for line in said), "what is said begins on a line of its own"
+    assert os.listdir(tmp_path / "inbox") == []
 
 
 @pytest.mark.parametrize("columns", [20, 60, 80])

@@ -18,7 +18,7 @@ from typing import TYPE_CHECKING, Any
 
 from ..bars import Row, columns_of, open_display, size_text, title_of, wrapped
 from ..display import address_text, printable, shortened, shown
-from ..errors import SpaceblockError, TransferCancelled
+from ..errors import NameRejected, SpaceblockError, TransferCancelled
 from ..events import ItemProgress, OfferItem, Phase, Progress, Receipt, ReceiptItem
 from .output import print_out
 from .records import ArrivedItem, MovingItem, error_record, print_record
@@ -205,7 +205,7 @@ class Console:
             while True:
                 question = "Accept? [y/N] " if is_whole else "Accept? [y/N, l: list all] "
                 print(question, end="", file=sys.stderr, flush=True)
-                answer = await _before(offer.withdrawn(), self._keyboard.read_line())
+                answer = await _before(offer.withdrawn(), self._line())
                 if answer is None:
                     print(file=sys.stderr)
                     return True
@@ -217,8 +217,8 @@ class Console:
     def renamer(self, take_all: bool) -> Rename:
         """Who is asked for other names: the user, on the terminal, or nobody where ``take_all`` takes every proposal.
 
-        An empty answer takes the proposal, ``!`` that and all further ones. A name without folders stays in the folder
-        that is proposed.
+        An empty answer takes the proposal, ``!`` that and all further ones, and the end of what is typed ends the
+        transfer. A name without folders stays in the folder that is proposed.
         """
 
         async def ask(item: OfferItem, bad: BadName) -> str | None:
@@ -228,7 +228,10 @@ class Console:
                     return bad.proposal or None
                 print(wrapped(f"{shown(bad.name)} {printable(bad.reason)}"), file=sys.stderr)
                 print(wrapped(_name_question(bad)), end=" ", file=sys.stderr, flush=True)
-                answer = (await self._keyboard.read_line()).rstrip("\r\n")
+                line = await self._line()
+            answer = line.rstrip("\r\n")
+            if not line:
+                raise NameRejected(f"{bad}, and no other was given: answer, or use --fix-names", name=bad.name)
             if answer == "!" or not answer:
                 take_all = take_all or answer == "!"
                 return bad.proposal or None
@@ -249,6 +252,14 @@ class Console:
             f"What  {_count(len(offer.items))}, {total}",
             f"Into  {_place(offer, folder)}",
         ]
+
+    async def _line(self) -> str:
+        """What is typed. At its end it is empty, and what was asked stays above what is said next."""
+        line = await self._keyboard.read_line()
+        if not line:
+            with suppress(OSError):
+                print(file=sys.stderr, flush=True)
+        return line
 
     @asynccontextmanager
     async def _asking(self) -> AsyncIterator[None]:
