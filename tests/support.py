@@ -133,8 +133,7 @@ class FedLanding(Landing):
     def receive_data(self, data: bytes, fin: bool) -> None:
         self._waiting += data
         self._fin |= fin
-        _, fin = self._give()
-        self.receive(fin)
+        self.receive(self._give())
         if self.ended:
             self._drop()
 
@@ -142,7 +141,7 @@ class FedLanding(Landing):
         super().close()
         self._drop()
 
-    def _give(self) -> tuple[int, bool]:
+    def _give(self) -> bool:
         count = 0
         while self._waiting and not self.ended and self.intake.ready():
             try:
@@ -152,7 +151,7 @@ class FedLanding(Landing):
             count += taken
             self._waiting = self._waiting[taken:]
         self._consume(count)
-        return count, self._fin and not self._waiting
+        return self._fin and not self._waiting
 
     def _drop(self) -> None:
         self._consume(len(self._waiting))

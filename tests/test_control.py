@@ -46,7 +46,7 @@ class Wire(Stream):
     def set_intake(self, intake: Intake, **handlers: Any) -> None:
         raise AssertionError("control messages are read on the event loop")
 
-    def resume(self) -> tuple[int, bool]:
+    def resume(self) -> bool:
         raise AssertionError("control messages are read on the event loop")
 
     def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:

@@ -245,8 +245,8 @@ class Stream(abc.ABC):
         """
 
     @abc.abstractmethod
-    def resume(self) -> tuple[int, bool]:
-        """Give the intake what it held back; returns the bytes that it took, and whether those were the last."""
+    def resume(self) -> bool:
+        """Give the intake what it held back; returns whether it has taken the last byte now."""
 
     @abc.abstractmethod
     def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:

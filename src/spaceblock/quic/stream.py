@@ -113,19 +113,18 @@ class AioquicStream(Stream):
             self._delivered -= len(first)
         self._owner.deliver_soon(self)
 
-    def resume(self) -> tuple[int, bool]:
-        count = self._feed_intake()
+    def resume(self) -> bool:
+        self._feed_intake()
         if self._inbox or self._intake is None:
-            return count, False
+            return False
         fin, self._fin_waits = self._fin_waits, False
         if self._receiving and not isinstance(self._owner.engine, Engine) and not self._given_up:
             if not self._is_attached:
                 self._is_attached = True
                 self._owner.engine.set_intake(self.stream_id, self._intake)
-            more, fin = self._owner.engine.pull(self.stream_id)
-            count += more
-            self._account_for(more, fin)
-        return count, fin
+            count, fin = self._owner.engine.pull(self.stream_id)
+            self._account_for(count, fin)
+        return fin
 
     def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
         if self._owner.close_reason is not None or self._stopped_by_peer:
@@ -250,8 +249,7 @@ class AioquicStream(Stream):
             self._delivered += len(data)
             guarded(self._on_data, data, fin)
         elif self._intake is not None and self._on_taken is not None:
-            _, fin = self.resume()
-            guarded(self._on_taken, fin)
+            guarded(self._on_taken, self.resume())
         if self._reset_waits is not None and self._on_reset is not None:
             code, self._reset_waits = self._reset_waits, None
             guarded(self._on_reset, code)
@@ -324,8 +322,8 @@ class AioquicStream(Stream):
             self._reset_waits = None
         self._credit(outstanding)
 
-    def _feed_intake(self) -> int:
-        """Give the intake what waits here; returns the bytes that it took."""
+    def _feed_intake(self) -> None:
+        """Give the intake what waits here."""
         count = 0
         while self._intake is not None and self._inbox and self._intake.ready():
             data = self._inbox[0]
@@ -341,7 +339,6 @@ class AioquicStream(Stream):
         self._delivered += count
         if count and not self._given_up:
             self._credit(count)
-        return count
 
     def _account_for(self, count: int, fin: bool) -> None:
         """The intake of the native engine took bytes, which the engine has credited itself."""

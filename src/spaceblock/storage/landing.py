@@ -120,11 +120,10 @@ _Hasher = Any
 class Landing:
     """One data stream of one transfer; ``key`` tells the streams of a transfer apart.
 
-    ``resume()`` gives the intake what waits in the stream; it says how many bytes were taken, and whether those were
-    the last.
+    ``resume()`` gives the intake what waits in the stream, and says whether the last byte was taken.
     """
 
-    def __init__(self, host: Host, key: int, resume: Callable[[], tuple[int, bool]]) -> None:
+    def __init__(self, host: Host, key: int, resume: Callable[[], bool]) -> None:
         self._host = host
         self._key = key
         self._resume = resume
@@ -182,10 +181,7 @@ class Landing:
     def _advance(self) -> None:
         try:
             while self._go_on():
-                taken, fin = self._resume()
-                self._ends |= fin
-                if not taken:
-                    break
+                self._ends |= self._resume()
             if self.ended:
                 return
             if self._ends and self.intake.event == Deframer.NEED_DATA:
@@ -200,18 +196,18 @@ class Landing:
             self._host.fail(error)
 
     def _go_on(self) -> bool:
-        """Deal with what the intake stopped for; False if it has to wait."""
+        """Deal with what has landed, and with what the intake stopped for; whether it takes more than it did."""
         while not self.ended:
             # Looked at first: when it has stopped, what is collected then is all that came before it stopped.
             stopped_for = self.intake.event
             self._collect()
             self.intake.check()
-            if self._is_behind:
+            if self._is_behind or stopped_for == Deframer.NEED_DATA:
                 return False
             if stopped_for == Deframer.MESSAGE:
                 self._receive_message()
                 self.intake.proceed()
-            elif stopped_for == Deframer.BLOCK and not self.intake.ready() and not self._make_room():
+            elif not self.intake.ready() and not self._make_room():
                 return False
             if not self.ended and self.intake.ready():
                 return True
