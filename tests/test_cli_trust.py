@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 import signal
 import socket
@@ -14,7 +15,9 @@ import pytest
 
 import spaceblock
 from commands import Commands
+from spaceblock.cli import lan, main
 from spaceblock.cli.trusted import FILE, TrustedPeers
+from spaceblock.contacts import split_address
 
 A = "tvrqinl3jc33ghavk3ekxbq7rknyebrbdvwud6yft6wnzkvjws2a"
 B = spaceblock.Identity.ephemeral().peer_id
@@ -102,6 +105,94 @@ def test_trusting_listing_and_forgetting(commands: Commands) -> None:
     assert "no trusted peer is called 'laptop'" in gone.err
     assert commands.run("trust", "--name", "x").code == 2
     assert commands.run("trust", "somebody").code == 2
+
+
+def test_trusted_peers_that_cannot_be_read_or_kept_are_told(commands: Commands, tmp_path: Path) -> None:
+    home = tmp_path / "home-trust"
+    assert commands.run("trust", A, "--name", "laptop").code == 0
+    (home / FILE).unlink()
+    (home / FILE).mkdir()
+    for words in (["trust"], ["trust", B], ["send", "--to", "laptop", FILE]):
+        ended = commands.run(*words, home="trust")
+        assert ended.code == 6, ended
+        assert f"the trusted peers in {home / FILE} cannot be read: is a directory" in ended.err
+    asked = commands.run(
+        home="trust", _SPACEBLOCK_COMPLETE="bash_complete", COMP_WORDS="spaceblock send --to l", COMP_CWORD="3"
+    )
+    assert (asked.out.strip(), asked.err) == ("", ""), "Tab finds nobody, and says nothing"
+
+
+def test_trusted_peers_that_cannot_be_written_stay_as_they_were(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    peers = TrustedPeers(tmp_path / FILE)
+    peers.add(A, "laptop")
+
+    def full(*_: object) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "replace", full)
+    with pytest.raises(spaceblock.StorageError, match=r"cannot be kept in .*: no space left"):
+        peers.add(B, "desk")
+    monkeypatch.undo()
+    assert TrustedPeers(tmp_path / FILE).names == {A: "laptop"}
+    assert os.listdir(tmp_path) == [FILE], "nothing unfinished is left"
+
+
+@pytest.mark.parametrize(
+    ("text", "host", "port"),
+    [("host:0", "host", 0), ("host", "host", 7), ("::1", "::1", 7), ("[::1]:65535", "::1", 65_535), ("[::]", "::", 7)],
+)
+def test_addresses_as_people_write_them(text: str, host: str, port: int) -> None:
+    assert split_address(text, 7) == (host, port)
+
+
+@pytest.mark.parametrize(
+    ("text", "reason"),
+    [
+        ("", "is not an address"),
+        (":5", "is not an address"),
+        ("host:", "is not an address"),
+        ("host:x", "is not an address"),
+        ("host:-1", "is not an address"),
+        ("host:1]", "is not an IPv6 address"),
+        ("host:65536", "has no valid port"),
+        ("[1:2]:5", "is not an IPv6 address"),
+    ],
+)
+def test_what_is_no_address(text: str, reason: str) -> None:
+    with pytest.raises(spaceblock.LocalProtocolError, match=reason):
+        split_address(text, 7)
+
+
+def test_without_the_package_nobody_is_found_by_a_name(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "zeroconf", None)
+    for words in (["peers"], ["receive", "--announce", "desk"]):
+        assert main(words) == 2
+        assert "run pip install 'spaceblock[lan]'" in capsys.readouterr().err
+
+
+def test_who_announces_itself_is_listed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("zeroconf")
+    monkeypatch.setenv("SPACEBLOCK_HOME", str(tmp_path))
+    found = [lan.Announced("My desk", A, ("192.0.2.7:4000", "[2001:db8::7]:4000")), lan.Announced("x", B, ("[::1]:1",))]
+
+    async def browse(_: float) -> list[lan.Announced]:
+        return found
+
+    monkeypatch.setattr(lan, "browse", browse)
+    assert main(["trust", A, "--name", "desk"]) == 0
+    capsys.readouterr()
+    assert main(["peers"]) == 0
+    listed = f"My desk  {A}  192.0.2.7:4000 [2001:db8::7]:4000  trusted as desk\nx  {B}  [::1]:1\n"
+    assert capsys.readouterr().out == listed
+    found.clear()
+    assert main(["peers"]) == 0
+    assert capsys.readouterr().err.startswith("nobody announces itself on this network")
 
 
 def test_two_that_trust_each_other_need_no_ticket(commands: Commands, inbox: Path, report: Path) -> None:

@@ -39,9 +39,9 @@ class Contact:
 
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
-    """``HOST``, ``HOST:PORT`` or ``[IPV6]:PORT`` as host and port; raises :class:`LocalProtocolError`."""
+    """``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT`` as host and port; raises :class:`LocalProtocolError`."""
     host, colon, port = text.rpartition(":")
-    if text.count(":") > 1 and not text.startswith("["):
+    if (text.count(":") > 1 and not text.startswith("[")) or text.endswith("]"):
         host, colon, port = text, "", ""
     elif not colon:
         host, port = text, ""
