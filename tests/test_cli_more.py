@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import socket
 import sys
@@ -10,6 +11,8 @@ from pathlib import Path
 import pytest
 
 from commands import Commands
+from records import assert_promised
+from spaceblock.cli import main
 from spaceblock.cli.doctor import cpu_flags, examine, text_of
 from spaceblock.cli.quantities import parse_ports, parse_size
 from spaceblock.options import why_not_native
@@ -107,6 +110,44 @@ def test_a_long_offer_is_summed_up_and_listed_on_request(commands: Commands, inb
     assert "photos/00.jpg" not in before
     assert after.count(".jpg") >= 60
     assert " free)" in before
+
+
+def test_a_quiet_receiver_is_told_what_it_is_asked_about(commands: Commands, inbox: Path, tmp_path: Path) -> None:
+    paths = [tmp_path / f"{number:02}.txt" for number in range(25)]
+    for path in paths:
+        path.write_text("x")
+    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once", "--quiet", terminal=True)
+    sender = commands.start("send", "--to", receiver.read_line(), *paths)
+    receiver.terminal.wait_for("Accept? [y/N, l: list all]")
+    receiver.terminal.type("L\n")
+    receiver.terminal.wait_for("Accept?", times=2)
+    receiver.terminal.type(" YES \n")
+    received = receiver.end()
+    assert (sender.end().code, received.code) == (0, 0)
+    before, _, after = received.err.partition("list all]")
+    assert "What  25 items, 25 B\r\nInto  " in before
+    assert "      1 B  18.txt\r\n           ... and 6 more\r\n" in before
+    assert "19.txt" not in before
+    assert after.count(".txt") == 25
+    assert received.err.count("Accept? ") == 2
+
+
+# When it is our own fault.
+
+
+def test_a_mistake_of_our_own_is_told_in_a_sentence(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr("spaceblock.cli.spaceblock.main", lambda *_, **__: 1 // 0)
+    assert main(["id", "--json"]) == 1
+    written = capsys.readouterr()
+    found = json.loads(written.out)
+    assert_promised(found)
+    assert (found["code"], found["exit_code"]) == ("internal", 1)
+    for text in (found["message"], written.err):
+        assert "failed unexpectedly: ZeroDivisionError" in text
+        assert "report this" in text
+        assert "Traceback" not in text
 
 
 # The doctor.
