@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import socket
 from collections.abc import Hashable
@@ -50,12 +51,13 @@ def seeds() -> dict[str, bytes]:
 
 
 class _Sockets:
-    """Two sockets, made once: one sends to the other."""
+    """Two sockets, made once and closed when the process ends: one sends to the other."""
 
     def __init__(self) -> None:
         self.out = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         self.into = socket.socket(socket.AF_INET, socket.SOCK_DGRAM)
         for sock in (self.out, self.into):
+            atexit.register(sock.close)
             sock.setblocking(False)
             sock.bind(("127.0.0.1", 0))
         prepare_socket(self.into, gro=True, receive_buffer=1 << 20, send_buffer=1 << 20)

@@ -92,6 +92,12 @@ def test_each_command(tmp_path: Path) -> None:
     assert run("run", "core", "messages", "--runs=50", "--jobs=2", f"--out={tmp_path}") == ""
 
 
+def test_no_target_leaves_anything_open_when_its_process_ends() -> None:
+    command = [sys.executable, "-W", "always::ResourceWarning", "-m", "fuzz", "corpus"]
+    done = subprocess.run(command, cwd=fuzz.ROOT, check=True, timeout=60, stderr=subprocess.PIPE, text=True)
+    assert done.stderr == ""
+
+
 def test_changed_inputs_stay_within_the_limit() -> None:
     random = Random(0)
     data = b"begin"
