@@ -42,23 +42,28 @@ def run(folder: Path, disk: Path) -> tuple[float, float]:
         assert sender.stdout is not None
         ticket = json.loads(sender.stdout.readline())["ticket"]
         full: list[float] = []
-        watch = threading.Thread(target=watch_until_full, args=(disk, full))
+        is_over = threading.Event()
+        watch = threading.Thread(target=watch_until_full, args=(disk, full, is_over))
         watch.start()
         words = ["receive", ticket, "--yes", "--dir", str(disk)]
         with subprocess.Popen([*SPACEBLOCK, *words], env=environments[1], stderr=subprocess.DEVNULL) as receiver:
             told = next(time.monotonic() for line in sender.stdout if json.loads(line).get("code") == "no_space")
             codes = (sender.wait(), receiver.wait())
         ended = time.monotonic()
+        is_over.set()
         watch.join()
         if codes != (6, 6):
             raise SystemExit(f"the exit codes are {codes} and should be 6")
+        if not full:
+            raise SystemExit("the disk was full for too short a time to be seen; give it more bytes with --size")
         return told - full[0], ended - full[0]
 
 
-def watch_until_full(disk: Path, full: list[float]) -> None:
-    """Note when the disk has no room left."""
+def watch_until_full(disk: Path, full: list[float], is_over: threading.Event) -> None:
+    """Note when the disk has no room left, if that is seen before the transfer is over."""
     while os.statvfs(disk).f_bavail:
-        time.sleep(0.001)
+        if is_over.wait(0.001):
+            return
     full.append(time.monotonic())
 
 

@@ -10,7 +10,6 @@ import argparse
 import asyncio
 import ctypes
 import json
-import os
 import statistics
 import tempfile
 import time
@@ -19,10 +18,12 @@ from pathlib import Path
 from unittest.mock import patch
 
 import spaceblock
+from processes import size_of
+from spaceblock.cli.bench.measure import GIB, MIB
+from spaceblock.cli.bench.pair import write_source
 from spaceblock.storage.folder import FolderSink
 
 KEEP_SIZE = 1
-MIB = 1024 * 1024
 
 _libc = ctypes.CDLL(None, use_errno=True)
 _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctypes.c_longlong]
@@ -31,23 +32,20 @@ _libc.fallocate.argtypes = [ctypes.c_int, ctypes.c_int, ctypes.c_longlong, ctype
 def main() -> None:
     """Send a file again and again, and print the medians."""
     parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--size", type=int, default=1024, metavar="MIB", help="of the file (default: 1024)")
+    parser.add_argument("--size", type=size_of, default=GIB, help="bytes of the file, such as 1GiB")
     parser.add_argument("--rounds", type=int, default=4, help="transfers of each kind (default: 4)")
     parser.add_argument("--folder", type=Path, help="where to receive (default: for temporary files)")
     parser.add_argument("--json", action="store_true", help="print one object")
     options = parser.parse_args()
     with tempfile.TemporaryDirectory(dir="/dev/shm") as memory, tempfile.TemporaryDirectory(dir=options.folder) as disk:
-        source = Path(memory) / "source"
-        with source.open("wb") as file:
-            for _ in range(options.size):
-                file.write(os.urandom(MIB))
+        source = write_source(Path(memory), options.size)
         speeds: dict[str, list[float]] = {"as it is": [], "allocated before": []}
         seconds: list[float] = []
         for _ in range(options.rounds):
             for how, found in speeds.items():
-                begin = _as_it_is if how == "as it is" else _allocating(options.size * MIB, seconds)
+                begin = _as_it_is if how == "as it is" else _allocating(options.size, seconds)
                 with patch.object(FolderSink, "begin", begin), tempfile.TemporaryDirectory(dir=disk) as inbox:
-                    found.append(options.size / asyncio.run(transfer(source, Path(inbox))))
+                    found.append(options.size / MIB / asyncio.run(transfer(source, Path(inbox))))
     figures = {how: round(statistics.median(found)) for how, found in speeds.items()}
     allocating = round(statistics.median(seconds) * 1000, 1)
     if options.json:

@@ -10,6 +10,7 @@ from __future__ import annotations
 
 import argparse
 import getpass
+import json
 import os
 import random
 import shutil
@@ -19,14 +20,14 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass
+from dataclasses import asdict, dataclass
 from pathlib import Path
 from statistics import median
 
 from peers.ssh import ssh_server
 from peers.tool import cpu_of_children, execute, find, needed
+from processes import size_of
 from spaceblock.cli.bench.pair import SIDE, scratch_folder
-from spaceblock.cli.quantities import parse_size
 
 COMMAND = (*SIDE[:-2], "-m", "spaceblock")
 
@@ -42,10 +43,11 @@ class Run:
 def main() -> int:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--files", type=int, default=10_000, help="how many; 10000 if not given")
-    parser.add_argument("--size", type=parse_size, default=4096, help="bytes of each; 4096 if not given")
+    parser.add_argument("--size", type=size_of, default=4096, help="bytes of each; 4096 if not given")
     parser.add_argument("--pairs", type=int, default=5, help="how often each is run; 5 if not given")
     parser.add_argument("--folder", help="where the files are; in memory if not given and there is room")
     parser.add_argument("--fsync", action="store_true", help="let rsync flush what it writes too")
+    parser.add_argument("--json", action="store_true", help="print everything that was measured, as one object")
     arguments = parser.parse_args()
     # What arrives stays until the end: a file system may be slow to use again what was given free just before.
     trees = 2 + 2 * arguments.pairs
@@ -64,7 +66,11 @@ def main() -> int:
                 runs[name].append(contenders[name](tree, place))
                 if number == 0 and name == "spaceblock":
                     check_same(tree, place / "received" / "tree")
-    report(runs, arguments.files, arguments.size)
+    if arguments.json:
+        measured = {name: [asdict(run) for run in mine] for name, mine in runs.items()}
+        print(json.dumps({"files": arguments.files, "size": arguments.size, "runs": measured}))
+    else:
+        report(runs, arguments.files, arguments.size)
     return 0
 
 
