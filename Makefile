@@ -130,8 +130,8 @@ wheel: .venv/made .venv/package
 
 clean:
 	rm -rf .venv build dist docs/_build htmlcov .coverage .benchmarks .hypothesis .mypy_cache .pytest_cache .ruff_cache
-	rm -rf src/*.egg-info src/_fast*.c src/spaceblock/*.so
-	find src tests bench examples -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
+	rm -rf src/*.egg-info src/spaceblock/*.so src/spaceblock/quic/native/*.so
+	find . -name __pycache__ -prune -exec rm -rf {} + 2>/dev/null || true
 
 .venv/made:
 	@command -v $(PYTHON) >/dev/null && $(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 10))' || \
@@ -147,7 +147,7 @@ clean:
 	$(PIP) --upgrade 'pip>=25.1'
 	@touch $@
 
-.venv/built: .venv/made pyproject.toml setup.py $(CYTHON)
+.venv/built: .venv/made pyproject.toml setup.py $(CYTHON) $(wildcard src/*.h)
 	$(PIP) -e .
 	@touch $@
 
