@@ -109,7 +109,7 @@ class _Talk:
             for side, other in (self.sides, self.sides[::-1]):
                 for datagram in side.build(int(path.now)):
                     self._send(other, datagram)
-            at = min(self._due(side) for side in self.sides)
+            at = min(side.due() for side in self.sides)
             if path.due is not None:
                 at = min(at, int(path.due))
             if at == NEVER:
@@ -146,7 +146,3 @@ class _Talk:
         mark, self.marks = self.marks[:1], self.marks[1:]
         if len(datagram) <= self.carries:
             self.path.carry(to, link.with_ecn(datagram, mark[0] & 3) if mark else datagram)
-
-    def _due(self, side: _Side) -> int:
-        at = side.engine.recovery.timeout()
-        return min(at, side.engine.recovery.send_time()) if side.engine.wants_to_send() else at

@@ -12,7 +12,7 @@ from hosts import Host, Path
 from spaceblock.quic import TransportOptions
 from spaceblock.quic.handover import HandOver
 from spaceblock.quic.native.engine_shell import NativeEngine
-from spaceblock.quic.native.keys import Suite, derive
+from spaceblock.quic.native.keys import SUITES, derive
 from spaceblock.quic.native.protection import HeaderKey, PacketKey
 
 OPTIONS = TransportOptions(
@@ -23,11 +23,6 @@ OPTIONS = TransportOptions(
     max_streams_uni=3,
     max_streams_bidi=2,
 )
-SUITES = {
-    "AES_128_GCM_SHA256": Suite.AES_128_GCM,
-    "AES_256_GCM_SHA384": Suite.AES_256_GCM,
-    "CHACHA20_POLY1305_SHA256": Suite.CHACHA20_POLY1305,
-}
 
 
 @dataclass(frozen=True, slots=True)

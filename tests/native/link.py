@@ -123,6 +123,11 @@ class Side:
         sealing, opening = (PacketKey(self._suite, *next(each), self._backend) for each in self._later)
         return sealing, opening
 
+    def due(self) -> int:
+        """When it has something to do by itself."""
+        at = self.engine.recovery.timeout()
+        return min(at, self.engine.recovery.send_time()) if self.engine.wants_to_send() else at
+
     def accept(self, stream_id: int) -> ReceiveStream | None:
         self.opened.append(stream_id)
         if stream_id >= 400:
@@ -203,7 +208,7 @@ class Pair:
                 for datagram in side.build(self.now):
                     self.link.send(self.b if side is self.a else self.a, datagram, self.now)
             self.after()
-            at = min(self.due(side) for side in (self.a, self.b))
+            at = min(side.due() for side in (self.a, self.b))
             if self.link.queue:
                 at = min(at, self.link.queue[0][0])
             if at == NEVER:
@@ -216,10 +221,6 @@ class Pair:
                 if side.engine.recovery.timeout() <= self.now:
                     side.engine.on_timer(self.now)
         raise AssertionError(f"still busy after {steps} steps")
-
-    def due(self, side: Side) -> int:
-        at = side.engine.recovery.timeout()
-        return min(at, side.engine.recovery.send_time()) if side.engine.wants_to_send() else at
 
     def seal(
         self,

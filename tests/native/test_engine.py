@@ -150,7 +150,7 @@ def test_acknowledgements_are_not_acknowledged() -> None:
     pair.run()
     # The data's answer with the PING and the reader's credit, the answer to that, and nothing more.
     assert pair.link.sent <= 4
-    assert pair.due(pair.a) == pair.due(pair.b) == NEVER
+    assert pair.a.due() == pair.b.due() == NEVER
 
 
 def test_a_window_of_packets_beyond_one_that_is_lost() -> None:

@@ -35,7 +35,7 @@ from .engine import (
     PacketEngine,
 )
 from .ids import ConnectionIds
-from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, Suite, derive, later_keys
+from .keys import CONFIDENTIALITY_LIMIT, INTEGRITY_LIMIT, SUITES, derive, later_keys
 from .paths import MICROSECONDS, Paths
 from .protection import HeaderKey, PacketKey
 from .pump import Pump
@@ -720,7 +720,7 @@ class NativeEngine:
 def _packet_engine(state: HandOver, wanted: int | None, accept: Callable[[int], ReceiveStream | None]) -> PacketEngine:
     limit = min(wanted or DATAGRAM_MAX, state.datagram_max)
     size = limit if wanted else DATAGRAM_MIN
-    suite = _SUITES[state.suite]
+    suite = SUITES[state.suite]
     sealing, opening = derive(suite, state.send_secret), derive(suite, state.receive_secret)
     first_sealing, first_opening = sealing, opening
     if state.send_secret != state.first_send_secret or state.receive_secret != state.first_receive_secret:
@@ -763,7 +763,7 @@ def _packet_engine(state: HandOver, wanted: int | None, accept: Callable[[int], 
 
 
 def _update_keys(packets: PacketEngine, state: HandOver, interval: int) -> None:
-    suite = _SUITES[state.suite]
+    suite = SUITES[state.suite]
     sealing, opening = later_keys(suite, state.send_secret), later_keys(suite, state.receive_secret)
 
     def make_keys() -> tuple[PacketKey, PacketKey]:
@@ -775,9 +775,3 @@ def _update_keys(packets: PacketEngine, state: HandOver, interval: int) -> None:
 
 _PACKETS_SPARE = 1_000
 """Packets kept back from a key's limit: those of one batch, the probes, and the close."""
-
-_SUITES = {
-    "AES_128_GCM_SHA256": Suite.AES_128_GCM,
-    "AES_256_GCM_SHA384": Suite.AES_256_GCM,
-    "CHACHA20_POLY1305_SHA256": Suite.CHACHA20_POLY1305,
-}

@@ -16,6 +16,7 @@ __all__ = [
     "CONFIDENTIALITY_LIMIT",
     "INTEGRITY_LIMIT",
     "IV_SIZE",
+    "SUITES",
     "Keys",
     "Suite",
     "derive",
@@ -49,6 +50,13 @@ class Suite(IntEnum):
         """The hash of the TLS cipher suite, from which its secrets are expanded (RFC 8446, appendix B.4)."""
         return hashes.SHA384() if self is Suite.AES_256_GCM else hashes.SHA256()
 
+
+SUITES = {
+    "AES_128_GCM_SHA256": Suite.AES_128_GCM,
+    "AES_256_GCM_SHA384": Suite.AES_256_GCM,
+    "CHACHA20_POLY1305_SHA256": Suite.CHACHA20_POLY1305,
+}
+"""By the names of their TLS cipher suites."""
 
 CONFIDENTIALITY_LIMIT = {
     Suite.AES_128_GCM: 2**23,
