@@ -95,17 +95,17 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now += max(timeout, ROUND)
         return []
 
-    def add_reader(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+    def add_reader(self, fd: Watched, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         fd.watch_reading(lambda: callback(*args))
 
-    def remove_reader(self, fd: Any) -> bool:
+    def remove_reader(self, fd: Watched) -> bool:  # type: ignore[override]
         fd.watch_reading(None)
         return True
 
-    def add_writer(self, fd: Any, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
+    def add_writer(self, fd: Watched, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
         fd.watch_writing(lambda: callback(*args))
 
-    def remove_writer(self, fd: Any) -> bool:
+    def remove_writer(self, fd: Watched) -> bool:  # type: ignore[override]
         fd.watch_writing(None)
         return True
 
