@@ -186,6 +186,14 @@ def test_a_dangling_link_in_place_of_the_key_is_a_typed_error(tmp_path: Path) ->
         Identity.load(tmp_path)
 
 
+@posix_only
+@pytest.mark.parametrize(("name", "shown"), [("a\0b", r"a\\x00b"), ("\ud800", r"\\ud800")])
+def test_a_path_that_the_system_cannot_have(tmp_path: Path, name: str, shown: str) -> None:
+    with pytest.raises(StorageError) as caught:
+        Identity.load(tmp_path / name)
+    assert caught.value.message == f"'{tmp_path}/{shown}' is no path on this system: choose another"
+
+
 @pytest.mark.skipif(sys.platform in ("win32", "darwin"), reason="they keep such data elsewhere")
 def test_the_home_folder_follows_the_environment(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("HOME", str(tmp_path))

@@ -20,6 +20,7 @@ from pathlib import Path
 
 from blake3 import blake3
 
+from .display import printable
 from .errors import CertificateMissing, LocalProtocolError, StorageError, storage_error
 from .unneeded import called_later, put_off, uncompiled
 
@@ -90,6 +91,8 @@ class Identity:
             raise
         except OSError as error:
             raise storage_error(error, f"the key file {key_file or path} cannot be read or made") from error
+        except ValueError:  # a NUL, or a letter that the locale cannot write
+            raise StorageError(f"{printable(str(path))!r} is no path on this system: choose another") from None
         return cls(_parse_key(data, key_file), key_file.parent)
 
     @classmethod
