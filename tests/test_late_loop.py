@@ -12,9 +12,11 @@ from typing import Any
 import pytest
 
 from engines import why_not_native
+from framing import block
 from quic_pair import CLIENT, KIB, MIB, Pair, Streams, engine_of, pair
+from spaceblock import core
 from spaceblock.errors import ErrorCode
-from spaceblock.quic import Stream, TransportOptions
+from spaceblock.quic import Stream, StreamStopped, TransportOptions
 from spaceblock.quic.connection import AioquicConnection
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.handshake.engine import Engine
@@ -58,6 +60,35 @@ async def test_data_moves_and_is_acknowledged_while_the_event_loop_does_nothing(
         assert not streams.seen
         reader = await streams.next()
         assert await reader.read_all() == DATA
+
+
+async def test_what_was_taken_meanwhile_is_credited_once_where_its_stream_is_stopped() -> None:
+    async with pair(TransportOptions(native=True)) as both:
+        await handed_over(both)
+        reached: list[Stream] = []
+        both.server.set_stream_handler(reached.append)
+        data = block(core, 0, 0, DATA)
+        stream = both.client.open_stream(unidirectional=True)
+        stream.write(data[:1])
+        await stream.drain(0)
+        intake = core.Deframer(1 << 16, 1 << 24)
+        intake.provide(bytearray(len(DATA)))
+        reached[0].set_intake(intake, on_taken=lambda fin: None, on_reset=lambda code: None)
+        await asyncio.sleep(0)
+        stream.write(data[1:])
+        await asyncio.sleep(0)
+        block_until_acknowledged(stream)
+        reached[0].stop(7)
+        with pytest.raises(StreamStopped):
+            await stream.drain(-1)
+        deadline = time.monotonic() + PATIENCE
+        while not reached[0].finished:
+            assert time.monotonic() < deadline, "the reset does not arrive"
+            await asyncio.sleep(0.001)
+        engine = engine_of(both.server)
+        assert not isinstance(engine, Engine)
+        credit = engine.packets.credit
+        assert (credit.received, credit.consumed) == (len(data), len(data))
 
 
 async def test_without_a_thread_nothing_moves_meanwhile() -> None:

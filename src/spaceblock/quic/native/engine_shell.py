@@ -233,7 +233,10 @@ class NativeEngine:
         stream = self.packets.receive_streams.get(stream_id)
         if stream is None or stream.finished:
             return
-        stream.clear_intake()
+        if stream.intake is not None:
+            # What it took is credited already, and nobody was told of the last of it.
+            self._events.append(StreamDataTaken(stream_id, stream.collect()[0], False))
+            stream.clear_intake()
         arrived, fin = stream.take()
         if arrived or fin:
             self._events.append(StreamDataReceived(data=arrived, end_stream=fin, stream_id=stream_id))
