@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import datetime
+import errno
 import os
 import signal
 import sqlite3
@@ -20,7 +21,7 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from spaceblock.admission import EXPIRED_KEPT, AdmissionBook, Admitted
+from spaceblock.admission import EXPIRED_KEPT, LOCK_FILE, AdmissionBook, Admitted
 from spaceblock.errors import (
     AdmissionRefused,
     CertificateMissing,
@@ -247,6 +248,32 @@ def test_a_trusted_peer_id_is_checked_before_anything_is_opened(tmp_path: Path, 
         AdmissionBook.open(tmp_path / "state", server, ["alice"])
 
     assert not (tmp_path / "state").exists()
+
+
+def test_a_lock_that_cannot_be_opened_is_a_typed_error(tmp_path: Path, server: Identity) -> None:
+    (tmp_path / LOCK_FILE).mkdir()
+    with pytest.raises(StorageError, match=r"lock file .*lock cannot be opened: is a directory"):
+        AdmissionBook.open(tmp_path, server)
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="it locks otherwise")
+def test_a_disk_without_locks_is_no_other_listener(
+    tmp_path: Path, server: Identity, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As with a home on a network that has no locks."""
+
+    def flock(*_: object) -> None:
+        raise OSError(errno.ENOLCK, os.strerror(errno.ENOLCK))
+
+    before = set(os.listdir("/dev/fd"))
+    monkeypatch.setattr("fcntl.flock", flock)
+    with pytest.raises(StorageError, match=r"lock file .*lock cannot be locked: no locks available") as caught:
+        AdmissionBook.open(tmp_path, server)
+    assert not isinstance(caught.value, ListenerBusy)
+    assert caught.value.errno == errno.ENOLCK
+    assert set(os.listdir("/dev/fd")) <= before
+    monkeypatch.undo()
+    AdmissionBook.open(tmp_path, server).close()
 
 
 def test_tickets_bindings_and_port_survive_a_restart(
