@@ -96,7 +96,7 @@ def piped(data: bytes) -> Iterator[io.BufferedReader]:
     reading, writing = os.pipe()
 
     def write() -> None:
-        with suppress(BrokenPipeError), os.fdopen(writing, "wb", buffering=0) as file:
+        with suppress(BrokenPipeError), os.fdopen(writing, "wb") as file:
             file.write(data)
 
     writer = threading.Thread(target=write)
