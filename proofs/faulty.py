@@ -25,7 +25,7 @@ from spaceblock.names import STAGING_PREFIX
 from spaceblock.options import Engine
 from spaceblock.quic import endpoint
 
-from .support import Disproved, files_below, within, write_noise
+from .support import Disproved, files_below, offer_of, within, write_noise
 
 KIB = 1024
 PLACES = ("source", "inbox", "sender", "receiver")
@@ -143,22 +143,13 @@ class Bench:
 
     async def _send(self, peer: spaceblock.Peer, there: spaceblock.Peer) -> list[dict[str, Any]]:
         sending = peer.send(self._source)
-        waiting = asyncio.ensure_future(anext(there.offers()))
-        over = asyncio.ensure_future(_until_over(sending))
-        await asyncio.wait({waiting, over}, return_when=asyncio.FIRST_COMPLETED)
-        offer = None if waiting.cancel() or waiting.exception() else waiting.result()
+        offer = await offer_of(sending, there)
         ends: list[dict[str, Any]] = []
         if offer is not None:
             receiving = offer.accept(self._folder / "inbox")
             theirs = await _end_of(receiving)
             ends.append({"side": "receiver", **theirs})
-        await over
         return [{"side": "sender", **await _end_of(sending)}, *ends]
-
-
-async def _until_over(transfer: spaceblock.Transfer) -> None:
-    async for _ in transfer:
-        pass
 
 
 async def _end_of(transfer: spaceblock.Transfer) -> dict[str, Any]:

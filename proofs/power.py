@@ -28,14 +28,13 @@ from random import Random
 
 from blake3 import blake3
 
-import spaceblock
 from spaceblock.identity import Identity
 from spaceblock.names import STAGING_PREFIX
 
 from .claims import claims_of, move_journal, move_outcome
 from .crash_disk import CrashDisk, Found, Kind, Operation, put, read_log
 from .recorded import NAME, ROOTS, SCENARIOS, VERIFIED, Scenario, connected, make
-from .support import Disproved, check, within
+from .support import Disproved, check, offer_of, within
 
 HERE = Path(__file__).parent
 AT_ONCE = 4
@@ -214,24 +213,16 @@ async def _send_again(recording: Recording, moment: Moment, folder: Path) -> int
     scenario = recording.scenario
     async with connected(folder) as (here, there):
         sending = here.send(recording.folder / "source" / NAME)
-        waiting = asyncio.ensure_future(anext(there.offers()))
-        over = asyncio.ensure_future(_end_of(sending))
-        await asyncio.wait({waiting, over}, return_when=asyncio.FIRST_COMPLETED)
-        offer = None if waiting.cancel() or waiting.exception() else waiting.result()
+        offer = await offer_of(sending, there)
         if offer is None:
             await sending  # the receiver remembered that it has everything
             return 0
         receiving = offer.accept(folder / "inbox", on_conflict=scenario.on_conflict, durability=scenario.durability)
-        ours, theirs, _ = await asyncio.gather(sending, receiving, over)
+        ours, theirs = await asyncio.gather(sending, receiving)
     check(ours.items == theirs.items, f"the sender was told {ours.items} and the receiver has {theirs.items}")
     check(ours.repaired == 0, f"{ours.repaired} bytes had to be repaired: the journal claimed what was not there")
     check(ours.resumed >= moment.told, f"{moment.told} bytes were told to be durable, and {ours.resumed} are there")
     return ours.resumed
-
-
-async def _end_of(sending: spaceblock.Transfer) -> None:
-    async for _ in sending:
-        pass
 
 
 def _check_names(recording: Recording, moment: Moment) -> None:

@@ -10,6 +10,7 @@ from typing import TypeVar
 
 from blake3 import blake3
 
+from spaceblock import Offer, Peer, Transfer
 from spaceblock.names import STAGING_PREFIX
 
 _T = TypeVar("_T")
@@ -40,6 +41,22 @@ async def within(work: Awaitable[_T], seconds: int, what: str) -> _T:
     finally:
         task.cancel()
         await asyncio.wait({task}, timeout=seconds)
+
+
+async def offer_of(sending: Transfer, there: Peer) -> Offer | None:
+    """What ``there`` is offered; None where the transfer is over, or the connection lost, without that."""
+    waiting = asyncio.ensure_future(anext(there.offers()))
+    over = asyncio.ensure_future(_end_of(sending))
+    await asyncio.wait({waiting, over}, return_when=asyncio.FIRST_COMPLETED)
+    over.cancel()
+    offer = None if waiting.cancel() or waiting.exception() else waiting.result()
+    await asyncio.wait({waiting, over})
+    return offer
+
+
+async def _end_of(transfer: Transfer) -> None:
+    async for _ in transfer:
+        pass
 
 
 def write_noise(path: Path, size: int, seed: int) -> Path:

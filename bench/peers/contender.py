@@ -9,10 +9,8 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
+from processes import TIMEOUT
 from spaceblock.cli.bench.pair import Kind, Pair, check, move, run_pair
-
-TIMEOUT = 1800.0
-"""Seconds after which a transfer hangs."""
 
 
 @dataclass(frozen=True, slots=True)

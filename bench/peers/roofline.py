@@ -7,9 +7,10 @@ import subprocess
 import tempfile
 from pathlib import Path
 
+from processes import TIMEOUT
 from spaceblock.cli.bench.pair import warm_pages
 
-from .contender import TIMEOUT, Contender, NotInstalled, Result, Task
+from .contender import Contender, NotInstalled, Result, Task
 from .tool import cpu_of_children, find
 
 _RATE = re.compile(r"([\d.]+) MB/s")

@@ -20,9 +20,10 @@ from contextlib import AbstractContextManager, contextmanager, nullcontext
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
+from processes import TIMEOUT
 from spaceblock.cli.bench.pair import warm_pages
 
-from .contender import TIMEOUT, Contender, NotInstalled, Result, Task
+from .contender import Contender, NotInstalled, Result, Task
 
 PATIENCE = 30.0
 """Seconds that a program is given to say that it is ready, and to end when it has done its work."""
