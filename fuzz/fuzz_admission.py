@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import atexit
 import functools
 import warnings
 from collections.abc import Hashable
@@ -62,6 +63,7 @@ def seeds() -> dict[str, bytes]:
 @functools.cache
 def _book() -> tuple[AdmissionBook, Ticket]:
     book = AdmissionBook.open(None, SERVER)
+    atexit.register(book.close)
     return book, book.issue([("192.0.2.1", 4433)], LIFETIME, NOW)
 
 
