@@ -12,7 +12,7 @@ from hypothesis import strategies as st
 from link import SIZE, Link, Pair, unseal, varint
 
 from spaceblock.quic.native.engine import RARE_FRAMES_WAITING
-from spaceblock.quic.native.recovery import NEVER
+from spaceblock.quic.native.recovery import NEVER, SENT_MAX
 from spaceblock.quic.native.streams import GAPS_MAX, ReceiveStream, SendStream
 
 TOP = 2**62 - 1
@@ -151,6 +151,18 @@ def test_acknowledgements_are_not_acknowledged() -> None:
     # The data's answer with the PING and the reader's credit, the answer to that, and nothing more.
     assert pair.link.sent <= 4
     assert pair.a.due() == pair.b.due() == NEVER
+
+
+def test_an_acknowledgement_that_finds_no_room_is_due_still() -> None:
+    pair = Pair()
+    engine = pair.b.engine
+    engine.send_control(b"\x01")
+    assert len(pair.b.build(pair.now)) == 1
+    engine.recovery.start_at(engine.recovery.oldest + SENT_MAX)
+    pair.b.receive(pair.seal(b"\x01", 0), pair.now)
+    assert pair.b.build(pair.now) == []
+    pair.b.receive(pair.seal(b"\x02\x00\x00\x00\x00", 1), pair.now)  # of what holds all the room
+    assert len(pair.b.build(pair.now)) == 1
 
 
 def test_a_window_of_packets_beyond_one_that_is_lost() -> None:

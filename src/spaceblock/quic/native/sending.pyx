@@ -417,7 +417,8 @@ cdef class PacketSender:
             return 0
         sent = self.recovery.on_sent(pn, now, 1 + self._peer_cid_size + PN_SIZE + head + size + TAG, flags)
         if sent == NULL:
-            # Out of memory: what would have been in the packet is taken for lost.
+            # Out of memory: what would have been in the packet is taken for lost, and the acknowledgement is due still.
+            self.ack_due |= acked > 0
             if flags & HAS_CREDIT:
                 self.credit.tell_again()
             if flags & HAS_CONTROL:
