@@ -199,6 +199,7 @@ async def test_a_program_that_takes_nothing_for_ever_ends_with_the_reason() -> N
     assert_helpful(ours, theirs)
 
 
+@pytest.mark.usefixtures("connections_live_on")
 @pytest.mark.parametrize("who", ["sender", "receiver", "both"])
 @pytest.mark.parametrize("kind", ["pipe", "iterator"])
 async def test_a_transfer_that_waits_for_its_source_can_be_cancelled(who: str, kind: str, inbox: Path) -> None:
@@ -223,6 +224,7 @@ async def test_a_transfer_that_waits_for_its_source_can_be_cancelled(who: str, k
     assert tree(inbox) == {}
 
 
+@pytest.mark.usefixtures("connections_live_on")
 @pytest.mark.parametrize("who", ["sender", "receiver"])
 async def test_a_transfer_that_waits_for_the_receivers_program_can_be_cancelled(who: str) -> None:
     with pipe() as (_, into):

@@ -15,6 +15,8 @@ import spaceblock
 from .disks import small_disk
 from .support import PATIENCE, Pair, assert_helpful, deliver, digest_of, failures, file_of, pair, tree, within
 
+pytestmark = pytest.mark.usefixtures("connections_live_on")
+
 YEAR_2001 = 1_000_000_000_123_456_789
 
 GIB = 1 << 30
