@@ -342,13 +342,31 @@ def test_whatever_has_read_is_a_file_object() -> None:
         (None, "does not wait for bytes"),
         (ValueError("no"), "raised ValueError"),
         (ConnectionResetError(104, "reset"), "connection reset"),
-        (b"x" * 2_000_000, "raised ValueError"),
+        (b"x" * 2_000_000, "says it read 2000000 bytes of"),
     ],
     ids=["text", "nothing", "any error", "a system's error", "too much"],
 )
 def test_a_file_object_that_misbehaves_is_an_error_of_the_source(word: object, reason: str) -> None:
     with pytest.raises(SourceError, match=reason):
         carried(prepared(Words(b"hello", word)))
+
+
+@pytest.mark.parametrize("method", ["readinto", "readinto1"])
+@pytest.mark.parametrize("count", [-1, 2_000_000, 10**9, 2.0, "5"])
+def test_a_file_object_that_says_it_read_what_cannot_be_sends_nothing_of_that(count: object, method: str) -> None:
+    words = Words()
+    setattr(words, method, lambda room: count)
+    offer = prepared(words)
+    feed = Feed([0], offer.sources, offer.requests.block_size)
+    filled = feed.fill(memoryview(bytearray(b"x" * SLOT_SIZE)))
+    ((item, error),) = filled.aborted
+    assert item == 0
+    assert isinstance(error, SourceError)
+    assert f"says it read {count!r} bytes of" in str(error)
+    assert b"xx" not in b"".join(filled.pieces), "what was in the buffer before"
+    filled.release()
+    feed.close()
+    offer.release()
 
 
 class Shrinking(io.BytesIO):

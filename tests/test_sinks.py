@@ -216,6 +216,22 @@ def test_a_file_without_a_buffer_takes_what_it_takes_at_a_time(tmp_path: Path) -
     assert slow.taken == b"hello you"
 
 
+@pytest.mark.parametrize("count", [0, -1, 6, 10**9, 2.0, "5"])
+def test_a_file_object_that_says_it_took_what_cannot_be_is_given_no_more(count: object) -> None:
+    class Odd:
+        writes = 0
+
+        def write(self, data: Any) -> object:
+            self.writes += 1
+            assert self.writes == 1
+            return count
+
+    sink = sink_of(Odd())
+    with pytest.raises(StorageError, match=rf"into\[0\] says it took {count!r} bytes of 5: let it return"):
+        take(sink, b"hello")
+    sink.close()
+
+
 @pytest.mark.parametrize("make", [io.BytesIO, tempfile.SpooledTemporaryFile, tempfile.NamedTemporaryFile])
 def test_any_binary_file_object_will_do(make: Any) -> None:
     with make() as file:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import abc
 import asyncio
 import io
+import operator
 import os
 import select
 import stat
@@ -121,11 +122,11 @@ class ObjectReader(SourceReader):
         for method in ("readinto1", "readinto"):
             if hasattr(self._file, method):
                 with suppress(NotImplementedError, io.UnsupportedOperation):
-                    return _counted(getattr(self._file, method)(room))
+                    return _counted(getattr(self._file, method)(room), len(room))
         data = self._file.read(len(room))
         if isinstance(data, str):
             raise _no_bytes(data)
-        count = _counted(None if data is None else len(data))
+        count = _counted(None if data is None else len(data), len(room))
         room[:count] = data
         return count
 
@@ -287,10 +288,15 @@ def _read_ahead(file: io.BufferedReader) -> bytes:
         os.set_blocking(fd, blocking)
 
 
-def _counted(count: int | None) -> int:
+def _counted(count: Any, room: int) -> int:
+    """How much a caller's object says that it has read: it becomes a length on the wire, and behind what was read the
+    buffer holds bytes of other items."""
     if count is None:
         raise SourceError("the file object to send does not wait for bytes: make it blocking and send again")
-    return count
+    if not hasattr(count, "__index__") or not 0 <= count <= room:
+        text = f"the file object to send says it read {count!r} bytes of {room}: let it return how many it did"
+        raise SourceError(text)
+    return operator.index(count)
 
 
 def _bytes_of(piece: Any) -> memoryview:

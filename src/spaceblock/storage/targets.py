@@ -135,6 +135,13 @@ class FileTarget(Target):
                 raise StorageError(
                     f"into[{self.index}] does not wait until it can take bytes: make it blocking", item=self.index
                 )
+            if count is not None and (not hasattr(count, "__index__") or not 0 < count <= len(data)):
+                # Of less than nothing, or of nothing again and again, there would be no end.
+                raise StorageError(
+                    f"into[{self.index}] says it took {count!r} bytes of {len(data)}: let it return how many it did",
+                    item=self.index,
+                    phase=str(Phase.MOVING),
+                )
             data = data[len(data) if count is None else count :]
 
     def hole(self, offset: int, length: int) -> None:
