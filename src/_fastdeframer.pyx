@@ -116,7 +116,8 @@ cdef class Deframer:
     cdef Landed[_LANDED_MAX + 1] arrived
     cdef size_t landings
     cdef Intake intake
-    # Held for every access: what feeds it may be another thread than the one that gives it rooms.
+    # Held for every access: what feeds it may be another thread than the one that gives it rooms. No object that may
+    # have others collected is made with it: their finalizers may wait for what that thread holds.
     cdef cython.pythread_type_lock lock
 
     def __init__(self, message_limit, block_limit, end_type=0):
@@ -153,16 +154,19 @@ cdef class Deframer:
     def feed(self, data, pos=0):
         cdef Py_buffer view
         cdef uint64_t start
+        cdef bint fits
         acquire(data, &view, False)
         try:
             start = bounded(pos, "pos", 0, <uint64_t>view.len)
             self.check()
             self.proceed()
             with self.lock:
-                if self.state == DATA and not self.find_place():
-                    raise ValueError("a block's data has no room; call provide() before the next feed()")
-                self.event = 0
-                start += self.run(<const uint8_t *>view.buf + start, <size_t>(<uint64_t>view.len - start))
+                fits = self.state != DATA or self.find_place()
+                if fits:
+                    self.event = 0
+                    start += self.run(<const uint8_t *>view.buf + start, <size_t>(<uint64_t>view.len - start))
+            if not fits:
+                raise ValueError("a block's data has no room; call provide() before the next feed()")
         finally:
             PyBuffer_Release(&view)
         self.check()
@@ -210,17 +214,20 @@ cdef class Deframer:
         return self.rooms_made - 1
 
     def landed(self):
-        cdef size_t i
+        cdef Landed[_LANDED_MAX] found
         cdef Landed *each
-        cdef list found = []
+        cdef size_t i, count
         with self.lock:
-            for i in range(self.landings):
-                each = &self.arrived[i]
-                found.append((each.item, each.offset, each.length, each.room, each.start))
+            count = self.landings
+            memcpy(found, self.arrived, count * sizeof(Landed))
             # The record of the block under way, if there is one, is the next.
-            self.arrived[0] = self.arrived[self.landings]
+            self.arrived[0] = self.arrived[count]
             self.landings = 0
-        return found
+        listed = []
+        for i in range(count):
+            each = &found[i]
+            listed.append((each.item, each.offset, each.length, each.room, each.start))
+        return listed
 
     def withdraw(self):
         with self.lock:

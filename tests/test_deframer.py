@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import gc
 import itertools
+import threading
 import tracemalloc
 from typing import TYPE_CHECKING
 
@@ -327,6 +329,33 @@ def test_a_dropped_deframer_lets_its_rooms_go(core: ModuleType) -> None:
     deframer.feed(block(core, 0, 0, b"data")[:-1])
     del deframer
     room.append(0)
+
+
+def test_a_deframer_is_free_for_whoever_feeds_it_while_garbage_is_collected(core: ModuleType) -> None:
+    """A finalizer may wait for a lock that whoever feeds it holds, and that one for the deframer."""
+    deframer = core.Deframer(0, 1)
+    deframer.provide(bytearray(301))
+    deframer.feed(b"".join(block(core, 0, offset, b"x") for offset in range(300)))
+    thresholds = gc.get_threshold()
+    free: list[int] = []
+
+    def finalize(phase: str, info: dict[str, int]) -> None:
+        free.append(deframer.free)
+
+    def list_them() -> None:
+        gc.callbacks.append(finalize)
+        gc.set_threshold(10)
+        try:
+            assert len(deframer.landed()) == 300
+        finally:
+            gc.set_threshold(*thresholds)
+            gc.callbacks.remove(finalize)
+
+    thread = threading.Thread(target=list_them, daemon=True)
+    thread.start()
+    thread.join(60)
+    assert not thread.is_alive(), "it waits for itself"
+    assert set(free) <= {1}
 
 
 @pytest.mark.parametrize("pos", [-1, 5, TOP, 2**64])
