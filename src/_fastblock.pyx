@@ -12,6 +12,7 @@ Its specification by example is ``spaceblock/_pyblock.py``, its contract ``space
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_FromStringAndSize
 from cpython.exc cimport PyErr_CheckSignals
+from cpython.number cimport PyNumber_Index
 from libc.errno cimport EINTR, EIO, errno
 from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.string cimport memcpy, memmove
@@ -214,7 +215,7 @@ cdef size_t frame_into(
 
 def fill_blocks(fd, slot, table, item, offset, stop, block_size, used=0):
     cdef Py_buffer room, rows
-    cdef int handle = fd
+    cdef int handle = PyNumber_Index(fd)
     cdef uint64_t index = bounded(item, "item", 0, VARINT_MAX)
     cdef uint64_t last = bounded(stop, "stop", 0, VARINT_MAX)
     cdef uint64_t at = bounded(offset, "offset", 0, last)
@@ -246,7 +247,7 @@ def fill_blocks(fd, slot, table, item, offset, stop, block_size, used=0):
 
 def write_all(fd, data, offset):
     cdef Py_buffer view
-    cdef int handle = fd
+    cdef int handle = PyNumber_Index(fd)
     cdef uint64_t at = bounded(offset, "offset", 0, VARINT_MAX)
     acquire(data, &view, False)
     try:

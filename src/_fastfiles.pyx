@@ -12,6 +12,7 @@ from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, malloc
 from libc.string cimport strlen
 
+from spaceblock._fastblock cimport bounded
 from spaceblock.varint cimport VARINT_MAX, varint_size, write_varint
 
 cdef extern from "Python.h":
@@ -214,10 +215,11 @@ def find_files(paths):
 
 def read_files(slot, used, limit, block_type, end_type, files):
     cdef Py_buffer room
-    cdef tuple kept = tuple(files)  # so that the names live as long as the pointers to them
+    cdef tuple kept = tuple(files)  # so that the names in its tuples live as long as the pointers to them
     cdef Py_ssize_t count = len(kept), i, done = 0
-    cdef size_t at = used, most = limit
-    cdef uint64_t kind = block_type, ending = end_type
+    cdef uint64_t kind = bounded(block_type, "block_type", 0, VARINT_MAX)
+    cdef uint64_t ending = bounded(end_type, "end_type", 0, VARINT_MAX)
+    cdef size_t at, most
     cdef ToRead *jobs
     cdef ToRead *job
     PyObject_GetBuffer(slot, &room, PyBUF_SIMPLE | PyBUF_WRITABLE)
@@ -225,20 +227,20 @@ def read_files(slot, used, limit, block_type, end_type, files):
     try:
         if jobs == NULL:
             raise MemoryError
-        if most > <size_t>room.len or at > most:
-            raise ValueError(f"{at} of {most} bytes of a buffer of {room.len}; stay within it")
+        most = bounded(limit, "limit", 0, <uint64_t>room.len)
+        at = bounded(used, "used", 0, most)
         for i in range(count):
-            item, path, device, inode, size, modified, changed = kept[i]
+            item, path, device, inode, size, modified, changed = <tuple?>kept[i]
             job = &jobs[i]
             job.path = plain(path)
-            job.item = item
+            job.item = bounded(item, "item", 0, VARINT_MAX)
             job.identity.device = device
             job.identity.inode = inode
             job.identity.size = size
             job.identity.modified = modified
             job.identity.changed = changed
-            if job.identity.size <= 0 or job.item > VARINT_MAX:
-                raise ValueError("only files with bytes, and items below 2^62, are read in one go")
+            if job.identity.size <= 0:
+                raise ValueError("only files with bytes are read in one go; do others alone")
         with nogil:
             while done < count and read_one(&jobs[done], <uint8_t *>room.buf, &at, most, kind, ending):
                 done += 1
@@ -259,7 +261,7 @@ def store_files(folder, flush, files):
         if jobs == NULL or views == NULL:
             raise MemoryError
         for i in range(count):
-            name, mode, mtime, data = kept[i]
+            name, mode, mtime, data = <tuple?>kept[i]
             jobs[i].name = plain(name)
             jobs[i].mode = mode
             jobs[i].mtime = mtime
@@ -285,7 +287,7 @@ def place_files(staging, folder, files):
         if jobs == NULL:
             raise MemoryError
         for i in range(count):
-            src, to = kept[i]
+            src, to = <tuple?>kept[i]
             jobs[i].src = plain(src)
             jobs[i].to = plain(to)
         with nogil:

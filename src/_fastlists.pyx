@@ -6,6 +6,7 @@ Its specification by example is ``spaceblock/_pylists.py``, its contract ``space
 
 from cpython.buffer cimport PyBuffer_Release
 from cpython.bytes cimport PyBytes_AS_STRING, PyBytes_FromStringAndSize
+from cpython.number cimport PyNumber_Index
 from cpython.ref cimport Py_INCREF
 from cpython.tuple cimport PyTuple_New, PyTuple_SET_ITEM
 from cpython.unicode cimport PyUnicode_DecodeUTF8
@@ -225,9 +226,9 @@ cdef int write_field(Out *out, char code, object value) except -1:
     elif code == b"p":
         put(out, bounded(value, "a mode", 0, _PERMISSIONS))
     elif code == b"z":
-        put_signed(out, value)
+        put_signed(out, PyNumber_Index(value))
     elif code == b"t":
-        number = value
+        number = PyNumber_Index(value)
         put_signed(out, number // _BILLION)
         put(out, <uint64_t>(number % _BILLION))
     elif code == b"s" or code == b"S":

@@ -197,6 +197,14 @@ def test_no_buffer_is_refused(core: ModuleType) -> None:
         core.Deframer(0, 0).feed(None)
 
 
+@pytest.mark.parametrize("fd", [1.5, "1", None])
+def test_no_descriptor_is_refused(core: ModuleType, fd: object) -> None:
+    with pytest.raises(TypeError):
+        core.write_all(fd, b"x", 0)
+    with pytest.raises(TypeError):
+        core.fill_blocks(fd, bytearray(99), bytearray(32), 0, 0, 1, 1)
+
+
 def test_buffers_can_be_resized_after_each_call(core: ModuleType, tmp_path: Path) -> None:
     path = tmp_path / "file"
     path.write_bytes(bytes(100))

@@ -8,6 +8,7 @@ import sys
 from contextlib import suppress
 from pathlib import Path
 from tempfile import TemporaryDirectory
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -84,8 +85,8 @@ def test_what_does_not_fit_is_left_for_the_next_buffer(tmp_path: Path) -> None:
     assert used <= 2_500
     more, rest = read_files(slot, used, used + 2 * 1_009, BLOCK, END, files[2:])
     assert (len(rest), more) == (1, used + (used // 2))
-    for start, stop in ((10_001, 10_001), (5, 4), (0, 10_001)):
-        with pytest.raises(ValueError, match="stay within it"):
+    for start, stop in ((10_001, 10_001), (5, 4), (0, 10_001), (-1, 4), (0, -1), (0, 2**64)):
+        with pytest.raises(ValueError, match=r"(used|limit) is .*, outside 0 to"):
             read_files(slot, start, stop, BLOCK, END, files)
 
 
@@ -119,14 +120,27 @@ def test_names_and_numbers_that_cannot_be(tmp_path: Path) -> None:
         read_files(bytearray(99), 0, 99, BLOCK, END, [(0, b"a\0b", *good[1:])])
     with pytest.raises(ValueError, match="only files with bytes"):
         read_files(bytearray(99), 0, 99, BLOCK, END, [(0, *good[:3], 0, *good[4:])])
-    with pytest.raises(ValueError, match="only files with bytes"):
-        read_files(bytearray(99), 0, 99, BLOCK, END, [(2**62, *good)])
+    for item, kind, end in ((2**62, 0, 0), (2**64, 0, 0), (-1, 0, 0), (0, 2**62, 0), (0, 0, -1)):
+        with pytest.raises(ValueError, match="outside 0 to"):
+            read_files(bytearray(99), 0, 99, kind, end, [(item, *good)])
     with pytest.raises(ValueError, match="zero byte"):
         store_files(0, False, [(b"a\0b", 0o600, NO_TIME, b"")])
     with pytest.raises(ValueError, match="zero byte"):
         place_files(0, 0, [(b"a", b"a\0b")])
     with pytest.raises(BufferError):
         store_files(0, False, [(b"a", 0o600, NO_TIME, memoryview(bytes(8))[::2])])
+
+
+def test_names_are_taken_from_tuples_alone_as_these_keep_them_alive(tmp_path: Path) -> None:
+    def few(*values: object) -> Any:
+        return (value for value in values)
+
+    with pytest.raises(TypeError, match="tuple"):
+        read_files(bytearray(99), 0, 99, BLOCK, END, [few(0, *old(tmp_path / "a", b"x"))])
+    with pytest.raises(TypeError, match="tuple"):
+        store_files(0, False, [few(b"a", 0o600, NO_TIME, b"")])
+    with pytest.raises(TypeError, match="tuple"):
+        place_files(0, 0, [few(b"a", b"b")])
 
 
 def folder(path: Path) -> int:

@@ -98,7 +98,8 @@ def test_reading_rows_stops_at_what_is_none(core: ModuleType, layout: str, data:
     [
         *(("u", -1), ("u", 2**62), ("u", None), ("u", "1"), ("p", 0o10000), ("z", 2**61), ("z", -(2**61) - 1)),
         *(("z", 2**64), ("t", 2**63), ("t", None), ("s", ""), ("s", "x" * 16_385), ("S", "é" * 8_193), ("s", "\udc80")),
-        *(("s", None), ("s", b"x"), ("k", bytes(15)), ("d", bytes(16)), ("d", None), ("?", 1)),
+        *(("u", 1.5), ("z", 1.5), ("t", 1.5), ("s", None), ("s", b"x"), ("k", bytes(15)), ("d", bytes(16))),
+        *(("d", None), ("?", 1)),
     ],
 )
 def test_a_row_that_does_not_fit_is_refused(core: ModuleType, layout: str, value: object) -> None:
