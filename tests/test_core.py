@@ -508,6 +508,12 @@ def test_write_all_to_a_full_device(core: ModuleType) -> None:
     assert caught.value.errno == errno.ENOSPC
 
 
+def test_write_all_to_what_takes_nothing_comes_to_an_end(monkeypatch: pytest.MonkeyPatch, content: io.FileIO) -> None:
+    monkeypatch.setattr(_pyblock, "_write_at", lambda fd, data, offset: 0)
+    with pytest.raises(OSError, match=os.strerror(errno.EIO)):
+        _pyblock.write_all(content.fileno(), b"data", 0)
+
+
 def test_write_all_of_impossible_numbers(core: ModuleType) -> None:
     with pytest.raises(ValueError, match="outside"):
         core.write_all(0, b"x", -1)

@@ -6,6 +6,7 @@ outside are checked where they enter; a memoryview is released on every way out,
 
 from __future__ import annotations
 
+import errno
 import operator
 import os
 import struct
@@ -137,7 +138,10 @@ def write_all(fd: int, data: ReadableBuffer, offset: int) -> None:
             raise ValueError(f"{len(view)} bytes at offset {offset} end beyond 2^62-1; write less")
         done = 0
         while done < len(view):
-            done += _write_at(fd, view[done : done + _WRITE_STEP], offset + done)
+            count = _write_at(fd, view[done : done + _WRITE_STEP], offset + done)
+            if not count:
+                raise OSError(errno.EIO, os.strerror(errno.EIO))
+            done += count
 
 
 @contextmanager
