@@ -10,6 +10,7 @@ import pytest
 
 from spaceblock.blocks import Partial, SpaceblockRequest
 from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part, Placing, item_keys
+from spaceblock.storage.metadata import is_usual_time
 from support import UUID
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
@@ -47,6 +48,19 @@ def test_what_was_noted_is_found_by_the_next_attempt(folder: int, durable: bool)
     found = opened(folder)
     assert found is not None
     assert (found.contents.parts, found.contents.placings) == ({A: PART}, {B: PLACING})
+
+
+@pytest.mark.parametrize("year", [1685, 1900, 2043, 2044, 2100, 2255])
+def test_files_of_all_usual_times_are_noted(folder: int, year: int) -> None:
+    time = (year - 1970) * 31_556_952 * 10**9 + 123_456_789
+    assert is_usual_time(time)
+    placing = Placing(8, 5, time, bytes(range(32)), "data")
+    journal = Journal.create(folder, UUID, KEEPER, True)
+    journal.placing([(B, placing)])
+    journal.close()
+    found = opened(folder)
+    assert found is not None
+    assert found.contents.placings == {B: placing}
 
 
 def test_a_later_entry_replaces_an_earlier_one_and_what_is_dropped_is_gone(folder: int) -> None:

@@ -62,7 +62,7 @@ class Placing:
     name: str
 
 
-PLACING_ROW = "kuuzdS"
+PLACING_ROW = "kuutdS"
 """An item's key, and a :class:`Placing`, as the core writes many at once."""
 
 _PLACINGS = 32

@@ -21,6 +21,9 @@ MODE = 0o777
 NO_TIME = -(2**63)
 """Stands for no time of change where times are numbers of 64 bits."""
 
+_FAR = 9 * 10**18
+"""Nanoseconds: from 1685 to 2255 the core reads the times that it writes."""
+
 _NEW = 0o666
 """The mode of a new file that nobody chose one for, before the umask."""
 
@@ -90,9 +93,9 @@ class Metadata:
 
 
 def is_usual_time(time_ns: int) -> bool:
-    """Whether 64 bits hold a time in nanoseconds since 1970, as from 1677 to 2262: the core and a journal know no
+    """Whether a time in nanoseconds since 1970 is one that a journal can hold and 64 bits hold, too: the core knows no
     other."""
-    return NO_TIME < time_ns < -NO_TIME
+    return -_FAR <= time_ns <= _FAR
 
 
 def leads_out(target: str, depth: int) -> bool:
