@@ -34,11 +34,13 @@ cdef enum:
     _STRING_MAX = 16_384
     _PERMISSIONS = 0o7777
     _BILLION = 1_000_000_000
-    _SECONDS_MAX = 9_000_000_000  # beyond, nanoseconds may not fit into 64 bits
     # A field but for what a string holds.
     _FIELD_ROOM = 32
     # A type, a length, an item, a size, and a digest.
     _DIGEST_ROOM = 4 * 8 + _DIGEST_SIZE
+
+# Beyond, nanoseconds may not fit into 64 bits. No member of an enum, which some compilers cut to 32 bits.
+cdef uint64_t SECONDS_MAX = 9_000_000_000
 
 
 def frame_digests(kind, digests):
@@ -266,7 +268,7 @@ cdef object read_field(char code, const uint8_t **at, const uint8_t *end):
     if code == b"z":
         return signed(number)
     if code == b"t":
-        if number > 2 * _SECONDS_MAX or not read_varint(at, end, &rest) or rest >= _BILLION:
+        if number > 2 * SECONDS_MAX or not read_varint(at, end, &rest) or rest >= _BILLION:
             return Ellipsis
         return signed(number) * _BILLION + <int64_t>rest
     size = <size_t>number
