@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import random
+import subprocess
+import sys
 from collections.abc import Callable
 from itertools import pairwise
 
@@ -330,6 +333,26 @@ TestSending.settings = settings(max_examples=100, stateful_step_count=40)
 
 def receiver(limit: int = ALL) -> ReceiveStream:
     return ReceiveStream(0, limit)
+
+
+@pytest.mark.skipif("asan" in os.environ.get("LD_PRELOAD", ""), reason="the sanitizers' own memory has no such limit")
+def test_what_there_is_no_memory_for_has_not_arrived() -> None:
+    script = """
+import os, resource
+from spaceblock.quic.native.streams import ReceiveStream
+
+stream = ReceiveStream(0, 2**40)
+data = bytes(32 * 2**20)
+pages = int(open("/proc/self/statm").read().split()[0])
+resource.setrlimit(resource.RLIMIT_AS, (pages * os.sysconf("SC_PAGE_SIZE") + 2**24, resource.RLIM_INFINITY))
+try:
+    stream.receive_frame(0, data)
+except MemoryError:
+    del data
+    print(stream.take(), stream.pull(), stream.receive_frame(0, b"again"))
+"""
+    found = subprocess.run([sys.executable, "-c", script], stdout=subprocess.PIPE, check=True, text=True)
+    assert found.stdout == "(b'', False) (0, False) (b'again', False)\n"
 
 
 def test_frames_in_order() -> None:

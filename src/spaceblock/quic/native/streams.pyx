@@ -506,24 +506,26 @@ cdef class ReceiveStream:
 
     cdef int drain(self) except -1 nogil:
         """Hand on what arrived in order, as far as the intake takes it; the packets' memory is not needed then."""
-        cdef size_t i, part, done = 0
-        cdef uint64_t at = self._in_place
+        cdef size_t i, part, done = 0, count = self._count
+        cdef uint64_t at = self._in_place, stop = self.arrived
         cdef const uint8_t* run
-        for i in range(self._count):
+        for i in range(count):
             at -= self._sizes[i]
-        if self._intake != NULL and self._count and self.taken == at:
-            done = self._intake.take(self._intake.owner, self._spans, self._sizes, self._count)
+        if self._intake != NULL and count and self.taken == at:
+            done = self._intake.take(self._intake.owner, self._spans, self._sizes, count)
             self.taken += done
-        for i in range(self._count):
+        # Where there is no memory for the rest, it has not arrived, and nothing refers to the packets any more.
+        self._count = 0
+        for i in range(count):
             if done < self._sizes[i]:
-                self._reserve(self.arrived)
+                self.arrived = self._in_place = at + done
+                self._reserve(stop)
                 self._put(at + done, self._spans[i] + done, self._sizes[i] - done)
                 done = 0
             else:
                 done -= self._sizes[i]
             at += self._sizes[i]
-        self._count = 0
-        self._in_place = self.arrived
+        self.arrived = self._in_place = stop
         while self._intake != NULL and self.taken < self.arrived:
             at = self.taken & (self._ring_size - 1)
             run = self._ring + at
