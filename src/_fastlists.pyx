@@ -227,11 +227,9 @@ cdef int write_field(Out *out, char code, object value) except -1:
         put(out, bounded(value, "a number", 0, VARINT_MAX))
     elif code == b"p":
         put(out, bounded(value, "a mode", 0, _PERMISSIONS))
-    elif code == b"z":
-        put_signed(out, PyNumber_Index(value))
     elif code == b"t":
         number = PyNumber_Index(value)
-        put_signed(out, number // _BILLION)
+        put_folded(out, number // _BILLION)
         put(out, <uint64_t>(number % _BILLION))
     elif code == b"s" or code == b"S":
         text = PyUnicode_AsUTF8AndSize(value, &size)
@@ -265,12 +263,10 @@ cdef object read_field(char code, const uint8_t **at, const uint8_t *end):
         return number
     if code == b"p":
         return number if number <= _PERMISSIONS else Ellipsis
-    if code == b"z":
-        return signed(number)
     if code == b"t":
         if number > 2 * SECONDS_MAX or not read_varint(at, end, &rest) or rest >= _BILLION:
             return Ellipsis
-        return signed(number) * _BILLION + <int64_t>rest
+        return unfolded(number) * _BILLION + <int64_t>rest
     size = <size_t>number
     if size > <size_t>(end - at[0]):
         return Ellipsis
@@ -297,13 +293,10 @@ cdef inline void put(Out *out, uint64_t value) noexcept:
     out.used += write_varint(out.data + out.used, value)
 
 
-cdef int put_signed(Out *out, int64_t value) except -1:
-    cdef uint64_t folded = (<uint64_t>value << 1) ^ <uint64_t>(value >> 63)
-    if folded > VARINT_MAX:
-        raise ValueError(f"{value} does not fit into a number of the wire")
-    put(out, folded)
-    return 0
+cdef inline void put_folded(Out *out, int64_t seconds) noexcept:
+    # Of a time in 64 bits of nanoseconds: far below what a number of the wire can be.
+    put(out, (<uint64_t>seconds << 1) ^ <uint64_t>(seconds >> 63))
 
 
-cdef inline int64_t signed(uint64_t folded) noexcept:
+cdef inline int64_t unfolded(uint64_t folded) noexcept:
     return <int64_t>(folded >> 1) ^ -<int64_t>(folded & 1)

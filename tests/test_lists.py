@@ -62,12 +62,12 @@ TIMES = st.integers(-(2**60), 2**60)
 TEXT = st.text(st.characters(exclude_categories=["Cs"]), max_size=20)
 ROWS = st.lists(
     st.tuples(
-        *(NUMBERS, st.integers(0, 0o7777), TIMES, TIMES, TEXT.filter(bool), TEXT),
+        *(NUMBERS, st.integers(0, 0o7777), TIMES, TEXT.filter(bool), TEXT),
         *(st.binary(min_size=16, max_size=16), st.binary(min_size=32, max_size=32)),
     ),
     max_size=5,
 )
-LAYOUT = "upztsSkd"
+LAYOUT = "uptsSkd"
 
 
 @given(st.binary(max_size=3), ROWS, st.binary(max_size=40), st.integers(0, 6))
@@ -96,9 +96,9 @@ def test_reading_rows_stops_at_what_is_none(core: ModuleType, layout: str, data:
 @pytest.mark.parametrize(
     ("layout", "value"),
     [
-        *(("u", -1), ("u", 2**62), ("u", None), ("u", "1"), ("p", 0o10000), ("z", 2**61), ("z", -(2**61) - 1)),
-        *(("z", 2**64), ("t", 2**63), ("t", None), ("s", ""), ("s", "x" * 16_385), ("S", "é" * 8_193), ("s", "\udc80")),
-        *(("u", 1.5), ("z", 1.5), ("t", 1.5), ("s", None), ("s", b"x"), ("k", bytes(15)), ("d", bytes(16))),
+        *(("u", -1), ("u", 2**62), ("u", None), ("u", "1"), ("p", 0o10000), ("t", 2**63)),
+        *(("t", -(2**63) - 1), ("t", None), ("s", ""), ("s", "x" * 16_385), ("S", "é" * 8_193), ("s", "\udc80")),
+        *(("u", 1.5), ("t", 1.5), ("s", None), ("s", b"x"), ("k", bytes(15)), ("d", bytes(16))),
         *(("d", None), ("?", 1)),
     ],
 )

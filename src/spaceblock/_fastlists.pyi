@@ -25,10 +25,10 @@ def make_records(cls: type[_T], rows: Iterable[tuple[Any, ...]]) -> list[_T]:
 def write_rows(head: bytes, layout: str, rows: Iterable[tuple[Any, ...]]) -> bytes:
     """The bytes of records of one kind: of each ``head``, and its row, a value for each letter of ``layout``.
 
-    ``u`` is an integer as on the wire, ``p`` one that holds permission bits (at most 0o7777), ``z`` a signed one of 62
-    bits, folded; ``t`` a time in nanoseconds, written as folded seconds and nanoseconds; ``s`` a string of at most
-    16384 bytes of UTF-8 behind its length, ``S`` one that may be empty; ``k`` and ``d`` are 16 and 32 bytes. ValueError
-    for rows of which one does not fit.
+    ``u`` is an integer as on the wire, ``p`` one that holds permission bits (at most 0o7777); ``t`` a time in
+    nanoseconds, written as seconds, folded, and nanoseconds; ``s`` a string of at most 16384 bytes of UTF-8 behind its
+    length, ``S`` one that may be empty; ``k`` and ``d`` are 16 and 32 bytes. ValueError for rows of which one does not
+    fit.
     """
 
 def read_rows(

@@ -115,8 +115,6 @@ class _Misfit(Exception):
 def _field(code: str, value: Any) -> bytes:
     if code in "up":
         return encode_uint_var(bounded(value, "a number", 0, UINT_VAR_MAX if code == "u" else _PERMISSIONS))
-    if code == "z":
-        return encode_uint_var(_folded(value))
     if code == "t":
         seconds, nanoseconds = divmod(_bits(value), _BILLION)
         return encode_uint_var(_folded(seconds)) + encode_uint_var(nanoseconds)
@@ -139,8 +137,6 @@ def _read_field(code: str, view: memoryview, at: int) -> tuple[Any, int]:
             return number, at
         if code == "p" and number <= _PERMISSIONS:
             return number, at
-        if code == "z":
-            return _unfolded(number), at
         if code == "t" and number <= 2 * _SECONDS_MAX:
             nanoseconds, at = decode_uint_var(view, at)
             if nanoseconds < _BILLION:
@@ -152,7 +148,7 @@ def _read_field(code: str, view: memoryview, at: int) -> tuple[Any, int]:
             return str(view[at:stop], "utf-8"), stop
     except ValueError:
         pass
-    if code not in "upzt" and code not in _BYTES and code not in _STRINGS:
+    if code not in "upt" and code not in _BYTES and code not in _STRINGS:
         raise ValueError(f"there is no field {code!r}; take one of those that the contract names")
     raise _Misfit
 
