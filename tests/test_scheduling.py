@@ -43,9 +43,11 @@ def test_a_policy_that_somebody_chose_stays() -> None:
     assert policies("os.sched_setscheduler(0, os.SCHED_IDLE, os.sched_param(0))") == [os.SCHED_IDLE] * 2
 
 
-def test_a_system_that_forbids_it_is_left_as_it_is() -> None:
-    forbid = "def forbidden(*_): raise PermissionError\nos.sched_setscheduler = forbidden"
-    assert policies(forbid) == [os.sched_getscheduler(0)] * 2
+@pytest.mark.parametrize(
+    "before", ["def forbidden(*_): raise PermissionError\nos.sched_setscheduler = forbidden", "del os.sched_setscheduler"]
+)
+def test_a_system_that_forbids_it_or_cannot_is_left_as_it_is(before: str) -> None:
+    assert policies(before) == [os.sched_getscheduler(0)] * 2
 
 
 def test_a_command_that_waits_for_peers_has_them(commands: Commands, inbox: Path) -> None:

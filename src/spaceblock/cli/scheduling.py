@@ -15,6 +15,6 @@ def prefer_long_turns() -> None:
     cache. A policy that somebody chose stays, and so does everything where the system knows no such thing.
     """
     if sys.platform == "linux":
-        with suppress(OSError):  # as where a sandbox forbids it
+        with suppress(OSError, AttributeError):  # a sandbox forbids it, or the C library has no such call
             if os.sched_getscheduler(0) == os.SCHED_OTHER:
                 os.sched_setscheduler(0, os.SCHED_BATCH, os.sched_param(0))
