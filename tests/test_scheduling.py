@@ -44,7 +44,11 @@ def test_a_policy_that_somebody_chose_stays() -> None:
 
 
 @pytest.mark.parametrize(
-    "before", ["def forbidden(*_): raise PermissionError\nos.sched_setscheduler = forbidden", "del os.sched_setscheduler"]
+    "before",
+    [
+        "def forbidden(*_): raise PermissionError\nos.sched_setscheduler = forbidden",
+        "del os.sched_setscheduler",
+    ],
 )
 def test_a_system_that_forbids_it_or_cannot_is_left_as_it_is(before: str) -> None:
     assert policies(before) == [os.sched_getscheduler(0)] * 2
