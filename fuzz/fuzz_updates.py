@@ -10,6 +10,7 @@ from collections.abc import Callable, Hashable
 
 from link import MS, Pair, Side, keys, unseal, varint
 
+from spaceblock.quic.native.engine import KEY_UPDATE_ERROR
 from spaceblock.quic.native.protection import HeaderKey
 
 from .choices import Choices
@@ -17,7 +18,6 @@ from .choices import Choices
 INTERVALS = (1, 2, 5, 40, 1_000)
 PHASES_MAX = 6
 STEPS_MAX = 150
-KEY_UPDATE_ERROR = 0x0E
 SIZE_MAX = 400
 
 

@@ -8,7 +8,12 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Callable, Coroutine
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+
+if TYPE_CHECKING:
+    from typing_extensions import TypeVarTuple, Unpack
+
+    Ts = TypeVarTuple("Ts")
 
 T = TypeVar("T")
 
@@ -95,18 +100,22 @@ class VirtualLoop(asyncio.BaseEventLoop):
         self._now += max(timeout, ROUND)
         return []
 
-    def add_reader(self, fd: Watched, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
-        fd.watch_reading(lambda: callback(*args))
+    def add_reader(self, fd: Any, callback: Callable[[Unpack[Ts]], Any], *args: Unpack[Ts]) -> None:
+        sock: Watched = fd
+        sock.watch_reading(lambda: callback(*args))
 
-    def remove_reader(self, fd: Watched) -> bool:  # type: ignore[override]
-        fd.watch_reading(None)
+    def remove_reader(self, fd: Any) -> bool:
+        sock: Watched = fd
+        sock.watch_reading(None)
         return True
 
-    def add_writer(self, fd: Watched, callback: Callable[..., Any], *args: Any) -> None:  # type: ignore[override]
-        fd.watch_writing(lambda: callback(*args))
+    def add_writer(self, fd: Any, callback: Callable[[Unpack[Ts]], Any], *args: Unpack[Ts]) -> None:
+        sock: Watched = fd
+        sock.watch_writing(lambda: callback(*args))
 
-    def remove_writer(self, fd: Watched) -> bool:  # type: ignore[override]
-        fd.watch_writing(None)
+    def remove_writer(self, fd: Any) -> bool:
+        sock: Watched = fd
+        sock.watch_writing(None)
         return True
 
     def _process_events(self, event_list: list[Any]) -> None:

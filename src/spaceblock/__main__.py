@@ -4,9 +4,10 @@ from __future__ import annotations
 
 import os
 import sys
-from contextlib import suppress
 
 try:
+    from contextlib import suppress
+
     from .postponed import Postponed
 except KeyboardInterrupt:
     os._exit(130)  # nothing was begun, and a picture of half imported modules helps nobody

@@ -167,10 +167,10 @@ class Endpoint:
         :class:`~spaceblock.errors.ConnectionFailed` when this endpoint is closed before.
         """
         name = address_text(*address)
+        self._check_open(name)
         deadline = self._loop.time() + timeout
-        target = None if self._is_closing else await resolve(self._sock, address, timeout)
-        if self._is_closing:  # maybe only since the name was looked up
-            raise ConnectionFailed(f"the endpoint is closed, so it cannot connect to {name}; open another one")
+        target = await resolve(self._sock, address, timeout)
+        self._check_open(name)
         connection = AioquicConnection(
             client_engine(handshake, self._options, self.token_of),
             self,
@@ -595,6 +595,10 @@ class Endpoint:
         self.add_route(destination_cid, connection)
         self._half_open.add(connection)
         return connection
+
+    def _check_open(self, name: str) -> None:
+        if self._is_closing:
+            raise ConnectionFailed(f"the endpoint is closed, so it cannot connect to {name}; open another one")
 
     def _add(self, connection: AioquicConnection) -> None:
         self._connections[connection] = set()

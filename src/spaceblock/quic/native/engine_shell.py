@@ -233,10 +233,8 @@ class NativeEngine:
         stream = self.packets.receive_streams.get(stream_id)
         if stream is None or stream.finished:
             return
-        if stream.intake is not None:
-            # What it took is credited already, and nobody was told of the last of it.
-            self._events.append(StreamDataTaken(stream_id, stream.collect()[0], False))
-            stream.clear_intake()
+        self._tell_taken(stream)
+        stream.clear_intake()
         arrived, fin = stream.take()
         if arrived or fin:
             self._events.append(StreamDataReceived(data=arrived, end_stream=fin, stream_id=stream_id))
@@ -491,8 +489,7 @@ class NativeEngine:
         elif not stream.end(final_size):
             self.packets.violate(FINAL_SIZE_ERROR, 0x04, "a stream's final size changed")
         else:
-            if stream.intake is not None:
-                self._events.append(StreamDataTaken(stream_id, stream.collect()[0], False))
+            self._tell_taken(stream)
             self._events.append(StreamReset(error_code=code, stream_id=stream_id))
             self._final_sizes[stream_id] = final_size
             self._forget_receiver(stream)
@@ -586,6 +583,11 @@ class NativeEngine:
     def _forget_sender(self, stream: SendStream) -> None:
         self.packets.remove_send_stream(stream)
         self._count_finished(stream.stream_id)
+
+    def _tell_taken(self, stream: ReceiveStream) -> None:
+        """An intake's stream ends early: what it took, which is credited already, and nobody was told of."""
+        if stream.intake is not None:
+            self._events.append(StreamDataTaken(stream.stream_id, stream.collect()[0], False))
 
     def _forget_receiver(self, stream: ReceiveStream) -> None:
         self.packets.remove_receive_stream(stream)
