@@ -168,7 +168,7 @@ class Host:
         self.receiver = Receiver(Limits())
         self.sink = sink
         self.ring = ring
-        self.debts = Debts(Limits().not_durable) if sink.keeps else None
+        self.debts = Debts(Limits().not_durable, self.room) if sink.keeps else None
         self.pursuits: dict[int, Pursuit] = {}
         self.landings: list[FedLanding] = []
         self.consumed = 0
@@ -227,6 +227,9 @@ class Host:
     def soon(self, call: Callable[[], None]) -> None:
         self.calls_soon += 1
         self._calls.put(call)
+
+    def room(self) -> int:
+        return sum(landing.room for landing in self.landings)
 
     def mark_all(self) -> None:
         if self.debts is not None:

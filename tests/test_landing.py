@@ -28,6 +28,7 @@ from spaceblock.limits import SLOT_SIZE
 from spaceblock.manifest import Manifest
 from spaceblock.messages import Done, Hole, ItemAbort, ItemDigest, ItemEnd, OutcomeKind
 from spaceblock.protocol.receiver import State
+from spaceblock.storage.debts import Debts
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.ring import Ring
 from spaceblock.storage.sinks import IntoSink, Sink
@@ -303,6 +304,22 @@ def test_room_for_what_comes_next_is_ready_and_other_streams_keep_theirs(tmp_pat
     host.settle()
     assert kinds(host) == [OutcomeKind.VERIFIED]
     assert host.ring.free == slots
+    host.close()
+
+
+def test_what_room_is_ready_for_is_counted_against_what_may_be_owed(tmp_path: Path) -> None:
+    limit = 4 * SLOT_SIZE
+    data = pattern(2 * limit)
+    sink = GatedSink(tmp_path)
+    host = hosted(sink, requests_of(len(data)), manifest_of("a"))
+    host.debts = Debts(limit, host.room)
+    landing = host.landing()
+    stream = whole_item(0, data)
+    half = limit // 2 - SLOT_SIZE // 2
+    landing.receive_data(stream[:half], False)  # little enough for more room to be made
+    landing.receive_data(stream[half:], True)
+    assert limit // 2 - SLOT_SIZE < host.consumed <= limit, "as long as nothing is durable"
+    sink.gate.set()
     host.close()
 
 

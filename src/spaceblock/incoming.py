@@ -510,12 +510,15 @@ class Incoming(Job):
             await self._settle_names(offer.requests, problems)
         skip = await self._from_worker(lambda: self.sink.prepare(offer.requests, self._manifest))
         if self.sink.keeps:
-            self.debts = Debts(self._limits.not_durable)
+            self.debts = Debts(self._limits.not_durable, self._room)
             if self._memory is not None:
                 memory, place = self._memory, self.sink.place_of_all
                 await self._from_worker(lambda: memory.begin(self.uuid, self.peer_id, place))
         compare = self.sink.comparable if self.receiver.may(Feature.COMPARE) else frozenset()
         return skip - compare, compare
+
+    def _room(self) -> int:
+        return sum(landing.room for landing in self._landings.values() if not landing.ended)
 
     async def _settle_names(self, requests: SpaceblockRequests, problems: list[Problem]) -> None:
         """Find other names: the sender's user is asked first, then this side's. Raises :class:`NameRejected`."""

@@ -6,17 +6,28 @@ while others arrive.
 
 from __future__ import annotations
 
+import time
 from collections import deque
 from collections.abc import Callable, Iterable
 
-from ..limits import CHECKPOINTS, RING_SLOTS, SLOT_SIZE
+from ..limits import CHECKPOINTS, SLOT_SIZE
+
+_PAUSE = 0.05
+"""Seconds after marks within which twice as much comes before there are others, as each of them takes its time."""
 
 
 class Debts:
-    """The debts of one transfer, which never pass ``limit`` bytes, what waits in the transfer's ring counted."""
+    """The debts of one transfer, which stay below ``limit`` bytes.
 
-    def __init__(self, limit: int) -> None:
-        self._high = max(limit - RING_SLOTS * SLOT_SIZE, limit // 2, 1)
+    ``room()`` tells for how many bytes there is room already: they come without a question. A limit that is not much
+    more than a buffer is passed by what fits into one.
+    """
+
+    def __init__(self, limit: int, room: Callable[[], int], clock: Callable[[], float] = time.monotonic) -> None:
+        self._limit = limit
+        self._room = room
+        self._clock = clock
+        self._marked_at = clock()
         self._step = max(limit // CHECKPOINTS, 1)
         self._owed: dict[int, int] = {}
         self._reach: dict[int, int] = {}
@@ -27,12 +38,19 @@ class Debts:
     @property
     def too_high(self) -> bool:
         """Whether nothing more is to be read until something is paid."""
-        return self._total >= self._high
+        return self._total >= max(self._limit - self._room() - SLOT_SIZE, self._limit // 2, 1)
+
+    @property
+    def allow_more_room(self) -> bool:
+        """Whether one more buffer may be kept ready for what comes."""
+        return self._total + self._room() + SLOT_SIZE <= self._limit
 
     @property
     def wants_marks(self) -> bool:
         """Whether it is time for marks on all items that move."""
-        return self._unmarked >= self._step
+        if self._unmarked < self._step:
+            return False
+        return self._unmarked >= 2 * self._step or self._clock() - self._marked_at >= _PAUSE
 
     def received(self, item: int, stop: int, count: int) -> None:
         """``count`` bytes of ``item`` came, those before the offset ``stop``."""
@@ -51,6 +69,7 @@ class Debts:
     def marked(self) -> None:
         """Marks were made."""
         self._unmarked = 0
+        self._marked_at = self._clock()
 
     def durable(self, item: int, offset: int) -> None:
         """What came of ``item`` before ``offset`` is durable."""

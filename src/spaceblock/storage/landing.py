@@ -150,6 +150,11 @@ class Landing:
         return self._handed_over > 0
 
     @property
+    def room(self) -> int:
+        """Bytes of the ring's buffers that blocks may still be put into."""
+        return self.intake.free
+
+    @property
     def waits_for_disk(self) -> bool:
         """Whether arrived bytes wait because the worker is behind."""
         return self.working and (self.intake.event != Deframer.NEED_DATA or self._is_behind)
@@ -337,7 +342,7 @@ class Landing:
         elif debts is not None and debts.too_high:
             debts.wait(self._advance)
         elif self._needs_ring:
-            while self.intake.free < _ROOM_AHEAD and ring.free > SPARE:
+            while self.intake.free < _ROOM_AHEAD and ring.free > SPARE and (debts is None or debts.allow_more_room):
                 memory = ring.take(self._advance)
                 assert memory is not None
                 self._rooms[self.intake.provide(memory)] = memory
