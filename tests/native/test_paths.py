@@ -269,6 +269,25 @@ def test_an_old_packet_that_comes_late_does_not_move_the_client_back() -> None:
     assert path.server.engine.get_peer_address() == OTHER_HOST
 
 
+def test_a_move_counts_that_only_a_newer_probe_has_overtaken() -> None:
+    """RFC 9000, section 9.3: what counts is the highest number among packets that are not probing."""
+    path = street()
+    client = path.client.native
+    ping = client.packets.path_packet(b"\x01", DATAGRAM_SIZE, client._ids.current.cid, int(path.now * 1e6))
+    probe(path, b"\x1aquestion", ("client", 1))
+    path.inject(path.server, ping, OTHER_HOST)
+    path.run(lambda: path.server.engine.get_peer_address() == OTHER_HOST)
+
+
+def test_the_id_that_a_packet_carried_is_that_of_one_that_opened() -> None:
+    path = street()
+    server = path.server.native
+    ping = path.client.native.packets.path_packet(b"\x01", 0, server.host_cid, 0)
+    garbage = b"\x40" + bytes(len(ping) - 1)
+    assert server.packets.receive(bytearray(garbage + ping), len(ping), 0) == 1
+    assert server.packets.used_cid == server.host_cid
+
+
 # ---- Probing ----
 
 

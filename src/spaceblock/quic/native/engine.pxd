@@ -32,6 +32,7 @@ cdef enum:
 
 cdef struct Opened:
     uint64_t pn
+    uint64_t cid  # of ours, as it lies in the packet
     uint8_t *payload
     size_t size
     uint8_t marks  # the reserved bits, which nobody may set, and OLD_KEY
@@ -62,6 +63,7 @@ cdef class PacketEngine(PacketSender):
     # Where the peer is, and where else packets come from (RFC 9000, section 9).
     cdef public bint peer_is_fixed  # it is a server: what comes from elsewhere is dropped
     cdef public bint has_moved  # its newest packet came from elsewhere, and nothing was done about it yet
+    cdef int64_t _newest_plain  # the highest number of those packets that are not probing
     cdef bint is_elsewhere  # what is being taken in comes from elsewhere, which is:
     cdef object _elsewhere
     cdef public int64_t look_at  # microseconds: from when on Python wants to look whatever comes
@@ -100,7 +102,8 @@ cdef class PacketEngine(PacketSender):
         self, uint8_t *data, size_t header_size, size_t sealed_size, Opened *packet, int64_t now
     ) noexcept nogil
     cdef bint _refuse(self) noexcept nogil
-    cdef int _visit(self, size_t count, size_t size, const uint8_t *cid) except -1
+    cdef int _visit(self, size_t count, size_t size) except -1
+    cdef bint _moves(self, const Opened *packet) noexcept nogil
     cdef int _process(self, const Opened *packet, int64_t now) except -1 nogil
     cdef int _stream_frame(self, uint64_t kind, const uint8_t **at, const uint8_t *end) except -1 nogil
     cdef bint _may_ask(self, uint64_t kind) noexcept nogil

@@ -71,6 +71,7 @@ cdef class PacketEngine(PacketSender):
         self._failed_max = VARINT_MAX
         self._rare_room = RARE_AHEAD
         self._listens = LISTENS
+        self._newest_plain = self.received.largest
         self.receive_streams = {}
         self._receivers = self.credit.streams
         self.rare = []
@@ -198,6 +199,7 @@ cdef class PacketEngine(PacketSender):
     cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int ecn, int64_t now) except? 9999999 nogil:
         """Take in datagrams from memory; :meth:`drain` must follow before the memory is used again."""
         cdef size_t at = 0, count, i, total = 0, start
+        cdef uint64_t used_cid = 0
         if self.is_broken:
             return 0
         if self.is_closing:
@@ -208,7 +210,9 @@ cdef class PacketEngine(PacketSender):
             count = self._open_group(data, size, segment, &at, now)
             if count and self.is_elsewhere:
                 with gil:
-                    self._visit(count, at - start, data + start + 1)
+                    self._visit(count, at - start)
+            if count:
+                used_cid = self._packets[count - 1].cid
             for i in range(count):
                 self._process(&self._packets[i], now)
                 if self.is_broken:
@@ -220,7 +224,7 @@ cdef class PacketEngine(PacketSender):
             self.idle_since = now
             self._elicited = False
             if not self.is_elsewhere:
-                memcpy(&self._used_cid, data + 1, LOCAL_CID_SIZE)
+                self._used_cid = used_cid
                 if self.is_confined:
                     self.path_room += 3 * size
         # What breaks a rule is to be told, even if it is a packet that does not count.
@@ -240,16 +244,23 @@ cdef class PacketEngine(PacketSender):
         self.is_elsewhere = False
         return count
 
-    cdef int _visit(self, size_t count, size_t size, const uint8_t *cid) except -1:
-        """Say in ``rare`` that packets came from elsewhere, and whether the newest one moves the peer (section 9.3)."""
+    cdef int _visit(self, size_t count, size_t size) except -1:
+        """Say in ``rare`` that packets came from elsewhere, and whether one moves the peer: what does is not probing,
+        and has a higher number than all others that are not (RFC 9000, section 9.3)."""
         cdef bint moved = False
         cdef size_t i
+        cdef uint64_t cid = self._packets[count - 1].cid
         for i in range(count):
-            if <int64_t>self._packets[i].pn == self.received.largest:
-                moved = not is_probing(self._packets[i].payload, self._packets[i].payload + self._packets[i].size)
+            if self._moves(&self._packets[i]):
+                moved = True
+                cid = self._packets[i].cid
         self.has_moved |= moved
-        used_cid = PyBytes_FromStringAndSize(<const char*>cid, LOCAL_CID_SIZE)
+        used_cid = PyBytes_FromStringAndSize(<const char*>&cid, LOCAL_CID_SIZE)
         return self._put_rare((ELSEWHERE, self._elsewhere, size, used_cid, moved))
+
+    cdef bint _moves(self, const Opened *packet) noexcept nogil:
+        """Whether the peer is where this packet came from."""
+        return <int64_t>packet.pn > self._newest_plain and not is_probing(packet.payload, packet.payload + packet.size)
 
     cdef int drain(self) except -1 nogil:
         """Hand on what the streams have received, and make the keys that an update calls for."""
@@ -393,6 +404,7 @@ cdef class PacketEngine(PacketSender):
         elif candidate > expected + window // 2 and candidate >= window:
             candidate -= window
         packet.pn = candidate
+        memcpy(&packet.cid, data + 1, LOCAL_CID_SIZE)
         packet.payload = data + header_size
         packet.size = size - header_size - TAG
         packet.marks = first & RESERVED_BITS
@@ -445,6 +457,8 @@ cdef class PacketEngine(PacketSender):
         if packet.size == 0 or packet.marks & RESERVED_BITS:
             self._break(PROTOCOL_VIOLATION, 0, "a packet without frames, or with reserved bits set")
             return 0
+        if self._moves(packet):
+            self._newest_plain = <int64_t>packet.pn
         self._rare_room = min(self._rare_room + RARE_PER_PACKET, <int64_t>RARE_AHEAD)
         while at < end and not self.is_broken:
             kind = at[0]
