@@ -216,7 +216,7 @@ def test_a_new_journal_is_not_made_through_a_link(root: int, outside: Path) -> N
         os.close(folder)
 
 
-@pytest.mark.parametrize("use", ["open_part", "flush", "status", "part"])
+@pytest.mark.parametrize("use", ["open_part", "read_part", "flush", "status", "part"])
 def test_a_partial_file_that_is_a_link_is_not_used(use: str, root: int, outside: Path) -> None:
     made = Staging.make(root, UUID, KEEPER, True)
     os.symlink(outside / "victim", partial_name(ITEM), dir_fd=made.fd)
@@ -224,6 +224,9 @@ def test_a_partial_file_that_is_a_link_is_not_used(use: str, root: int, outside:
         if use == "open_part":
             with pytest.raises(OSError, match="Errno"):
                 made.open_part(ITEM, 0)
+        elif use == "read_part":
+            with pytest.raises(OSError, match="Errno"):
+                made.read_part(ITEM)
         elif use == "flush":
             with pytest.raises(OSError, match="Errno"):
                 made.flush(ITEM, durable=True)

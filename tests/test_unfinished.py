@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import os
+import stat
+import tempfile
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -10,10 +12,12 @@ import pytest
 from blake3 import blake3
 
 from spaceblock.blocks import SpaceblockRequest
+from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.journal import Keeper, Part, Placing, item_keys
+from spaceblock.storage.sinks import Mark
 from spaceblock.storage.staging import Staging, partial_name
-from support import UUID, manifest_of, open_descriptors, requests_of
+from support import UUID, manifest_of, open_descriptors, requests_of, unprivileged
 
 KEEPER = Keeper("peer", bytes(range(32)))
 NAME = "file"
@@ -121,3 +125,34 @@ def test_what_has_its_place_is_known_to_the_next_attempt_if_the_transfer_came_to
     again.confirmed(0)
     again.close()
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: DATA}
+
+
+@pytest.mark.parametrize("mode", [0o444, 0o200, 0o000])
+def test_a_mode_that_forbids_its_owner_much_stands_in_the_way_of_nothing(mode: int) -> None:
+    """A finished file has its mode, and is flushed, read again, repaired and put into place all the same."""
+    manifest = Manifest((Entry(EntryKind.FILE, NAME, 0, mode=mode),), 1)
+    digest = blake3(DATA).digest()
+    with unprivileged(), tempfile.TemporaryDirectory() as folder:
+        sink = FolderSink(folder, keeper=KEEPER)
+        sink.prepare(requests_of(len(DATA)), manifest)
+        sink.begin(0)
+        sink.write(0, 0, memoryview(b"?" + DATA[1:]))
+        sink.finish(0)
+        assert sink.checkpoint([Mark(0, len(DATA), len(DATA), digest)]) == {}
+        sink.close(lost=True)
+
+        sink = FolderSink(folder, keeper=KEEPER)
+        sink.prepare(requests_of(len(DATA)), manifest)
+        assert sink.had[0].offset == len(DATA)
+        sink.reopen(0)
+        sink.write(0, 0, memoryview(DATA[:1]))
+        sink.finish(0)
+        reread = sink.reread(0)
+        read = bytearray(len(DATA))
+        assert reread.read(0, memoryview(read)) == len(DATA)
+        reread.close()
+        assert bytes(read) == DATA
+        assert sink.place([0], {0: digest}) == [NAME]
+        sink.close()
+        assert os.listdir(folder) == [NAME]
+        assert stat.S_IMODE(os.stat(os.path.join(folder, NAME)).st_mode) == mode

@@ -183,7 +183,7 @@ class FolderSink(Sink):
 
     def reread(self, item: int) -> Reread:
         with self._errors("read", self._names[item], item, Phase.VERIFYING):
-            return FileBytes(self._staging.open_part(self._keys[item]), self._starts[item])
+            return FileBytes(self._staging.read_part(self._keys[item]), self._starts[item])
 
     def checkpoint(self, marks: Sequence[Mark]) -> dict[int, StorageError]:
         journal = self._staging.journal
@@ -397,7 +397,7 @@ class FolderSink(Sink):
         for item in items:
             try:
                 with self._errors("flush", self._names[item], item, Phase.VERIFYING):
-                    fd = os.open(self._partial(item), _OLD_FILE, dir_fd=self._staging.fd)
+                    fd = self._staging.read_part(self._keys[item])
                     try:
                         os.fsync(fd)
                     finally:

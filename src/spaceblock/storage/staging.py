@@ -29,7 +29,7 @@ if sys.platform != "win32":
     import fcntl
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
-_OPEN = os.O_RDWR | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
+_OLD_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 INODE_MAX = 2**62 - 1
 
 _PEER_DIGITS = 8
@@ -49,6 +49,7 @@ class Staging:
         self._root = root
         self._unnamed = {fd, root}
         self._flushing = threading.Lock()
+        self._unlocking = threading.Lock()
 
     @classmethod
     def make(cls, root: int, uuid: bytes, keeper: Keeper | None, durable: bool) -> Staging:
@@ -120,8 +121,8 @@ class Staging:
         return None if status is None else (inode_of(status), status.st_size, status.st_mtime_ns)
 
     def open_part(self, key: bytes, length: int | None = None) -> int:
-        """A descriptor of the partial file, cut to ``length`` bytes if that is given."""
-        fd = os.open(partial_name(key), _OPEN, dir_fd=self.fd)
+        """A descriptor of the partial file for writing, cut to ``length`` bytes if that is given."""
+        fd = self._open(key, os.O_RDWR)
         try:
             if length is not None:
                 os.ftruncate(fd, length)
@@ -130,11 +131,15 @@ class Staging:
             raise
         return fd
 
+    def read_part(self, key: bytes) -> int:
+        """A descriptor of the partial file for reading and flushing."""
+        return self._open(key, os.O_RDONLY)
+
     def flush(self, key: bytes, *, durable: bool) -> int | None:
         """Make the bytes of a partial file durable, unless nobody wants that; returns its inode, or None if it is not
         there any more."""
         try:
-            fd = os.open(partial_name(key), _OPEN, dir_fd=self.fd)
+            fd = self.read_part(key)
         except FileNotFoundError:
             return None
         try:
@@ -176,6 +181,22 @@ class Staging:
         fd, self.fd = self.fd, -1
         with suppress(OSError):
             os.close(fd)
+
+    def _open(self, key: bytes, way: int) -> int:
+        """A descriptor of the partial file, also where it has got a mode already that forbids that to its owner."""
+        name = partial_name(key)
+        with self._unlocking:
+            try:
+                return os.open(name, way | _OLD_FILE, dir_fd=self.fd)
+            except PermissionError:
+                status = self.status(key)
+                if status is None:
+                    raise
+                os.chmod(name, 0o600, dir_fd=self.fd)
+                try:
+                    return os.open(name, way | _OLD_FILE, dir_fd=self.fd)
+                finally:
+                    os.chmod(name, stat.S_IMODE(status.st_mode), dir_fd=self.fd)
 
     def _keep_only_known(self) -> None:
         known = {JOURNAL} if self.journal is not None else set()
