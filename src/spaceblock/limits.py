@@ -150,6 +150,9 @@ DATA_STREAMS = 2
 DATA_STREAMS_MAX = 64
 """Data streams that a peer may open for one transfer at once."""
 
+REREADS = 3
+"""Items of one transfer that are open at once to be read again, on either side: a peer may find fault with all."""
+
 NAME_PROBLEMS_MAX = 100_000
 """Names that a receiver refuses at once: a bound on what the reasons take on both sides. The rest is told in the next
 round."""

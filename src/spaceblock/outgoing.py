@@ -517,7 +517,8 @@ class Outgoing(Job):
         _logger.warning("%s", damaged(source.name, item, sender.repaired[item]))
         sender.item_sent(item, source_length(source) or 0, self._hashed_again.pop(item))
         self._act([])
-        await self._carry(self._feed_of([item], {item: wanted.ranges}))
+        async with self.rereads:
+            await self._carry(self._feed_of([item], {item: wanted.ranges}))
 
     def _give_up(self, item: int, error: SpaceblockError) -> None:
         """This side cannot send ``item`` after all, whatever has moved of it."""

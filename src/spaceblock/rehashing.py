@@ -88,10 +88,16 @@ class Rehashing:
 
 
 async def rehash(job: Job, opening: Callable[[], Reread], hashing: Pursuit | BlockHashing) -> bytes | None:
-    """Have ``hashing`` read what ``opening`` opens, to its end, and count that in the job's ``reread``.
+    """Have ``hashing`` read what ``opening`` opens, to its end, when it is its turn, and count that in the job's
+    ``reread``.
 
     Returns the digest, or None where more is still to move. Raises what ``opening`` raises, and what reading does.
     """
+    async with job.rereads:
+        return await _rehash(job, opening, hashing)
+
+
+async def _rehash(job: Job, opening: Callable[[], Reread], hashing: Pursuit | BlockHashing) -> bytes | None:
     opened = job.beside(opening)
     turn: asyncio.Future[tuple[bool, bytes | None]] | None = None
     try:

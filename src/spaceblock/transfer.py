@@ -26,7 +26,7 @@ from .events import ItemProgress, Phase, Progress, Receipt
 from .following import Follower, follow
 from .forks import Maker
 from .lazily import dataclass
-from .limits import DATA_STREAMS, HEARTBEAT
+from .limits import DATA_STREAMS, HEARTBEAT, REREADS
 from .quic.interface import CloseReason, ConnectionEnded
 
 _T = TypeVar("_T")
@@ -143,6 +143,8 @@ class Job(ABC):
         self.idle = idle
         self.reread: int = 0
         """Bytes that were read once more, of what is there already."""
+        self.rereads: asyncio.Semaphore = asyncio.Semaphore(REREADS)
+        """A place for each item that is read again, or moves again, at once."""
         self._workers: ThreadPoolExecutor | None = None
         self._beside: ThreadPoolExecutor | None = None
         self._running: set[asyncio.Future[Any]] = set()

@@ -15,13 +15,25 @@ from spaceblock import guesses
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.errors import ErrorCode
 from spaceblock.identity import Identity
-from spaceblock.messages import Error, RequestsPage, StreamType
+from spaceblock.limits import REREADS
+from spaceblock.messages import (
+    AnswerPage,
+    BlockDigests,
+    Error,
+    ItemDigest,
+    RequestsPage,
+    StreamType,
+    Verdict,
+    VerdictKind,
+)
+from spaceblock.protocol.session import FEATURES
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.handshake.first_packets import RetryTokens
+from spaceblock.storage import rereading
 from spaceblock.tickets import Ticket
 
 from .conversations import HURRIED
-from .hostile import RawOffer, client_of, leave, raw_connection, transport
+from .hostile import RawOffer, client_of, digest, hostile_receiver, item_bytes, leave, raw_connection, transport
 from .support import BLOCK, assert_helpful, deliver, failure, pair, until, within
 
 
@@ -108,6 +120,69 @@ async def test_an_offer_that_comes_a_little_at_a_time_ends_in_time() -> None:
         error = await control.read(Error)
         dripping.cancel()
         assert (error.code, error.phase) == (ErrorCode.TIMEOUT, str(spaceblock.Phase.PREPARING))
+
+
+@pytest.fixture
+def open_at_once(monkeypatch: pytest.MonkeyPatch) -> list[int]:
+    """How many files were open to be read again, each time another one was."""
+    counts, closed = [0], rereading.FileBytes.close
+    now = 0
+
+    def opening(source: rereading.FileBytes, fd: int, base: int = 0) -> None:
+        nonlocal now
+        source._fd, source._base = fd, base
+        now += 1
+        counts.append(now)
+
+    def closing(source: rereading.FileBytes) -> None:
+        nonlocal now
+        now -= 1
+        closed(source)
+
+    monkeypatch.setattr(rereading.FileBytes, "__init__", opening)
+    monkeypatch.setattr(rereading.FileBytes, "close", closing)
+    return counts
+
+
+async def test_a_sender_of_nothing_but_wrong_digests_has_few_files_opened_at_once(
+    inbox: Path, open_at_once: list[int]
+) -> None:
+    count = 100
+    async with spaceblock.listen("127.0.0.1") as listener, client_of(listener, features=FEATURES) as raw:
+        items = [SpaceblockRequest(5, rereadable=True)] * count
+        offer = raw.offer(*items, names=tuple(str(item) for item in range(count)))
+        receiving = (await within(anext(aiter(listener)))).accept(inbox)
+        await offer.control.hear(AnswerPage)
+        offer.data().write(b"".join(item_bytes(item, b"wrong") for item in range(count)), fin=True)
+        offer.control.send(*(ItemDigest(item, 5, digest(b"right")) for item in range(count)))
+        for _ in range(count):
+            await offer.control.hear(BlockDigests)
+        receiving.cancel()
+        await failure(receiving)
+    assert len(open_at_once) > count
+    assert max(open_at_once) <= REREADS
+
+
+async def test_a_receiver_that_finds_fault_with_everything_has_few_files_opened_at_once(
+    tmp_path: Path, open_at_once: list[int]
+) -> None:
+    count = 100
+    for item in range(count):
+        (tmp_path / str(item)).write_bytes(b"right")
+    async with hostile_receiver(None, FEATURES) as (peer, raw):
+        sending = peer.send(tmp_path)
+        control = await raw.opened()
+        await control.hear(RequestsPage)
+        control.send(AnswerPage(True, 0, (Verdict(VerdictKind.ALL),) * count))
+        for _ in range(count):
+            await control.hear(ItemDigest)
+        control.send(*(BlockDigests(item, 0, (bytes(32),)) for item in range(count)))
+        for _ in range(count):
+            await control.hear(BlockDigests)
+        sending.cancel()
+        await failure(sending)
+    assert len(open_at_once) > count
+    assert max(open_at_once) <= REREADS
 
 
 async def test_who_tries_wrong_tickets_is_not_listened_to_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
