@@ -50,6 +50,23 @@ def test_what_was_noted_is_found_by_the_next_attempt(folder: int, durable: bool)
     assert (found.contents.parts, found.contents.placings) == ({A: PART}, {B: PLACING})
 
 
+def test_a_folder_whose_inode_has_more_bits_than_the_journal_holds_is_known_again(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """As on file systems that make their inodes' numbers by hashing."""
+    real = os.fstat
+
+    def fstat(fd: int) -> os.stat_result:
+        status = real(fd)
+        return os.stat_result((status.st_mode, 2**64 - 3, *status[2:]))
+
+    monkeypatch.setattr(os, "fstat", fstat)
+    write_one(folder)
+    found = opened(folder)
+    assert found is not None
+    assert found.contents.parts == {A: PART}
+
+
 @pytest.mark.parametrize("year", [1685, 1900, 2043, 2044, 2100, 2255])
 def test_files_of_all_usual_times_are_noted(folder: int, year: int) -> None:
     time = (year - 1970) * 31_556_952 * 10**9 + 123_456_789

@@ -39,14 +39,14 @@ from ..options import Conflict, Durability
 from .barrier import BATCH, flush_all
 from .files import raw
 from .inside import Inside, disk_errors, leave
-from .journal import Keeper, Part, Placing, item_keys
+from .journal import INODE_MAX, Keeper, Part, Placing, inode_of, item_keys
 from .linking import SymbolicLinks
 from .metadata import Metadata, umask_of
 from .mounts import mounts_below
 from .probe import rules_of
 from .rereading import PORTION, FileBytes, Reread
 from .sinks import Mark, Sink
-from .staging import INODE_MAX, Staging, inode_of, partial_name, sweep
+from .staging import Staging, partial_name, sweep
 
 logger: logging.Logger = logging.getLogger("spaceblock")
 

@@ -28,6 +28,8 @@ JOURNAL = "journal"
 ITEM_KEY_SIZE = 16
 """Bytes by which an item is known from one attempt to the next."""
 
+INODE_MAX = 2**62 - 1
+
 _NO_FOLLOW = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
 _TEXT_MAX = 256
 
@@ -235,9 +237,14 @@ def _head(folder: int, uuid: bytes, keeper: Keeper, durable: bool) -> Record:
     out = Writer()
     out.fixed(uuid, UUID_SIZE)
     out.string(keeper.peer_id, _TEXT_MAX)
-    out.uint(os.fstat(folder).st_ino)
+    out.uint(inode_of(os.fstat(folder)))
     out.string("" if durable else boot_id(), _TEXT_MAX)
     return Record(_Kind.HEAD, bytes(out.out))
+
+
+def inode_of(status: os.stat_result) -> int:
+    """The inode's number, as far as a journal can hold it: some file systems use all 64 bits."""
+    return status.st_ino & INODE_MAX
 
 
 def boot_id() -> str:

@@ -23,14 +23,13 @@ from ..blocks import Had, SpaceblockRequest
 from ..errors import StorageError
 from ..limits import PARTIALS_BYTES, PARTIALS_KEPT, PARTIALS_MAX, PARTIALS_PEER
 from ..names import STAGING_PREFIX
-from .journal import JOURNAL, Journal, Keeper, Part, Placing
+from .journal import JOURNAL, Journal, Keeper, Part, Placing, inode_of
 
 if sys.platform != "win32":
     import fcntl
 
 _FOLDER = os.O_RDONLY | getattr(os, "O_DIRECTORY", 0) | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _OLD_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr(os, "O_NONBLOCK", 0)
-INODE_MAX = 2**62 - 1
 
 _PEER_DIGITS = 8
 """Of a folder's name, those that tell whose transfer it is."""
@@ -244,11 +243,6 @@ def remove_left(target: str, uuid: bytes, keeper: Keeper) -> None:
 def partial_name(key: bytes) -> str:
     """The name of an item's partial file, which tells nothing and fits everywhere."""
     return key.hex()
-
-
-def inode_of(status: os.stat_result) -> int:
-    """The inode's number, as far as a journal can hold it."""
-    return status.st_ino & INODE_MAX
 
 
 def _left_behind(root: int) -> Iterator[str]:
