@@ -264,6 +264,16 @@ def test_a_hole_replaces_what_was_in_a_file_before(tmp_path: Path) -> None:
     assert (tmp_path / "a").read_bytes() == b"ab" + bytes(5) + b"cd" + bytes(3) + b"x" * 8
 
 
+def test_a_hole_in_a_file_that_is_appended_to_is_zeros(tmp_path: Path) -> None:
+    """Whatever is written to such a file goes to its end, so that nothing can be left out."""
+    (tmp_path / "a").write_bytes(b"before ")
+    with open(tmp_path / "a", "ab") as file:
+        sink = sink_of(file)
+        take(sink, b"ab", 5, b"cd", 3)
+        sink.close()
+    assert (tmp_path / "a").read_bytes() == b"before ab" + bytes(5) + b"cd" + bytes(3)
+
+
 def test_a_hole_in_a_buffer_is_zeros() -> None:
     buffer = bytearray(b"x" * 3_000_000)
     sink = IntoSink([buffer])

@@ -121,7 +121,10 @@ class FileTarget(Target):
     def __init__(self, index: int, file: Any) -> None:
         super().__init__(index)
         self._file = file
-        self._is_plain = has_descriptor(file) and stat.S_ISREG(os.fstat(file.fileno()).st_mode)
+        # What is opened to append is written at its end, wherever it stands, and so nothing would lie before that.
+        self._keeps_holes = (
+            has_descriptor(file) and stat.S_ISREG(os.fstat(file.fileno()).st_mode) and not _appends(file.fileno())
+        )
         self._ends_in_hole = False
 
     def write(self, data: memoryview) -> None:
@@ -146,7 +149,7 @@ class FileTarget(Target):
 
     def hole(self, offset: int, length: int) -> None:
         try:
-            at_end = self._is_plain and self._is_at_end()
+            at_end = self._keeps_holes and self._is_at_end()
             if at_end:
                 self._file.seek(length, os.SEEK_CUR)
         except Exception as error:
@@ -268,6 +271,15 @@ def _own_descriptor(fd: int) -> tuple[int, int]:
         with suppress(OSError):  # a socket cannot be opened
             return os.open(f"/proc/self/fd/{fd}", _ANEW), sys.maxsize
     return os.dup(fd), _SURE if sys.platform == "linux" else 512
+
+
+def _appends(fd: int) -> bool:
+    """Whether whatever is written goes to the end of an open file; where the system does not tell, it may."""
+    if sys.platform == "win32":
+        return True
+    from fcntl import F_GETFL, fcntl
+
+    return bool(fcntl(fd, F_GETFL) & os.O_APPEND)
 
 
 def _failed(error: Exception, index: int) -> StorageError:
