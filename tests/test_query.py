@@ -29,7 +29,7 @@ async def answered(answer: bytes) -> tuple[Outcome, ...] | None:
     """What :func:`ask` makes of an answer that is all that the peer says."""
     async with pair() as both:
         streams = Streams(both.server)
-        asking = asyncio.create_task(ask(both.client, UUID))
+        asking = asyncio.create_task(ask(both.client, UUID, 4))
         reader = await streams.next()
         assert await reader.read_all() == encode_stream_header(StreamType.QUERY) + Query(UUID).encode()
         reader.stream.write(answer, fin=True)
@@ -50,6 +50,19 @@ async def answered(answer: bytes) -> tuple[Outcome, ...] | None:
 )
 async def test_an_end_is_known_when_all_of_it_was_told(answer: bytes, outcomes: tuple[Outcome, ...] | None) -> None:
     assert await answered(answer) == outcomes
+
+
+async def test_of_more_ends_than_there_were_items_no_more_are_taken() -> None:
+    """A receiver that says a byte for each of them could fill the sender's memory."""
+    skipped = (Outcome(OutcomeKind.SKIPPED),) * 60_000
+    async with pair() as both:
+        streams = Streams(both.server)
+        asking = asyncio.create_task(ask(both.client, UUID, len(ENDS)))
+        reader = await streams.next()
+        reader.stream.write(b"".join(VerifiedPage(False, 60_000 * page, skipped).encode() for page in range(3)))
+        found = await asyncio.wait_for(asking, 30)
+    assert found is not None
+    assert len(ENDS) < len(found) <= 60_000, "and the rest is not waited for"
 
 
 @pytest.mark.parametrize(

@@ -360,7 +360,7 @@ class Outgoing(Job):
         assert prepared is not None
         if claim is None or not claim.is_known or not features & Feature.QUERY:
             return None
-        outcomes = await self._unless_ended(ask(self._connection, claim.uuid))
+        outcomes = await self._unless_ended(ask(self._connection, claim.uuid, len(prepared.sources)))
         if outcomes is None:
             return None
         if len(outcomes) == len(prepared.sources) and await self._unless_ended(self._are_ours(outcomes)):

@@ -97,8 +97,9 @@ def give_up(stream: Stream, code: ErrorCode) -> None:
         stream.reset(code)
 
 
-async def ask(connection: Connection, uuid: bytes) -> tuple[Outcome, ...] | None:
-    """The outcomes of the transfer ``uuid`` as its receiver recorded them; None if it knows of no end.
+async def ask(connection: Connection, uuid: bytes, most: int) -> tuple[Outcome, ...] | None:
+    """The outcomes of the transfer ``uuid`` as its receiver recorded them; None if it knows of no end. Where there are
+    more than ``most``, these are only some more than that: an outcome takes a byte on the wire, and a hundred here.
 
     Raises :class:`RemoteProtocolError`, and waits until the connection ends if the peer does not answer.
     """
@@ -116,6 +117,9 @@ async def ask(connection: Connection, uuid: bytes) -> tuple[Outcome, ...] | None
         elif isinstance(message, VerifiedPage) and known and message.first == len(outcomes) and size <= REPLY_MAX:
             outcomes.extend(message.outcomes)
             is_whole = message.last
+            if len(outcomes) > most:
+                end()
+                messages.stop_reading()
         else:
             raise RemoteProtocolError(
                 f"the peer sent {type(message).__name__} where the end of a transfer was expected"
@@ -123,7 +127,7 @@ async def ask(connection: Connection, uuid: bytes) -> tuple[Outcome, ...] | None
 
     def end() -> None:
         if not answer.done():
-            answer.set_result(tuple(outcomes) if is_whole else None)
+            answer.set_result(tuple(outcomes) if is_whole or len(outcomes) > most else None)
 
     def fail(error: SpaceblockError) -> None:
         if not answer.done():

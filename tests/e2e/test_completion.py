@@ -165,10 +165,10 @@ async def test_only_who_sent_it_hears_how_it_ended(
     async with pair(receiver, here=sender) as peers:
         receipt, _ = await deliver(peers, source, folder=inbox)
         uuid = bytes.fromhex(receipt.uuid)
-        told = await within(ask(peers.here._connection, uuid))
+        told = await within(ask(peers.here._connection, uuid, 1))
         assert told is not None
         assert [outcome.name for outcome in told] == ["a"]
-        assert await within(ask(peers.here._connection, bytes(16))) is None
+        assert await within(ask(peers.here._connection, bytes(16), 1)) is None
     stranger = spaceblock.Options(identity=tmp_path / "stranger")
     async with pair(receiver, here=stranger) as peers:
-        assert await within(ask(peers.here._connection, uuid)) is None
+        assert await within(ask(peers.here._connection, uuid, 1)) is None
