@@ -163,7 +163,7 @@ class Incoming(Job):
             self.enter(Phase.PREPARING)
             skip, compare = await self._prepare()
             self.enter(Phase.MOVING)
-            had = self.sink.had
+            had = {item: found for item, found in self.sink.had.items() if item not in compare}
             self.act(self.receiver.accept(skip, compare, had, repairable=self.sink.repairable))
             assert self._offered_event is not None
             self._rehashing.begin(self._offered_event.requests, had)

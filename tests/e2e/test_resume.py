@@ -199,6 +199,20 @@ async def test_what_an_earlier_attempt_placed_is_no_conflict(tmp_path: Path, sid
     assert tree(sides.inbox) == {"small": small.read_bytes(), "large": large.read_bytes()}
 
 
+@pytest.mark.parametrize("equal", [True, False])
+async def test_what_is_here_by_another_way_since_is_compared_and_not_resumed(
+    tmp_path: Path, sides: Sides, equal: bool
+) -> None:
+    large, small = file_of(tmp_path, "large", SIZE), file_of(tmp_path, "small", 1000)
+    await break_off(sides, large, small)
+    here = large.read_bytes() if equal else bytes(SIZE)
+    (sides.inbox / "large").write_bytes(here)
+    receipt, _ = await finish(sides, large, small, on_conflict="skip")
+    assert [(item.skipped, bool(item.digest)) for item in receipt.items] == [(True, equal), (False, True)]
+    assert receipt.resumed <= 1000
+    assert tree(sides.inbox) == {"large": here, "small": small.read_bytes()}
+
+
 async def test_a_placed_file_that_its_user_changed_since_is_left_alone(tmp_path: Path, sides: Sides) -> None:
     small, large = file_of(tmp_path, "small", 1000), file_of(tmp_path, "large", SIZE)
     await break_off(sides, small, large, enough=1000 + SIZE // 3)
