@@ -102,6 +102,28 @@ def test_an_outcome_of_many_pages_is_whole(home: Path) -> None:
     assert found.outcomes == many
 
 
+def test_what_a_file_has_is_not_kept_in_memory(home: Path) -> None:
+    """A listener may live for a thousand transfers of a million items each."""
+    memory = memory_at(home)
+    memory.finish(UUID, "peer", OUTCOMES, "/inbox")
+    assert not memory._outcomes
+    found = memory.outcome(UUID, "peer")
+    assert found is not None
+    assert found.outcomes == OUTCOMES
+
+
+def test_only_so_many_outcomes_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("spaceblock.memory.OUTCOMES_KEPT", 7)
+    memory = Memory(Identity.ephemeral())
+    for number in range(4):
+        memory.finish(bytes([number] * 16), "peer", OUTCOMES)
+        memory.finish(bytes([number] * 16), "peer", OUTCOMES)
+    known = [memory.outcome(bytes([number] * 16), "peer") is not None for number in range(4)]
+    assert known == [False, False, True, True]
+    memory.finish(UUID, "peer", OUTCOMES * 3)
+    assert memory.outcome(UUID, "peer") is not None, "the latest stays"
+
+
 def test_a_torn_record_of_an_outcome_is_none(home: Path) -> None:
     memory_at(home).finish(UUID, "peer", OUTCOMES, "/inbox")
     (path,) = (home / "received").iterdir()

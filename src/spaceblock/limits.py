@@ -141,6 +141,9 @@ REMEMBERED_MAX = 1_000
 REMEMBERED_SECONDS = 30 * 86_400.0
 """Seconds after which one of them may be forgotten."""
 
+OUTCOMES_KEPT = 1_000_000
+"""Items of complete transfers whose outcomes are in memory, as no file has them; of more the oldest transfers go."""
+
 COMMANDS_KEPT = 64
 """Commands whose listener is given its port again when they are; of more those go that were not used for longest."""
 

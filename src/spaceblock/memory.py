@@ -30,7 +30,7 @@ from .core import decode_uint_var
 from .errors import RemoteProtocolError
 from .identity import Identity, private_folder, sync_folder
 from .lazily import dataclass
-from .limits import REMEMBERED_MAX, REMEMBERED_SECONDS
+from .limits import OUTCOMES_KEPT, REMEMBERED_MAX, REMEMBERED_SECONDS
 from .messages import Outcome, VerifiedPage, decode_message, pages_of_verified
 from .storage.journal import Keeper
 from .storage.records import MAGIC, Record, RecordWriter, read_file, read_records
@@ -96,7 +96,8 @@ class Memory:
         self._key = identity.derived_key("memory")
         self._journal_key = identity.derived_key("journal")
         self._lock = threading.Lock()
-        self._outcomes: OrderedDict[bytes, Received] = OrderedDict()
+        self._outcomes: OrderedDict[bytes, Received] = OrderedDict()  # of which there is no file
+        self._outcomes_kept = 0
         self._to_tell: deque[Path] = deque()
         self._named: set[Path] = set()
 
@@ -195,10 +196,8 @@ class Memory:
         self, uuid: bytes, peer_id: str, outcomes: Sequence[Outcome], folder: str = "", *, durable: bool = True
     ) -> None:
         """Keep how a transfer ended; raises :class:`OSError` if that has to be durable and cannot be."""
-        with self._lock:
-            self._outcomes[uuid + peer_id.encode()] = Received(tuple(outcomes), folder)
-            while len(self._outcomes) > REMEMBERED_MAX:
-                self._outcomes.popitem(last=False)
+        key = uuid + peer_id.encode()
+        self._keep(key, Received(tuple(outcomes), folder))
         path = self._received(uuid, peer_id)
         if path is None or not folder:
             return
@@ -208,6 +207,28 @@ class Memory:
         except OSError:
             if durable:
                 raise
+        else:
+            self._drop(key)  # the file has it
+
+    def _keep(self, key: bytes, ended: Received) -> None:
+        """Keep in memory how a transfer ended, and forget the oldest of what is too much."""
+        self._drop(key)
+        with self._lock:
+            self._outcomes[key] = ended
+            self._outcomes_kept += len(ended.outcomes)
+            while len(self._outcomes) > 1 and self._has_too_much:
+                _, oldest = self._outcomes.popitem(last=False)
+                self._outcomes_kept -= len(oldest.outcomes)
+
+    @property
+    def _has_too_much(self) -> bool:
+        return len(self._outcomes) > REMEMBERED_MAX or self._outcomes_kept > OUTCOMES_KEPT
+
+    def _drop(self, key: bytes) -> None:
+        with self._lock:
+            ended = self._outcomes.pop(key, None)
+            if ended is not None:
+                self._outcomes_kept -= len(ended.outcomes)
 
     def forget(self, uuid: bytes, peer_id: str) -> None:
         """A transfer that :meth:`begin` told of ended, and left nothing to come back for."""
