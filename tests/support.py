@@ -240,6 +240,9 @@ class Host:
     def marked(self, marks: list[Mark]) -> None:
         for item, error in self.sink.checkpoint(marks).items():
             self.act(self.receiver.item_failed(item, error))
+        for mark in marks:
+            if self.debts is not None:
+                self.debts.durable(mark.item, mark.offset)
 
     def written(self, item: int, size: int) -> None:
         raise AssertionError("nothing is resumed or repaired here")

@@ -30,6 +30,7 @@ from spaceblock.messages import Done, Hole, ItemAbort, ItemDigest, ItemEnd, Outc
 from spaceblock.protocol.receiver import State
 from spaceblock.storage.debts import Debts
 from spaceblock.storage.folder import FolderSink
+from spaceblock.storage.journal import Keeper
 from spaceblock.storage.ring import Ring
 from spaceblock.storage.sinks import IntoSink, Sink
 from support import BLOCK, Host, manifest_of, pattern, requests_of
@@ -320,6 +321,23 @@ def test_what_room_is_ready_for_is_counted_against_what_may_be_owed(tmp_path: Pa
     landing.receive_data(stream[half:], True)
     assert limit // 2 - SLOT_SIZE < host.consumed <= limit, "as long as nothing is durable"
     sink.gate.set()
+    host.close()
+
+
+def test_what_a_stream_owes_that_rests_holds_up_no_other(tmp_path: Path) -> None:
+    limit = 8 * SLOT_SIZE
+    contents = [pattern(2 * limit, 1), pattern(2 * limit, 2)]
+    sink = FolderSink(tmp_path, keeper=Keeper("peer", bytes(32)))
+    host = hosted(sink, requests_of(*map(len, contents)), manifest_of("a", "b"))
+    host.debts = Debts(limit, host.room)
+    rests, goes_on = host.landing(), host.landing()
+    rests.receive_data(
+        b"".join(block(0, at, contents[0][at : at + BLOCK]) for at in range(0, limit // 2 - BLOCK, BLOCK)), False
+    )
+    host.settle()
+    goes_on.receive_data(whole_item(1, contents[1]), True)
+    host.settle()
+    assert goes_on.ended
     host.close()
 
 

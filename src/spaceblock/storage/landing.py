@@ -300,7 +300,12 @@ class Landing:
             self._unmarked[item] = offset + length
 
     def mark(self) -> None:
-        """Let everything that has landed be made durable."""
+        """Let everything that has landed be made durable, also where nothing more comes now."""
+        if self._unmarked and not self.ended:
+            self._note_marks()
+            self._submit()
+
+    def _note_marks(self) -> None:
         for item, offset in self._unmarked.items():
             hasher = self._hashers.get(item)
             if hasher is not None:
@@ -376,7 +381,7 @@ class Landing:
         if self._host.receiver.item_end(self._key, message):
             self._begin(message.item, False, 0)
             if self._unmarked.get(message.item, 0) and message.size > SMALL_ITEM:
-                self.mark()
+                self._note_marks()
             self._unmarked.pop(message.item, None)
             at_once = self._begun.pop(message.item) and message.item not in self._hashed_late
             self._hashed_late.discard(message.item)
