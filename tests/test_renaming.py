@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from spaceblock.manifest import Entry, EntryKind
 from spaceblock.messages import NameRule, NameUnit, System
-from spaceblock.names import DEPTH_MAX, NameRules, Problem, Renaming, find_problems
+from spaceblock.names import DEPTH_MAX, NameRules, Problem, Renaming, find_problems, renaming
 
 POSIX = NameRules(System.POSIX, 255, NameUnit.BYTES, 4_000)
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)
@@ -33,6 +33,26 @@ def mended(rules: NameRules, *names: str) -> list[str]:
         assert fault is None, (fault, problem)
     assert find_problems(rules, renaming.entries) == []
     return [entry.name for entry in renaming.entries]
+
+
+@pytest.mark.parametrize(
+    ("rules", "names"),
+    [
+        (POSIX, [f"{'x' * 251}{item % 100:04}{item:09}" for item in range(300)]),
+        (APPLE, [f"{item:09b}".translate({ord("0"): "x", ord("1"): "X"}) for item in range(300)]),
+    ],
+    ids=["nearly the same", "the same but for case"],
+)
+def test_proposals_for_a_great_many_names_that_become_the_same_take_few_attempts(
+    monkeypatch: pytest.MonkeyPatch, rules: NameRules, names: list[str]
+) -> None:
+    attempts = []
+    monkeypatch.setattr(renaming, "_fitted", lambda *each: attempts.append(each) or fitted(*each))
+    assert len(set(mended(rules, *names))) == len(names)
+    assert len(attempts) < 5 * len(names)
+
+
+fitted = renaming._fitted
 
 
 @pytest.mark.parametrize(

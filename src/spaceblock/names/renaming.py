@@ -96,7 +96,7 @@ class Renaming:
         if problem.rule == NameRule.EXISTS:  # what is there already is in the way of the whole tree
             numbered = 0
         last = None
-        for number in self._numbers_of(wanted):
+        for number in self._numbers_of(_alike(wanted, limits, numbered)):
             name = _fitted(wanted, limits, number, numbered)
             if limits.fault(name) is not None or name == last:
                 break
@@ -152,11 +152,11 @@ class Renaming:
             if index != entry and self.entries[index].name.startswith(folder + "/"):
                 yield index
 
-    def _numbers_of(self, wanted: str) -> Iterator[int]:
-        """0 for the name itself, then numbers that were not tried for it before."""
+    def _numbers_of(self, alike: str) -> Iterator[int]:
+        """0 for the name itself, then numbers that were not tried for it before, nor for those that are ``alike``."""
         yield 0
         for _ in range(ALTERNATIVES_MAX):
-            self._numbers[wanted] = number = self._numbers.get(wanted, 0) + 1
+            self._numbers[alike] = number = self._numbers.get(alike, 0) + 1
             yield number
 
 
@@ -274,6 +274,13 @@ def _fitted(name: str, limits: NameRules, number: int, numbered: int | None) -> 
         folders.pop()
 
 
+def _alike(wanted: str, limits: NameRules, numbered: int | None) -> str:
+    """What is the same for all names that could become the same name by a number: a peer can send a great many, and to
+    try the numbers of each anew takes as long as there are pairs of them. Where a number hardly fits it is empty."""
+    name = _fitted(wanted, limits, _LARGE_NUMBER, numbered)
+    return limits.fold(name) if limits.fault(name) is None else ""
+
+
 def _numbered(last: str, number: int, limits: NameRules, room: int = NAME_MAX) -> str:
     """``last`` with a number before its extension (0: without), at most ``room`` bytes and as long as a part may be."""
     found = _SUFFIX.search(last, 1)
@@ -296,4 +303,5 @@ _LAST_MIN = 64
 
 _NUMBER_ROOM = 8
 ALTERNATIVES_MAX = 10_000
+_LARGE_NUMBER = 99_999
 _SUFFIX = re.compile(r"(\.tar)?\.[^. ]{1,16}\Z")
