@@ -47,12 +47,15 @@ def test_proposals_for_a_great_many_names_that_become_the_same_take_few_attempts
     monkeypatch: pytest.MonkeyPatch, rules: NameRules, names: list[str]
 ) -> None:
     attempts = []
-    monkeypatch.setattr(renaming, "_fitted", lambda *each: attempts.append(each) or fitted(*each))
+    fitted = renaming._fitted
+
+    def attempt(wanted: str, limits: NameRules, number: int, numbered: int | None) -> str:
+        attempts.append(wanted)
+        return fitted(wanted, limits, number, numbered)
+
+    monkeypatch.setattr(renaming, "_fitted", attempt)
     assert len(set(mended(rules, *names))) == len(names)
     assert len(attempts) < 5 * len(names)
-
-
-fitted = renaming._fitted
 
 
 @pytest.mark.parametrize(
