@@ -631,11 +631,16 @@ class Incoming(Job):
     def _present_phase(self) -> Phase:
         if self.receiver.state is not State.MOVING or self.phase is Phase.DONE:
             return self.phase
-        if any(landing.waits_for_disk for landing in self._landings.values()):
+        if self._waits_for_flush or any(landing.waits_for_disk for landing in self._landings.values()):
             return Phase.SINK if self.sink.is_program else Phase.DISK
         if not self.receiver.expects_data():
             return Phase.VERIFYING
         return Phase.SOURCE if self._source_waits else Phase.MOVING
+
+    @property
+    def _waits_for_flush(self) -> bool:
+        """Whether nothing more is read until the disk has made durable what came."""
+        return (self._flushing or self._placing) and self.debts is not None and self.debts.too_high
 
     def _place(self) -> None:
         """Put what both sides agree on into place, one batch at a time."""

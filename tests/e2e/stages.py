@@ -73,6 +73,11 @@ def receiver_writes(monkeypatch: pytest.MonkeyPatch, first: int = 1) -> Gate:
     return Gate(monkeypatch, folder, "write_all", first)
 
 
+def receiver_flushes(monkeypatch: pytest.MonkeyPatch) -> Gate:
+    """The receiver's disk hangs while it makes durable what came."""
+    return Gate(monkeypatch, folder.FolderSink, "checkpoint")
+
+
 def receiver_places(monkeypatch: pytest.MonkeyPatch) -> Gate:
     """The receiver hangs when everything is verified and only the final names are missing."""
     return Gate(monkeypatch, folder.FolderSink, "place")

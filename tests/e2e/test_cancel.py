@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import asyncio
 import sys
-from collections.abc import AsyncIterable, Awaitable
+from collections.abc import AsyncIterable, Awaitable, Callable
 from pathlib import Path
 from typing import TypeVar
 
@@ -15,7 +15,15 @@ from spaceblock import Identity, outgoing
 from spaceblock.memory import Memory
 from spaceblock.storage.sources import description
 
-from .stages import receiver_places, receiver_prepares, receiver_writes, sender_reads, sender_remembers
+from .stages import (
+    Gate,
+    receiver_flushes,
+    receiver_places,
+    receiver_prepares,
+    receiver_writes,
+    sender_reads,
+    sender_remembers,
+)
 from .support import (
     BLOCK,
     QUICK,
@@ -605,6 +613,30 @@ async def test_a_disk_that_hangs_stalls_its_transfer_and_both_sides_learn_the_ph
                 assert error.phase == str(spaceblock.Phase.DISK)
             assert (ours.remote, theirs.remote) == (True, False)
         await until(lambda: tree(inbox) == {}, "the disk answers and the unfinished file goes")
+
+
+@pytest.mark.parametrize("hangs", [receiver_flushes, receiver_places])
+async def test_a_disk_that_hangs_while_it_makes_things_durable_is_waited_for_as_such(
+    tmp_path: Path,
+    inbox: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    unfinished_files_removed: None,
+    hangs: Callable[[pytest.MonkeyPatch], Gate],
+) -> None:
+    timeouts = spaceblock.Timeouts(sink=0.6, idle=5.0, close=0.2)
+    count = 400 if hangs is receiver_places else 1
+    sources = [file_of(tmp_path, f"x{number}", 400 // count * BLOCK) for number in range(count)]
+    async with pair(spaceblock.Options(timeouts=timeouts)) as peers:
+        with hangs(monkeypatch) as gate:
+            sending = peers.here.send(*sources)
+            receiving = (await peers.offer()).accept(inbox)
+            await within(gate.reached.wait())
+            ours = await failure(sending)
+        for error in (ours, await failure(receiving)):
+            assert isinstance(error, spaceblock.Stalled)
+            assert error.phase == str(spaceblock.Phase.DISK)
+        sink = receiving._job.sink  # type: ignore[attr-defined]
+        await until(lambda: sink._opened_inside is None, "the disk answers and the folder is left")
 
 
 async def test_a_source_that_hangs_stalls_the_transfer(
