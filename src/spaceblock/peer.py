@@ -42,7 +42,7 @@ from .reunions import Reunions
 from .shares import Share, Stake
 from .storage.sources import hold_buffers
 from .throttle import Throttle
-from .transfer import Transfer, Unseen, error_of_close, error_of_greeting, may_go_unheard, spawn
+from .transfer import Transfer, Unseen, either, error_of_close, error_of_greeting, may_go_unheard, spawn
 
 if TYPE_CHECKING:
     from typing_extensions import Self
@@ -566,8 +566,7 @@ class Peer:
         """Send what ``lost`` did not bring to its end over another connection to the same peer, once there is one."""
         peer = self.siblings(self)
         if peer is None and self._regained is not None:
-            with suppress(asyncio.CancelledError):
-                await asyncio.shield(self._regained)
+            await either(self._regained)  # nothing is sent after all where this task is cancelled meanwhile
             peer = None if self._gone else self
             if peer is None:
                 peer = self.siblings(self)

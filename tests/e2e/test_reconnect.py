@@ -195,6 +195,35 @@ async def test_a_transfer_that_waits_for_a_connection_can_be_cancelled(tmp_path:
     remove_unfinished(inbox)
 
 
+async def test_what_is_cancelled_before_the_new_connection_greets_is_not_sent_after_all(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = file_of(tmp_path, "file", 4 * SIZE)
+    connected, go_on = asyncio.Event(), asyncio.Event()
+    async with network() as (peers, way):
+        greet = peers.here.greet
+
+        async def greet_late() -> None:
+            connected.set()
+            await go_on.wait()
+            await greet()
+
+        monkeypatch.setattr(peers.here, "greet", greet_late)
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > 0)
+        await lose(way, sending, receiving)
+        await within(connected.wait())
+        sending.cancel()
+        assert isinstance(await failure(sending), spaceblock.TransferCancelled)
+        assert not peers.here._outgoing
+        go_on.set()
+        again = peers.here.send(b"the peer can still be used")
+        await within(asyncio.gather(again, (await peers.offer()).accept(into=[bytearray(26)])))
+        receiving.cancel()
+        assert isinstance(await failure(receiving), spaceblock.TransferCancelled)
+    remove_unfinished(inbox)
+
+
 async def test_a_sender_that_was_started_anew_takes_its_transfer_over(tmp_path: Path, inbox: Path) -> None:
     """The listener does not know yet that the first connection is dead."""
     source = file_of(tmp_path, "large", SIZE)
