@@ -445,21 +445,24 @@ class Job(ABC):
         if not self.may_outlive:
             return None
         self._reunion = self.loop.create_future()
+        may_go_unheard(self._reunion)
         if self._ticker is not None:
             self._ticker.cancel()
         self.enter(Phase.RECONNECTING)
         finding = self.loop.create_task(self.find_successor())
         try:
             await either(finding, self._reunion)
-            if self._reunion.done():
-                self._reunion.result()
-            successor = finding.result()
+            successor = finding.result() if finding.done() else None
         finally:
             finding.cancel()
         if successor is not None:
             successor.seen = True
             successor._predecessor = self
             self.successor = successor
+            if self._reunion.done():  # cancelled in the moment in which it was found
+                successor.cancel()
+        elif self._reunion.done():
+            self._reunion.result()
         return successor
 
     def _tick(self) -> None:

@@ -13,6 +13,7 @@ import pytest
 import spaceblock
 from spaceblock.errors import ConnectionLost
 from spaceblock.limits import Limits
+from spaceblock.outgoing import Outgoing
 
 from .support import Pair, digest_of, failure, failures, file_of, remove_unfinished, tree, until, within
 
@@ -219,6 +220,30 @@ async def test_what_is_cancelled_before_the_new_connection_greets_is_not_sent_af
         go_on.set()
         again = peers.here.send(b"the peer can still be used")
         await within(asyncio.gather(again, (await peers.offer()).accept(into=[bytearray(26)])))
+        receiving.cancel()
+        assert isinstance(await failure(receiving), spaceblock.TransferCancelled)
+    remove_unfinished(inbox)
+
+
+async def test_what_is_cancelled_in_the_moment_in_which_it_goes_on_is_not_sent_after_all(
+    tmp_path: Path, inbox: Path
+) -> None:
+    source = file_of(tmp_path, "file", 4 * SIZE)
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > 0)
+        outgoing = next(iter(peers.here._outgoing))
+        send_again = outgoing.send_again
+
+        async def send_again_in_vain(lost: Outgoing) -> Outgoing | None:
+            later = await send_again(lost)
+            sending.cancel()
+            return later
+
+        outgoing.send_again = send_again_in_vain
+        await lose(way, sending, receiving)
+        assert isinstance(await failure(sending), spaceblock.TransferCancelled)
+        assert not peers.here._outgoing
         receiving.cancel()
         assert isinstance(await failure(receiving), spaceblock.TransferCancelled)
     remove_unfinished(inbox)
