@@ -226,6 +226,13 @@ class Incoming(Job):
             self._successor.set_result(incoming)
         self.lose_connection(ConnectionLost("the sender came back on another connection"))
 
+    async def asked_for(self) -> None:
+        """The sender came back and asks how this ended. So that the answer stays true: what is over is recorded before
+        there is one, and all else comes to no end over this connection."""
+        if self._is_over:
+            await either(self._settled)
+        self.lose_connection(ConnectionLost("the sender came back on another connection"))
+
     async def find_successor(self) -> Job | None:
         await either(self._successor, timeout=self._timeouts.retry)
         if not self._successor.done():

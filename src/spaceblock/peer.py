@@ -348,10 +348,16 @@ class Peer:
             give_up(stream, ErrorCode.LIMIT)
             return
         self._consume_rest(stream, opening)
-        answering = Answering(stream, self.peer_id, self._memory, self._fail_connection, self._options.timeouts.idle)
+        patience = self._options.timeouts.idle
+        answering = Answering(stream, self.peer_id, self._memory, self._fail_connection, patience, self._settle)
         self._queries.add(answering)
         answering.on_finished = lambda: self._forget_query(answering)
         answering.start(opening.rest, fin)
+
+    async def _settle(self, uuid: bytes) -> None:
+        incoming = self._reunions.find(self.peer_id, uuid)
+        if incoming is not None:
+            await incoming.asked_for()
 
     def _forget_query(self, answering: Answering) -> None:
         self._queries.discard(answering)

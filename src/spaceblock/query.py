@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 
 from .control import MessageStream
 from .errors import ErrorCode, RemoteProtocolError, SpaceblockError
@@ -27,7 +27,8 @@ REPLY_MAX = 256 * 1_048_576
 
 class Answering:
     """One Query stream that the peer opened; ``on_finished`` is called once, after ``patience`` seconds at the latest
-    if nothing is asked until then."""
+    if nothing is asked until then. ``settle`` is awaited before anything is looked up: it brings what is still being
+    received of the UUID to its end."""
 
     def __init__(
         self,
@@ -36,11 +37,13 @@ class Answering:
         memory: Memory,
         on_violation: Callable[[SpaceblockError], None],
         patience: float,
+        settle: Callable[[bytes], Awaitable[None]],
     ) -> None:
         self.stream = stream
         self.on_finished: Callable[[], None] = lambda: None
         self._peer_id = peer_id
         self._memory = memory
+        self._settle = settle
         self._messages = MessageStream(stream, self._receive, self._receive_end, on_violation)
         self._query: Query | None = None
         self._looking: asyncio.Task[None] | None = None
@@ -74,6 +77,7 @@ class Answering:
 
     async def _answer(self, uuid: bytes) -> None:
         try:
+            await self._settle(uuid)
             found = await asyncio.to_thread(self._look_up, uuid)
             if found is None:
                 self._messages.send([Unknown()], fin=True)

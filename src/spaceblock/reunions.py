@@ -27,6 +27,10 @@ class Reunions:
         if self._receiving.get(key) is incoming:
             del self._receiving[key]
 
+    def find(self, peer_id: str, uuid: bytes) -> Incoming | None:
+        """What is being received of ``uuid`` from this peer."""
+        return self._receiving.get((peer_id, uuid))
+
     def expects(self, peer_id: str) -> bool:
         """Whether something is being received from this peer."""
         return any(peer == peer_id for peer, _ in self._receiving)

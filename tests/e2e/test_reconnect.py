@@ -13,8 +13,10 @@ import pytest
 import spaceblock
 from spaceblock.errors import ConnectionLost
 from spaceblock.limits import Limits
+from spaceblock.memory import Memory
 from spaceblock.outgoing import Outgoing
 
+from .stages import Gate
 from .support import Pair, digest_of, failure, failures, file_of, remove_unfinished, tree, until, within
 
 MIB = 1024 * 1024
@@ -247,6 +249,23 @@ async def test_what_is_cancelled_in_the_moment_in_which_it_goes_on_is_not_sent_a
         receiving.cancel()
         assert isinstance(await failure(receiving), spaceblock.TransferCancelled)
     remove_unfinished(inbox)
+
+
+async def test_a_sender_that_comes_back_while_the_end_is_recorded_hears_of_it(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = file_of(tmp_path, "file", MIB)
+    async with network() as (peers, way):
+        with Gate(monkeypatch, Memory, "finish") as gate:
+            sending, receiving = await begin(peers, inbox, source)
+            await within(gate.reached.wait())
+            way.is_cut = True
+            await until(lambda: is_reconnecting(sending))
+            way.is_cut = False
+            await until(lambda: peers.there._queries or sending.progress.phase is spaceblock.Phase.USER)
+        ours, theirs = await within(asyncio.gather(sending, receiving))
+        assert ours.items == theirs.items
+    assert tree(inbox) == {"file": source.read_bytes()}
 
 
 async def test_a_sender_that_was_started_anew_takes_its_transfer_over(tmp_path: Path, inbox: Path) -> None:
