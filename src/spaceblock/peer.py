@@ -415,20 +415,26 @@ class Peer:
         self._by_uuid[incoming.uuid] = incoming
         before = self._reunions.receive(incoming)
         goes_on = before is not None and not before.finished.is_set()
-        if before is not None and goes_on and before.may_outlive:
-            before.succeeded_by(incoming)
-        elif self._closing:
+        if self._closing and not (before is not None and goes_on and before.may_outlive):
             incoming.fail(TransferRefused(_LEAVING))
         elif before is None or not goes_on:
             self._offers.put(offer)
         else:
-            before.lose_connection(ConnectionLost("the sender came back on another connection"))
+            if before.may_outlive:
+                before.succeeded_by(incoming)
+            else:
+                before.lose_connection(ConnectionLost("the sender came back on another connection"))
             spawn(self._farewells, self._offer_after(before, incoming, offer))
 
     async def _offer_after(self, before: Incoming, incoming: Incoming, offer: Offer) -> None:
-        """Two attempts at one transfer never write at once: the later is offered when the earlier has let go."""
+        """Two attempts at one transfer never write at once: the later is offered when the earlier has let go, unless
+        that has taken it."""
         await before.finished.wait()
-        if not incoming.finished.is_set():
+        if incoming.answered or incoming.finished.is_set():
+            return
+        if self._closing:
+            incoming.fail(TransferRefused(_LEAVING))
+        else:
             self._offers.put(offer)
 
     # The end.

@@ -12,6 +12,7 @@ import pytest
 
 import spaceblock
 from spaceblock.errors import ConnectionLost
+from spaceblock.incoming import Incoming
 from spaceblock.limits import Limits
 from spaceblock.memory import Memory
 from spaceblock.outgoing import Outgoing
@@ -265,6 +266,27 @@ async def test_a_sender_that_comes_back_while_the_end_is_recorded_hears_of_it(
             await until(lambda: peers.there._queries or sending.progress.phase is spaceblock.Phase.USER)
         ours, theirs = await within(asyncio.gather(sending, receiving))
         assert ours.items == theirs.items
+    assert tree(inbox) == {"file": source.read_bytes()}
+
+
+async def test_who_comes_back_to_a_receiver_that_cancels_in_that_moment_is_offered_anew(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    source = file_of(tmp_path, "file", SIZE)
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > 0)
+        offer_read = peers.there._offer_read
+
+        def cancel_first(incoming: Incoming, offer: spaceblock.Offer) -> None:
+            receiving.cancel()
+            offer_read(incoming, offer)
+
+        monkeypatch.setattr(peers.there, "_offer_read", cancel_first)
+        await lose(way, sending, receiving)
+        assert isinstance(await failure(receiving), spaceblock.TransferCancelled)
+        await (await peers.offer()).accept(inbox)
+        await within(sending._wait())
     assert tree(inbox) == {"file": source.read_bytes()}
 
 
