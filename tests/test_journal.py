@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import threading
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -164,6 +165,28 @@ def test_a_disk_that_is_full_leaves_the_journal_as_it_was(
     found = opened(folder)
     assert found is not None
     assert found.contents.parts[A].offset == 4000
+
+
+def test_a_journal_is_not_closed_while_another_thread_writes_to_it(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """What gets its descriptor's number next would be written to instead."""
+    journal = Journal.create(folder, UUID, KEEPER, True)
+    closing = threading.Thread(target=journal.close)
+    write = os.pwrite
+
+    def pwrite(fd: int, data: memoryview, offset: int) -> int:
+        closing.start()
+        closing.join(0.05)  # for as long as it would take if it did not wait
+        return write(fd, data, offset)
+
+    monkeypatch.setattr(os, "pwrite", pwrite)
+    journal.durable_up_to([(A, PART)])
+    closing.join()
+    monkeypatch.undo()
+    found = opened(folder)
+    assert found is not None
+    assert found.contents.parts == {A: PART}
 
 
 def test_there_is_no_second_journal_in_one_folder(folder: int) -> None:

@@ -162,8 +162,10 @@ class Journal:
                 self.contents.placings.pop(key, None)
 
     def close(self) -> None:
-        """Close the file; harmless when done twice."""
-        fd, self._fd = self._fd, -1
+        """Close the file; harmless when done twice. Another thread that writes just now ends first, as otherwise it
+        could write into what gets the descriptor's number next."""
+        with self._lock:
+            fd, self._fd = self._fd, -1
         if fd >= 0:
             with suppress(OSError):
                 os.close(fd)
