@@ -14,7 +14,7 @@ from blake3 import blake3
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.storage.folder import FolderSink
-from spaceblock.storage.journal import Keeper, Part, Placing, item_keys
+from spaceblock.storage.journal import JOURNAL, Keeper, Part, Placing, item_keys
 from spaceblock.storage.sinks import Mark
 from spaceblock.storage.staging import Staging, partial_name
 from support import UUID, manifest_of, open_descriptors, requests_of, unprivileged
@@ -88,6 +88,30 @@ def test_a_file_that_is_shorter_than_claimed_begins_anew(target: Path) -> None:
     leave(target, DATA[:500], 700, placing=False)
     assert receive(target, DATA) is None
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: DATA}
+
+
+def test_a_file_that_is_longer_than_what_is_sent_begins_anew(target: Path) -> None:
+    leave(target, DATA + b"?", len(DATA), placing=False)
+    assert receive(target, DATA) is None
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: DATA}
+
+
+def test_what_has_its_name_and_was_changed_there_is_not_written_to(target: Path) -> None:
+    """As after a loss of power between the two steps by which a hard link gives a file its name."""
+    leave(target, DATA, len(DATA), placing=True)
+    (partial,) = [path for path in next(target.iterdir()).iterdir() if path.name != JOURNAL]
+    os.link(partial, target / NAME)
+    mine = b"what its user wrote" + DATA[19:]
+    (target / NAME).write_bytes(mine)
+    sink = FolderSink(target, keeper=KEEPER)
+    sink.prepare(requests_of(len(DATA)), manifest_of(NAME))
+    assert not sink.had
+    sink.begin(0)
+    sink.write(0, 0, memoryview(DATA))
+    sink.finish(0)
+    (placed,) = sink.place([0], {0: blake3(DATA).digest()})
+    sink.close()
+    assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: mine, placed: DATA}
 
 
 def test_a_file_without_bytes_that_had_not_got_its_name_begins_anew(target: Path) -> None:

@@ -87,7 +87,8 @@ class Staging:
             return None
         part, placing = contents.parts.get(key), contents.placings.get(key)
         status = self.status(key)
-        if status is None:
+        if status is None or status.st_nlink > 1 or status.st_size > request.stop - request.start:
+            # With another name it is somebody's already, who may have written to it, and would find it written to here.
             return None
         if placing is not None and (placing.inode, placing.size) == (inode_of(status), status.st_size):
             part = Part(placing.inode, request.stop, request.stop, placing.digest)
