@@ -407,15 +407,17 @@ class Job(ABC):
         finally:
             if self._ticker is not None:
                 self._ticker.cancel()
-            await self.when_workers_idle(self.release, self.idle)
-            for pool in (self._workers, self._beside):
-                if pool is not None:
-                    pool.shutdown(wait=False)
-            self.phase = Phase.DONE
-            self.outcome = outcome
-            self.finished.set()
-            self.changed()
-            self.on_finished()
+            try:
+                await self.when_workers_idle(self.release, self.idle)
+            finally:  # whoever waits hears of the end also where this task is cancelled again and again
+                for pool in (self._workers, self._beside):
+                    if pool is not None:
+                        pool.shutdown(wait=False)
+                self.phase = Phase.DONE
+                self.outcome = outcome
+                self.finished.set()
+                self.changed()
+                self.on_finished()
 
     async def _show(self, shown: Follower) -> None:
         try:

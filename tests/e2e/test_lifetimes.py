@@ -267,6 +267,25 @@ async def test_closing_that_is_cancelled_cancels_what_it_waited_for(inbox: Path)
         assert isinstance(await failure(offer.accept(inbox)), spaceblock.TransferCancelled)
 
 
+@pytest.mark.parametrize("side", ["sender", "receiver"])
+async def test_a_transfer_whose_task_is_cancelled_again_and_again_ends_all_the_same(side: str) -> None:
+    """As by a program that cancels every task of its event loop, its own and others', before asyncio does."""
+    options = spaceblock.Options(bandwidth=10_000_000)
+    async with pair(options) as peers:
+        transfers = {"sender": peers.here.send(bytes(10_000_000))}
+        transfers["receiver"] = (await peers.offer()).accept(into=[bytearray(10_000_000)])
+        await until(lambda: transfers["receiver"].progress.bytes_done)
+        task = transfers[side]._job._task
+        assert task is not None
+        while not task.done():
+            task.cancel()
+            await asyncio.sleep(0)
+        assert isinstance(await failure(transfers[side]), spaceblock.TransferCancelled)
+        for transfer in transfers.values():
+            transfer.cancel()
+        await failures(*transfers.values())
+
+
 @pytest.mark.parametrize("side", ["connect", "listen"])
 async def test_whoever_is_cancelled_while_a_socket_is_closed_goes_no_further(
     monkeypatch: pytest.MonkeyPatch, side: str
