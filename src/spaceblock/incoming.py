@@ -30,7 +30,19 @@ from .events import Phase, Receipt
 from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, RATE_MIN, Limits, Timeouts
 from .manifest import Manifest
 from .memory import Memory
-from .messages import Amend, Feature, ItemDigests, Message, Outcome, OutcomeKind, ReceiverState, VerifiedPage, Waiting
+from .messages import (
+    Amend,
+    BlockDigests,
+    Feature,
+    HaveReply,
+    ItemDigests,
+    Message,
+    Outcome,
+    OutcomeKind,
+    ReceiverState,
+    VerifiedPage,
+    Waiting,
+)
 from .names import Problem, refusal
 from .offer import Offer
 from .options import Reports
@@ -602,7 +614,7 @@ class Incoming(Job):
             return
         if isinstance(message, Waiting):
             self._source_waits = True
-        elif not isinstance(message, Amend) or message.last:  # pages that say nothing new could come for ever
+        elif _is_news(message, events):
             self.changed()
         self.act(events)
 
@@ -738,6 +750,15 @@ class Incoming(Job):
     def _receipt(self, settled: Settled) -> Receipt:
         receipt = self._receipt_of(dict(enumerate(settled.outcomes)))
         return given(receipt, first_error(settled.errors, settled.outcomes))
+
+
+def _is_news(message: Message, events: list[ReceiverEvent]) -> bool:
+    """Whether a message that was borne says anything; what does not could come for ever."""
+    if isinstance(message, Amend):
+        return message.last
+    if isinstance(message, HaveReply):  # where it confirms, figures grow
+        return bool(events)
+    return not isinstance(message, BlockDigests) or bool(message.digests)
 
 
 def _typed(error: BaseException) -> SpaceblockError:

@@ -189,6 +189,23 @@ async def test_a_sender_that_only_says_that_it_waits(inbox: Path) -> None:
         assert isinstance(await failure(peer.received), spaceblock.Stalled)
 
 
+@pytest.mark.parametrize("kind", [MessageType.HAVE_REPLY, MessageType.BLOCK_DIGESTS], ids=lambda kind: kind.wire_name)
+async def test_a_sender_that_only_says_what_is_no_news(kind: MessageType, inbox: Path) -> None:
+    async with hostile_sender(inbox, resumes=kind is MessageType.HAVE_REPLY, options=HURRIED) as peer:
+        await until_due(peer.turns(), kind)
+        idle = HaveReply(0, True) if kind is MessageType.HAVE_REPLY else BlockDigests(0, 0, ())
+
+        async def go_on() -> None:
+            while True:
+                peer.control.send(idle)
+                await asyncio.sleep(0.1)
+
+        going_on = asyncio.create_task(go_on())
+        assert (await peer.control.hear(Error)).code == ErrorCode.TIMEOUT
+        going_on.cancel()
+        assert isinstance(await failure(peer.received), spaceblock.Stalled)
+
+
 @messages_of_receivers
 async def test_a_receiver_that_falls_silent_before_a_message(message: MessageType, tmp_path: Path) -> None:
     async with hostile_receiving(tmp_path, HURRIED) as (_, peer):
