@@ -62,7 +62,7 @@ def test_a_disk_that_is_mounted_for_reading_only_is_named_as_such_before_anybody
 
 
 async def test_a_disk_that_cannot_keep_what_it_took_fails_the_item_before_it_counts_as_durable(tmp_path: Path) -> None:
-    source = file_of(tmp_path, "large", 20 * MIB)
+    source = file_of(tmp_path, "large", 40 * MIB)  # more than may be not durable
     with lying_disk(tmp_path / "disk") as target:
         async with pair() as peers:
             ours, _ = await fail(peers, source, folder=target)
