@@ -108,6 +108,8 @@ def _written(choices: Choices, folder: int) -> tuple[Said, Hashable]:
                 journal.placing([(key, Placing(7, len(name), -len(name), DIGEST, name))])
             elif step == 2:
                 journal.dropped(key)
+            elif step == 4:
+                journal.made([choices.piece().decode(errors="replace")[:200]])
             elif step == 3:
                 journal.close()
                 again = Journal.open(folder, UUID, KEEPER, False)

@@ -17,7 +17,7 @@ from spaceblock.storage.journal import ITEM_KEY_SIZE, PLACING_ROW
 from spaceblock.storage.records import MAGIC, Record, RecordWriter, read_records
 from spaceblock.wire import DIGEST_SIZE, UUID_SIZE, Reader, Writer
 
-HEAD, PART, PLACING, DROPPED = 1, 2, 3, 4
+HEAD, PART, PLACING, DROPPED, FOLDERS = 1, 2, 3, 4, 5
 FOLDER = 3
 _TEXT_MAX = 256
 
@@ -40,7 +40,7 @@ def claims_of(journal: bytes, key: bytes) -> list[Claim]:
     found: dict[tuple[bytes, bool], Claim] = {}
     for record in read_records(journal, key).records:
         reader = Reader(record.payload)
-        if record.kind == HEAD:
+        if record.kind in (HEAD, FOLDERS):
             continue
         if record.kind == PLACING:
             for item, inode, size, _, digest, _ in _placings(record):

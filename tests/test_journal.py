@@ -68,6 +68,19 @@ def test_a_folder_whose_inode_has_more_bits_than_the_journal_holds_is_known_agai
     assert found.contents.parts == {A: PART}
 
 
+def test_folders_that_were_made_are_noted_once(folder: int) -> None:
+    names = [f"data/{number}/é" for number in range(100)]
+    for made in (names[:40], names):
+        journal = Journal.open(folder, UUID, KEEPER, True) or Journal.create(folder, UUID, KEEPER, True)
+        journal.made(made)
+        journal.made(made)
+        assert os.stat(JOURNAL, dir_fd=folder).st_size < 150 + 25 * len(made)
+        journal.close()
+    found = opened(folder)
+    assert found is not None
+    assert found.contents.folders == set(names)
+
+
 @pytest.mark.parametrize("year", [1685, 1900, 2043, 2044, 2100, 2255])
 def test_files_of_all_usual_times_are_noted(folder: int, year: int) -> None:
     time = (year - 1970) * 31_556_952 * 10**9 + 123_456_789

@@ -199,6 +199,20 @@ async def test_what_an_earlier_attempt_placed_is_no_conflict(tmp_path: Path, sid
     assert tree(sides.inbox) == {"small": small.read_bytes(), "large": large.read_bytes()}
 
 
+async def test_folders_of_an_attempt_that_broke_off_get_their_modes_and_times_in_the_end(
+    tmp_path: Path, sides: Sides
+) -> None:
+    folder = tmp_path / "folder"
+    (folder / "inner").mkdir(parents=True)
+    file_of(folder / "inner", "large", SIZE)
+    (folder / "inner").chmod(0o550)
+    os.utime(folder / "inner", (10**9, 10**9))
+    await break_off(sides, folder)
+    await finish(sides, folder)
+    status = (sides.inbox / "folder" / "inner").stat()
+    assert (status.st_mode & 0o777, status.st_mtime) == (0o550, 10**9)
+
+
 @pytest.mark.parametrize("equal", [True, False])
 async def test_what_is_here_by_another_way_since_is_compared_and_not_resumed(
     tmp_path: Path, sides: Sides, equal: bool

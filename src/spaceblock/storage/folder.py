@@ -113,6 +113,7 @@ class FolderSink(Sink):
         for name in self._folders:
             leave(self._inside.folder(name))
             self.on_work()
+        self._note_folders()
         self._to_come = set(range(len(requests.items))) - skip
         self._settle()
         return skip
@@ -315,8 +316,9 @@ class FolderSink(Sink):
                 with suppress(OSError):
                     os.unlink(self._partial(item), dir_fd=staging.fd)
         self._staged.clear()
-        staging.close(keep=bool(kept) or bool(self._set_aside))
-        return bool(kept)
+        is_of_use = bool(kept) or (contents is not None and may_return and bool(contents.folders))
+        staging.close(keep=is_of_use or bool(self._set_aside))
+        return is_of_use
 
     @property
     def _inside(self) -> Inside:
@@ -361,6 +363,16 @@ class FolderSink(Sink):
                 # What is not believed now must not be believed of the file that takes its place.
                 with self._errors("remove an unfinished file in", self.path, item):
                     self._forget(item)
+
+    def _note_folders(self) -> None:
+        """Remember for another attempt which folders are new, and learn that of earlier ones."""
+        journal = self._staging.journal
+        if journal is None:
+            return
+        for name in journal.contents.folders:
+            self._metadata.made(name)
+        with self._errors("write the journal in", self.path):
+            journal.made(self._metadata.folders_made())
 
     def _find_placed(self, item: int, request: SpaceblockRequest) -> Had | None:
         """An item that an earlier attempt had put into its place, where nobody has changed it since."""

@@ -11,10 +11,11 @@ from __future__ import annotations
 
 import os
 import threading
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Sequence
 from contextlib import suppress
 from dataclasses import field
 from enum import IntEnum
+from typing import Any
 
 from ..blocks import Full, SpaceblockRequest
 from ..core import read_rows, short_digests, write_rows
@@ -67,7 +68,10 @@ class Placing:
 PLACING_ROW = "kuutdS"
 """An item's key, and a :class:`Placing`, as the core writes many at once."""
 
-_PLACINGS = 32
+_FOLDER_ROW = "S"
+"""A folder's name."""
+
+_ROWS = 32
 """Of one record, which so holds less than it may whatever the names are: what is told at once is flushed at once, and a
 tag for each would cost more than the rest."""
 
@@ -77,6 +81,7 @@ class _Kind(IntEnum):
     PART = 2
     PLACING = 3
     DROPPED = 4
+    FOLDERS = 5
 
 
 @dataclass(slots=True)
@@ -85,6 +90,8 @@ class Contents:
 
     parts: dict[bytes, Part] = field(default_factory=dict)
     placings: dict[bytes, Placing] = field(default_factory=dict)
+    folders: set[str] = field(default_factory=set)
+    """Those that were made, which are to get their modes and times when all is in its place."""
 
     def __bool__(self) -> bool:
         return bool(self.parts or self.placings)
@@ -149,9 +156,15 @@ class Journal:
         found = list(placings)
         with self._lock:
             rows = [(key, each.inode, each.size, each.mtime_ns, each.digest, each.name) for key, each in found]
-            portions = (rows[start : start + _PLACINGS] for start in range(0, len(rows), _PLACINGS))
-            self._write(*(Record(_Kind.PLACING, write_rows(b"", PLACING_ROW, portion)) for portion in portions))
+            self._write(*_records_of(_Kind.PLACING, PLACING_ROW, rows))
             self.contents.placings.update(found)
+
+    def made(self, folders: Iterable[str]) -> None:
+        """Note new folders, which is durable no sooner than what is noted next; raises :class:`OSError`."""
+        with self._lock:
+            found = [(name,) for name in folders if name not in self.contents.folders]
+            self._write(*_records_of(_Kind.FOLDERS, _FOLDER_ROW, found), durable=False)
+            self.contents.folders.update(name for (name,) in found)
 
     def dropped(self, key: bytes) -> None:
         """Forget an item; raises :class:`OSError`."""
@@ -170,7 +183,7 @@ class Journal:
             with suppress(OSError):
                 os.close(fd)
 
-    def _write(self, *records: Record) -> None:
+    def _write(self, *records: Record, durable: bool = True) -> None:
         tag = self._writer.tag
         try:
             self._append(self._writer.encode(*records))
@@ -180,7 +193,7 @@ class Journal:
             with suppress(OSError):
                 os.ftruncate(self._fd, self._end)
             raise
-        if self._durable:
+        if self._durable and durable:
             os.fdatasync(self._fd)
 
     def _append(self, data: bytes) -> None:
@@ -218,7 +231,10 @@ def _contents(records: Iterable[Record], heads: list[Record]) -> Contents | None
             expected = False
             continue
         if record.kind == _Kind.PLACING:
-            contents.placings.update(_read_placings(record.payload))
+            contents.placings.update((key, Placing(*each)) for key, *each in _rows_of(PLACING_ROW, record.payload))
+            continue
+        if record.kind == _Kind.FOLDERS:
+            contents.folders.update(name for (name,) in _rows_of(_FOLDER_ROW, record.payload))
             continue
         reader = Reader(record.payload)
         key = reader.take(ITEM_KEY_SIZE)
@@ -274,9 +290,13 @@ def _read_part(reader: Reader) -> Part:
     return part
 
 
-def _read_placings(payload: bytes) -> Iterator[tuple[bytes, Placing]]:
-    rows, end = read_rows(b"", PLACING_ROW, payload, 0, len(payload))
+def _records_of(kind: _Kind, row: str, rows: list[tuple[Any, ...]]) -> Iterator[Record]:
+    for start in range(0, len(rows), _ROWS):
+        yield Record(kind, write_rows(b"", row, rows[start : start + _ROWS]))
+
+
+def _rows_of(row: str, payload: bytes) -> Sequence[tuple[Any, ...]]:
+    rows, end = read_rows(b"", row, payload, 0, len(payload))
     if end != len(payload) or not rows:
-        raise ValueError("a record of names holds something else")
-    for key, *fields in rows:
-        yield key, Placing(*fields)
+        raise ValueError("a record of many things holds something else")
+    return rows
