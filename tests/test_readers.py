@@ -483,7 +483,7 @@ async def test_an_iterator_is_only_a_bounded_way_ahead() -> None:
         (5, "raised TypeError"),
         (ValueError("no"), "raised ValueError"),
         (OSError(5, "no"), "input/output error"),
-        (asyncio.CancelledError(), "ended while it waited"),
+        (asyncio.CancelledError(), "raised CancelledError"),
     ],
     ids=["text", "a number", "an error", "a system's error", "a cancel"],
 )

@@ -269,6 +269,44 @@ async def test_an_iterator_that_fails_is_told_and_the_rest_goes_on(inbox: Path) 
     assert tree(inbox) == {"b": b"x"}
 
 
+class Failing:
+    """A file object that fails with whatever it is given."""
+
+    def __init__(self, error: BaseException) -> None:
+        self._error = error
+
+    def read(self, size: int) -> bytes:
+        raise self._error
+
+    def write(self, data: memoryview) -> int:
+        raise self._error
+
+
+@pytest.mark.parametrize("error", [SystemExit(1), asyncio.CancelledError(), GeneratorExit()], ids=repr)
+async def test_an_object_that_raises_what_would_end_a_program_is_told_as_one_that_fails(error: BaseException) -> None:
+    """A worker thread is not what it would end, and nobody would hear of it."""
+    async with pair() as peers:
+        sending, offer = await offered(peers, Failing(error))
+        for told in await failures(sending, offer.accept(into=[spaceblock.DISCARD])):
+            assert isinstance(told, spaceblock.SourceError)
+            assert f"raised {type(error).__name__}:" in str(told)
+        sending, offer = await offered(peers, b"something")
+        for told in await failures(sending, offer.accept(into=[Failing(error)])):
+            assert isinstance(told, spaceblock.StorageError)
+
+
+async def test_an_iterator_whose_own_work_is_cancelled_is_told_as_one_that_fails() -> None:
+    async def broken() -> AsyncIterator[bytes]:
+        yield b"begin"
+        raise asyncio.CancelledError
+
+    async with pair() as peers:
+        sending, offer = await offered(peers, broken())
+        for told in await failures(sending, offer.accept(into=[spaceblock.DISCARD])):
+            assert isinstance(told, spaceblock.SourceError)
+            assert "raised CancelledError:" in str(told)
+
+
 async def test_a_device_that_fails_at_the_source_is_told_with_its_number(inbox: Path) -> None:
     ours_end, other_end = pty.openpty()
     with os.fdopen(ours_end, "rb", buffering=0) as terminal:

@@ -332,7 +332,7 @@ class Feed:
             if isinstance(error, SpaceblockError):
                 raise
             raise source_error(error, f"cannot read {_name(source)}", name=source.name) from error
-        except Exception as error:
+        except BaseException as error:  # a worker thread is not what SystemExit and its like are meant to end
             raise read_error(error, f"reading {_name(source)}") from error
         finally:
             self.question = 0

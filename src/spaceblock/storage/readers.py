@@ -146,7 +146,7 @@ class IteratorReader(SourceReader):
         self._wanted = asyncio.Event()
         self._task: asyncio.Task[None] | None = None
         self._begun = self._over = self._stopped = False
-        self._error: Exception | None = None
+        self._error: BaseException | None = None
 
     def begin(self, start: int) -> None:
         with self._news:
@@ -217,10 +217,10 @@ class IteratorReader(SourceReader):
                 await close()
 
     def _end(self, task: asyncio.Task[None]) -> None:
-        error = called_off() if task.cancelled() else task.exception()
+        error = asyncio.CancelledError() if task.cancelled() else task.exception()
         with self._news:
             self._over = True
-            self._error = error if error is None or isinstance(error, Exception) else called_off()
+            self._error = error
             self._news.notify_all()
 
 
@@ -259,7 +259,7 @@ def is_open_for(file: Any, use: str) -> bool:
         return False
 
 
-def read_error(error: Exception, what: str) -> SpaceblockError:
+def read_error(error: BaseException, what: str) -> SpaceblockError:
     """``error`` of a caller's object or iterator as an error of this side's source."""
     if isinstance(error, SpaceblockError):
         return error

@@ -247,7 +247,7 @@ def _measured(source: StreamSource) -> StreamSource:
         found = source.reader.measure()
     except OSError as error:
         raise source_error(error, "cannot find the size of a file object", name=source.name, phase=PREPARING) from error
-    except Exception as error:
+    except BaseException as error:  # a worker thread is not what SystemExit and its like are meant to end
         raise read_error(error, "a file object") from error
     if found is None:
         return source

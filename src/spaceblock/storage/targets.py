@@ -132,7 +132,7 @@ class FileTarget(Target):
         while data:
             try:
                 count = self._file.write(data)
-            except Exception as error:
+            except BaseException as error:
                 raise _failed(error, self.index) from error
             if count is None and isinstance(self._file, io.RawIOBase):
                 raise StorageError(
@@ -152,7 +152,7 @@ class FileTarget(Target):
             at_end = self._keeps_holes and self._is_at_end()
             if at_end:
                 self._file.seek(length, os.SEEK_CUR)
-        except Exception as error:
+        except BaseException as error:
             raise _failed(error, self.index) from error
         if at_end:
             self._ends_in_hole = True
@@ -165,7 +165,7 @@ class FileTarget(Target):
                 self._file.truncate()
             if hasattr(self._file, "flush"):
                 self._file.flush()
-        except Exception as error:
+        except BaseException as error:
             raise _failed(error, self.index) from error
 
     def _is_at_end(self) -> bool:
@@ -282,7 +282,7 @@ def _appends(fd: int) -> bool:
     return bool(fcntl(fd, F_GETFL) & os.O_APPEND)
 
 
-def _failed(error: Exception, index: int) -> StorageError:
+def _failed(error: BaseException, index: int) -> StorageError:
     if isinstance(error, OSError) and error.errno:
         return storage_error(error, f"cannot write to into[{index}]", item=index, phase=str(Phase.MOVING))
     return StorageError(
