@@ -136,6 +136,19 @@ def test_what_was_not_flushed_is_not_believed_after_the_machine_started_anew(
     assert opened(folder) is None
 
 
+def test_what_was_flushed_is_not_believed_either_once_an_attempt_went_on_that_flushes_nothing(
+    folder: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    write_one(folder)
+    for _ in range(2):
+        found = opened(folder, durable=False)
+        assert found is not None
+        assert found.contents.parts == {A: PART}
+    assert opened(folder) is not None, "as long as the machine runs"
+    monkeypatch.setattr("spaceblock.storage.journal.boot_id", lambda: "another start")
+    assert opened(folder) is None
+
+
 def test_what_was_flushed_outlives_the_start_of_the_machine(folder: int, monkeypatch: pytest.MonkeyPatch) -> None:
     write_one(folder)
     monkeypatch.setattr("spaceblock.storage.journal.boot_id", lambda: "another start")

@@ -132,10 +132,16 @@ class Journal:
             return None
         try:
             records = read_records(read_file(fd), keeper.key)
-            contents = _contents(records.records, [_head(folder, uuid, keeper, way) for way in (True, False)])
+            heads = [_head(folder, uuid, keeper, way) for way in (True, False)]
+            contents = _contents(records.records, heads)
             if contents is not None:
                 os.ftruncate(fd, records.end)
-                return cls(fd, RecordWriter(keeper.key, records.tag), records.end, contents, durable)
+                journal = cls(fd, RecordWriter(keeper.key, records.tag), records.end, contents, durable)
+                if not durable and heads[1] not in records.records:
+                    # What follows is not flushed, and what there was may be replaced by it.
+                    journal._append(journal._writer.encode(heads[1]))
+                    os.fdatasync(fd)
+                return journal
         except ValueError:
             pass
         except BaseException:
@@ -221,11 +227,12 @@ def _asked(item: int, name: str | None, request: SpaceblockRequest) -> str:
 
 
 def _contents(records: Iterable[Record], heads: list[Record]) -> Contents | None:
-    """What the records say; None if they do not begin with one of ``heads``, and so belong to something else."""
+    """What the records say; None if they do not begin with one of ``heads``, and so belong to something else, or have
+    another among them, and so were overtaken by a start of the machine."""
     contents = Contents()
     expected = True
     for record in records:
-        if expected:
+        if expected or record.kind == _Kind.HEAD:
             if record not in heads:
                 return None
             expected = False
