@@ -348,8 +348,8 @@ class Peer:
             give_up(stream, ErrorCode.LIMIT)
             return
         self._consume_rest(stream, opening)
-        patience = self._options.timeouts.idle
-        answering = Answering(stream, self.peer_id, self._memory, self._fail_connection, patience, self._settle)
+        idle, turn = self._options.timeouts.idle, self._share.answer
+        answering = Answering(stream, self.peer_id, self._memory, self._fail_connection, idle, self._settle, turn)
         self._queries.add(answering)
         answering.on_finished = lambda: self._forget_query(answering)
         answering.start(opening.rest, fin)

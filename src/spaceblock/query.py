@@ -7,6 +7,7 @@ from collections.abc import Awaitable, Callable
 
 from .control import MessageStream
 from .errors import ErrorCode, RemoteProtocolError, SpaceblockError
+from .limits import CONTROL_BACKLOG
 from .memory import Memory, Received
 from .messages import (
     Message,
@@ -27,8 +28,12 @@ REPLY_MAX = 256 * 1_048_576
 
 class Answering:
     """One Query stream that the peer opened; ``on_finished`` is called once, after ``patience`` seconds at the latest
-    if nothing is asked until then. ``settle`` is awaited before anything is looked up: it brings what is still being
-    received of the UUID to its end."""
+    if nothing is asked until then, or nothing read of the answer. ``settle`` is awaited before anything is looked up:
+    it brings what is still being received of the UUID to its end.
+
+    An answer may be long: the peer is given one at a time, for which it has its ``turn``, and no more of it is made
+    than it reads.
+    """
 
     def __init__(
         self,
@@ -38,8 +43,12 @@ class Answering:
         on_violation: Callable[[SpaceblockError], None],
         patience: float,
         settle: Callable[[bytes], Awaitable[None]],
+        turn: asyncio.Lock,
     ) -> None:
         self.stream = stream
+        self._turn = turn
+        self._seconds = patience
+        self._is_needed = True
         self.on_finished: Callable[[], None] = lambda: None
         self._peer_id = peer_id
         self._memory = memory
@@ -66,6 +75,7 @@ class Answering:
     def close(self) -> None:
         """Nobody needs an answer any more."""
         self._patience.cancel()
+        self._is_needed = False
 
     def _receive_end(self) -> None:
         self._patience.cancel()
@@ -78,13 +88,21 @@ class Answering:
     async def _answer(self, uuid: bytes) -> None:
         try:
             await self._settle(uuid)
-            found = await asyncio.to_thread(self._look_up, uuid)
-            if found is None:
-                self._messages.send([Unknown()], fin=True)
-            else:
-                self._messages.send(pages_of_verified(found.outcomes), fin=True)
+            async with self._turn:
+                if self._is_needed:
+                    await self._say(await asyncio.to_thread(self._look_up, uuid))
+        except (SpaceblockError, asyncio.TimeoutError):
+            give_up(self.stream, ErrorCode.TIMEOUT)
         finally:
             self.on_finished()
+
+    async def _say(self, found: Received | None) -> None:
+        if found is None:
+            self._messages.send([Unknown()], fin=True)
+            return
+        for page in pages_of_verified(found.outcomes):
+            self._messages.send([page], fin=page.last)
+            await asyncio.wait_for(self.stream.drain(CONTROL_BACKLOG), self._seconds)
 
     def _look_up(self, uuid: bytes) -> Received | None:
         found = self._memory.outcome(uuid, self._peer_id)

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import asyncio
+
 from .errors import LimitExceeded
 from .limits import Limits
 
@@ -13,6 +15,8 @@ class Share:
         self.connections: int = 0
         self.offers: int = 0
         self.offered_bytes: int = 0
+        self.answer: asyncio.Lock = asyncio.Lock()
+        """Held while the peer is told how a transfer ended: it takes as much memory as the transfer had names."""
 
     def refusal(self, limits: Limits) -> LimitExceeded | None:
         """Why this peer can make no further offer at present, if it cannot."""

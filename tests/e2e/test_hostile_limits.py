@@ -15,16 +15,20 @@ from spaceblock import guesses
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.errors import ErrorCode
 from spaceblock.identity import Identity
-from spaceblock.limits import REREADS
+from spaceblock.limits import CONTROL_BACKLOG, MESSAGE_PAYLOAD_MAX, REREADS
 from spaceblock.messages import (
     AnswerPage,
     BlockDigests,
     Error,
     ItemDigest,
+    Outcome,
+    OutcomeKind,
+    Query,
     RequestsPage,
     StreamType,
     Verdict,
     VerdictKind,
+    VerifiedPage,
 )
 from spaceblock.protocol.session import FEATURES
 from spaceblock.quic.endpoint import Endpoint
@@ -183,6 +187,45 @@ async def test_a_receiver_that_finds_fault_with_everything_has_few_files_opened_
         await failure(sending)
     assert len(open_at_once) > count
     assert max(open_at_once) <= REREADS
+
+
+async def test_a_long_answer_about_a_transfer_is_told_whole() -> None:
+    identity, count = Identity.ephemeral(), 20_000
+    async with spaceblock.listen("127.0.0.1") as listener, client_of(listener, identity, features=FEATURES) as raw:
+        listener._memory.finish(bytes(16), identity.peer_id, outcomes_of(count))
+        stream = raw.open(StreamType.QUERY)
+        stream.send(Query(bytes(16)), fin=True)
+        outcomes: list[Outcome] = []
+        while len(outcomes) < count:
+            outcomes += (await stream.read(VerifiedPage)).outcomes
+        assert outcomes == outcomes_of(count)
+        await within(stream.ended.wait())
+
+
+def outcomes_of(count: int) -> list[Outcome]:
+    return [Outcome(OutcomeKind.VERIFIED, bytes(32), 5, f"a name of an item {item}") for item in range(count)]
+
+
+async def test_answers_about_transfers_are_made_as_they_are_read_and_one_at_a_time() -> None:
+    """How a transfer of a million names ended takes as much memory as the names, for each time that it is asked."""
+    identity, count = Identity.ephemeral(), 40_000
+    async with spaceblock.listen("127.0.0.1") as listener:
+        listener._memory.finish(bytes(16), identity.peer_id, outcomes_of(count))
+        async with (
+            client_of(listener, identity, features=FEATURES) as one,
+            client_of(listener, identity, features=FEATURES) as other,
+        ):
+            asked = [raw.open(StreamType.QUERY) for raw in (one, one, one, other, other)]
+            for stream in asked:
+                stream.stream.set_handlers(on_data=lambda data, fin: None)  # and nothing credited
+                stream.send(Query(bytes(16)), fin=True)
+            queries = [peer._queries for peer in listener._peers]
+            await until(lambda: sum(map(len, queries)) == len(asked))
+            for _ in range(100):
+                waiting = sum(each.stream.backlog for of_peer in queries for each in of_peer)
+                assert waiting <= CONTROL_BACKLOG + MESSAGE_PAYLOAD_MAX + 100
+                await asyncio.sleep(0.005)
+            assert waiting > 0
 
 
 async def test_who_tries_wrong_tickets_is_not_listened_to_for_a_while(monkeypatch: pytest.MonkeyPatch) -> None:
