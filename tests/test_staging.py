@@ -70,6 +70,41 @@ def test_one_transfer_is_received_once_at_a_time(root: int) -> None:
     Staging.make(root, bytes(16), Keeper("peer", KEY), False).close(keep=False)
 
 
+def test_a_folder_that_is_given_up_while_another_program_opens_it_is_made_anew(
+    root: int, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    keeper = Keeper("peer", KEY)
+    first = Staging.make(root, bytes(16), keeper, False)
+    lock = fcntl.flock
+
+    def lock_late(fd: int, how: int) -> None:
+        first.close(keep=False)
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    second = Staging.make(root, bytes(16), keeper, False)
+    assert os.listdir(root) == [second.name]
+    assert second.journal is not None
+    second.close(keep=False)
+
+
+def test_a_folder_that_somebody_else_locks_first_is_left_to_them(root: int, monkeypatch: pytest.MonkeyPatch) -> None:
+    keeper = Keeper("peer", KEY)
+    lock = fcntl.flock
+    first: list[Staging] = []
+
+    def lock_late(fd: int, how: int) -> None:
+        monkeypatch.undo()
+        first.append(Staging.make(root, bytes(16), keeper, False))
+        lock(fd, how)
+
+    monkeypatch.setattr(fcntl, "flock", lock_late)
+    with pytest.raises(StorageError, match="received already"):
+        Staging.make(root, bytes(16), keeper, False)
+    assert os.listdir(first[0].fd) == [JOURNAL]
+    first[0].close(keep=False)
+
+
 @pytest.mark.parametrize("number", [errno.ENOLCK, errno.EOPNOTSUPP])
 def test_a_file_system_without_locks_will_do(root: int, monkeypatch: pytest.MonkeyPatch, number: int) -> None:
     monkeypatch.setattr(fcntl, "flock", refusing(number))

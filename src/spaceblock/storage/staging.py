@@ -16,6 +16,7 @@ import time
 from collections import Counter
 from collections.abc import Collection, Iterator
 from contextlib import suppress
+from itertools import count
 
 from blake3 import blake3
 
@@ -33,6 +34,9 @@ _OLD_FILE = getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0) | getattr
 
 _PEER_DIGITS = 8
 """Of a folder's name, those that tell whose transfer it is."""
+
+_ATTEMPTS = 10
+"""How often a folder is opened anew that is gone as soon as it is locked."""
 
 _BEGINNING = 600.0
 """Seconds in which a folder without a journal may still get one."""
@@ -58,10 +62,9 @@ class Staging:
         somebody else uses it.
         """
         name = STAGING_PREFIX + _folder_name(uuid, keeper)
-        fd, is_new = _open_own(root, name, may_exist=keeper is not None)
+        fd, is_new = _open_locked(root, name, may_exist=keeper is not None)
         staging = cls(root, name, fd, None)
         try:
-            _lock(fd)
             if keeper is not None:
                 if not is_new:
                     staging.journal = Journal.open(fd, uuid, keeper, durable)
@@ -327,6 +330,23 @@ def _open_own(root: int, name: str, *, may_exist: bool, make: bool = True) -> tu
         if is_new:
             os.rmdir(name, dir_fd=root)
         raise
+    return fd, is_new
+
+
+def _open_locked(root: int, name: str, *, may_exist: bool) -> tuple[int, bool]:
+    """As :func:`_open_own`, and locked; where somebody else gave it up and removed it just before that, another one."""
+    for attempt in count():
+        fd, is_new = _open_own(root, name, may_exist=may_exist)
+        try:
+            _lock(fd)
+            if os.fstat(fd).st_nlink or attempt == _ATTEMPTS:  # some file systems count no links at all
+                break
+        except BaseException as error:
+            os.close(fd)
+            if is_new and not isinstance(error, StorageError):  # then somebody else uses it
+                os.rmdir(name, dir_fd=root)
+            raise
+        os.close(fd)
     return fd, is_new
 
 
