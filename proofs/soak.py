@@ -5,7 +5,9 @@ and killed, and come as strangers with a ticket that is not theirs; all the whil
 of handshakes that never go on. After each round, with nobody connected, the listener counts what it holds. Then
 
 - its descriptors, threads and tasks are as many after the last round as after the warm-up;
-- its memory, as a straight line through all rounds, grows by no more than a little;
+- the memory that it has in use, as a straight line through all rounds, grows by no more than a little, and what is
+  resident, which goes up and down by what allocators keep, comes down to nearly as little in the second half as in
+  the first;
 - its folder holds no names but the few of transfers that were interrupted, and its home no more than it may remember.
 """
 
@@ -46,6 +48,9 @@ GARBAGE_INTERVAL = 0.02
 
 STEADY = ("descriptors", "threads", "tasks")
 """Figures that are the same after each round."""
+
+_BLOCK_MAX = 512
+"""Bytes that a block of Python's own allocator has at most: of those in use each counts as so many."""
 
 
 def configure(parser: argparse.ArgumentParser) -> None:
@@ -98,18 +103,23 @@ def judge(figures: Sequence[Figures], each: int, growth: float) -> str:
     for name in STEADY:
         before, now = getattr(first, name), getattr(last, name)
         check(before == now, f"{name} went from {before} to {now}")
-    slope = slope_of([figure.memory / 1024 for figure in figures])
-    check(slope * rounds <= growth, f"memory grew in {rounds} rounds: {[figure.memory for figure in figures]} KiB")
+    used = [figure.heap / 1024 + figure.blocks * _BLOCK_MAX / 2**20 for figure in figures]
+    slope = slope_of(used)
+    check(slope * rounds <= growth, f"the memory in use grew in {rounds} rounds: {used} MiB")
+    resident = [figure.memory / 1024 for figure in figures]
+    half = len(resident) // 2
+    rise = min(resident[half:]) - min(resident[:half] or resident)
+    check(rise <= growth, f"resident memory grew in {rounds} rounds: {resident} MiB")
     check(last.names <= 2 * PARTIALS_MAX, f"{last.names} names are left in the folder")
     check(last.kept <= REMEMBERED_MAX + 10, f"{last.kept} files are left in the home")
     told = [
         f"{name} {getattr(first, name)} and {getattr(last, name)}"
         for name in ("descriptors", "threads", "pool", "tasks", "names", "kept")
     ]
-    memory = f"memory {first.memory / 1024:.1f} and {last.memory / 1024:.1f} MiB"
+    in_use = f"memory in use {used[0]:.1f} and {used[-1]:.1f} MiB ({slope / each * 2**20:+.0f} bytes a transfer)"
     return (
         f"held after the warm-up, and {rounds * each} transfers later: {', '.join(told)}; "
-        f"{memory} ({slope / each * 2**20:+.0f} bytes a transfer)"
+        f"{in_use}; resident {min(resident):.1f} to {max(resident):.1f} MiB, {rise:+.1f} between the halves"
     )
 
 

@@ -26,13 +26,15 @@ HALF_OPEN = 4.0
 
 @dataclass(frozen=True, slots=True)
 class Figures:
-    """What the process holds: ``connections`` of any kind, ``memory`` in KiB, ``names`` below its folder and files
-    ``kept`` in its home. ``pool`` are the threads of the event loop itself, which come as they are first needed and
-    stay."""
+    """What the process holds: ``connections`` of any kind, ``memory`` in KiB that is resident, ``heap`` in KiB that the
+    C library gave out, ``blocks`` of Python's own allocator, ``names`` below its folder and files ``kept`` in its home.
+    ``pool`` are the threads of the event loop itself, which come as they are first needed and stay."""
 
     connections: int
     ends: dict[str, int]
     memory: int
+    heap: int
+    blocks: int
     descriptors: int
     threads: int
     pool: int
@@ -69,6 +71,8 @@ class Soaked:
             connections=max(endpoint.connections, len(self._listener._peers)),
             ends=dict(self._ends),
             memory=_memory(),
+            heap=_heap(),
+            blocks=sys.getallocatedblocks(),
             descriptors=len(os.listdir("/proc/self/fd")) - 1,
             threads=len(threads) - pool,
             pool=pool,
@@ -119,6 +123,25 @@ def _memory() -> int:
         trim(0)
     with open("/proc/self/status") as status:
         return next(int(line.split()[1]) for line in status if line.startswith("VmRSS"))
+
+
+def _heap() -> int:
+    """What is in use, in all arenas and as mappings of its own; 0 where the C library does not tell."""
+    ask = getattr(ctypes.CDLL(None), "mallinfo2", None)  # of glibc 2.33 and newer
+    if ask is None:
+        return 0
+    ask.restype = _MallocFigures
+    told = ask()
+    return int(told.uordblks + told.hblkhd) // 1024
+
+
+class _MallocFigures(ctypes.Structure):
+    """``struct mallinfo2``."""
+
+    _fields_ = [
+        *((name, ctypes.c_size_t) for name in ("arena", "ordblks", "smblks", "hblks", "hblkhd")),
+        *((name, ctypes.c_size_t) for name in ("usmblks", "fsmblks", "uordblks", "fordblks", "keepcost")),
+    ]
 
 
 async def _main(folder: Path, senders: int, idle: float) -> None:

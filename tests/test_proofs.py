@@ -7,6 +7,7 @@ import sys
 from dataclasses import replace
 from pathlib import Path
 from types import ModuleType
+from typing import Any
 
 import pytest
 from proofs import kill, resume, soak
@@ -15,7 +16,19 @@ from proofs.support import MIB, Disproved
 
 pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="looks at processes by their files in /proc")
 
-STEADY = Figures(connections=0, ends={}, memory=60_000, descriptors=9, threads=2, pool=4, tasks=2, names=0, kept=30)
+STEADY = Figures(
+    connections=0,
+    ends={},
+    memory=60_000,
+    heap=9_000,
+    blocks=9_000,
+    descriptors=9,
+    threads=2,
+    pool=4,
+    tasks=2,
+    names=0,
+    kept=30,
+)
 
 
 def run(proof: ModuleType, folder: Path, *words: str) -> str:
@@ -79,11 +92,24 @@ def test_the_soak_test_notices_what_is_not_given_back(name: str) -> None:
         soak.judge([STEADY, STEADY, more], 100, 1.0)
 
 
-def test_the_soak_test_notices_memory_that_grows() -> None:
-    noise = [0, 900, 200, 700, 100, 800, 300, 600, 0, 500]
-    soak.judge([replace(STEADY, memory=60_000 + each) for each in noise], 100, 1.0)
-    growing = [replace(STEADY, memory=60_000 + each + 300 * at) for at, each in enumerate(noise)]
+NOISE = [0, 900, 200, 700, 100, 800, 300, 600, 0, 500]
+
+
+def test_the_soak_test_takes_noise_for_noise() -> None:
+    soak.judge([replace(STEADY, memory=60_000 + 9 * each, heap=10_000 + each) for each in NOISE], 100, 1.0)
+    soak.judge([replace(STEADY, blocks=100_000 + each) for each in NOISE], 100, 1.0)
+
+
+@pytest.mark.parametrize(
+    ("name", "base", "step"), [("memory", 60_000, 300), ("heap", 9_000, 300), ("blocks", 9_000, 600)]
+)
+def test_the_soak_test_notices_memory_that_grows(name: str, base: int, step: int) -> None:
+    figures: list[dict[str, Any]] = [{name: base + each + step * at} for at, each in enumerate(NOISE)]
+    growing = [replace(STEADY, **figure) for figure in figures]
     with pytest.raises(Disproved, match="memory"):
         soak.judge(growing, 100, 1.0)
+
+
+def test_the_soak_test_notices_what_is_left_behind() -> None:
     with pytest.raises(Disproved, match="left in the folder"):
         soak.judge([STEADY, replace(STEADY, names=1000)], 100, 1.0)
