@@ -147,7 +147,7 @@ class Incoming(Job):
             may_go_unheard(future)
         self._landings: dict[Stream, Landing] = {}
         self._streams_seen = 0
-        self._resets: list[asyncio.TimerHandle] = []
+        self._resets: dict[Stream, asyncio.TimerHandle] = {}
         self._agreed: dict[int, bytes] = {}
         self._placing = False
         self.offer: Offer | None = None
@@ -350,12 +350,13 @@ class Incoming(Job):
             self._after_data(stream, landing)
 
         def give_up() -> None:
+            self._resets.pop(stream, None)
             landing.receive_reset()
             self._after_data(stream, landing)
 
         def receive_reset(code: int) -> None:
             # The sender's Error on the control stream says why, and may come later than the reset.
-            self._resets.append(self.loop.call_later(self._timeouts.close, give_up))
+            self._resets[stream] = self.loop.call_later(self._timeouts.close, give_up)
 
         stream.set_intake(landing.intake, on_taken=receive, on_reset=receive_reset, first=first, fin=fin)
 
@@ -708,7 +709,7 @@ class Incoming(Job):
 
     async def _clean_up(self) -> None:
         self._stake.over()
-        for reset in self._resets:
+        for reset in self._resets.values():
             reset.cancel()
         await cancel_all(self.tasks)
         for stream, landing in self._landings.items():

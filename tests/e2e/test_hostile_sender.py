@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -36,6 +37,7 @@ from spaceblock.messages import (
     VerifiedPage,
 )
 from spaceblock.storage import sinks
+from spaceblock.storage.landing import Landing
 
 from .disks import small_disk
 from .hostile import RawOffer, RawPeer, RawStream, block, client_of, digest, frame, item_bytes
@@ -234,6 +236,26 @@ async def test_only_so_many_data_streams_are_kept_of_one_transfer(inbox: Path) -
         assert "more than 64 data streams at once" in str(error)
         assert (await at.offer.error()).code == ErrorCode.PROTOCOL
     assert tree(inbox) == {}
+
+
+async def test_nothing_is_kept_of_data_streams_that_were_reset(inbox: Path) -> None:
+    """They may come and go for as long as something else of the transfer moves."""
+    async with attack(inbox, spaceblock.Options(timeouts=spaceblock.Timeouts(close=0.1))) as at:
+
+        async def seen(number: int) -> None:
+            await until(lambda: at.incoming._streams_seen == number)
+
+        for number in range(1, 21):
+            await seen(number)
+            stream = at.raw.open(StreamType.DATA, at.offer.uuid).stream
+            await stream.drain(0)
+            await seen(number + 1)
+            stream.reset(ErrorCode.CANCELLED)
+        await until(lambda: len(at.incoming._landings) == 1)
+        gc.collect()
+        assert sum(isinstance(each, Landing) for each in gc.get_objects()) == 1
+        at.receiving.cancel()
+        await failure(at.receiving)
 
 
 # Digests.
