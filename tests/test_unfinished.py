@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import stat
 import tempfile
 from collections.abc import Iterator
@@ -11,13 +12,14 @@ from pathlib import Path
 import pytest
 from blake3 import blake3
 
-from spaceblock.blocks import SpaceblockRequest
+from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
+from spaceblock.errors import NoSpace
 from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.journal import JOURNAL, Keeper, Part, Placing, item_keys
 from spaceblock.storage.sinks import Mark
 from spaceblock.storage.staging import Staging, partial_name
-from support import UUID, manifest_of, open_descriptors, requests_of, unprivileged
+from support import BLOCK, UUID, manifest_of, open_descriptors, requests_of, unprivileged
 
 KEEPER = Keeper("peer", bytes(range(32)))
 NAME = "file"
@@ -88,6 +90,28 @@ def test_a_file_that_is_shorter_than_claimed_begins_anew(target: Path) -> None:
     leave(target, DATA[:500], 700, placing=False)
     assert receive(target, DATA) is None
     assert {path.name: path.read_bytes() for path in target.iterdir()} == {NAME: DATA}
+
+
+def test_what_is_had_of_a_sparse_file_makes_no_room_for_others(target: Path) -> None:
+    free = shutil.disk_usage(target).free
+    size = 3 * free
+    root = os.open(target, os.O_RDONLY)
+    staging = Staging.make(root, UUID, KEEPER, True)
+    sparse = SpaceblockRequest(size, data=1)
+    key = item_keys([(0, "sparse", sparse)])[0]
+    fd = os.open(partial_name(key), os.O_WRONLY | os.O_CREAT, 0o600, dir_fd=staging.fd)
+    os.ftruncate(fd, size - 1)
+    assert staging.journal is not None
+    staging.journal.durable_up_to([(key, Part(os.fstat(fd).st_ino, size - 1, size - 1, bytes(32)))])
+    os.close(fd)
+    staging.close(keep=True)
+    os.close(root)
+    requests = SpaceblockRequests(UUID, BLOCK, (sparse, SpaceblockRequest(2 * free)))
+    sink = FolderSink(target, keeper=KEEPER)
+    with pytest.raises(NoSpace, match="has room for"):
+        sink.prepare(requests, manifest_of("sparse", "large"))
+    assert sink.had
+    sink.close()
 
 
 def test_a_file_that_is_longer_than_what_is_sent_begins_anew(target: Path) -> None:

@@ -105,7 +105,8 @@ class FolderSink(Sink):
         skip = self._taken_names()
         self._check_space(
             sum(
-                request.space - (self.had[item].offset - request.start if item in self.had else 0)
+                # Of holes nothing is told: what is had may be one, or all that takes space.
+                max(request.space - (self.had[item].offset - request.start if item in self.had else 0), 0)
                 for item, request in enumerate(requests.items)
                 if item not in skip
             )
