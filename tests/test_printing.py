@@ -10,7 +10,7 @@ import re
 import traceback
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import pytest
 
@@ -42,13 +42,20 @@ def assert_all_safe(ended: Ended) -> None:
     assert_safe(ended.out, shows=False)
 
 
-async def receive(commands: Commands, inbox: Path, *items: Item, keys: dict[str, str], words: tuple[str, ...]) -> Ended:
+async def receive(
+    commands: Commands,
+    inbox: Path,
+    *items: Item,
+    keys: dict[str, str],
+    words: tuple[str, ...],
+    links: Literal["skip", "copy"] = "skip",
+) -> Ended:
     """What a receiver on a terminal shows of an offer; ``keys`` are what to type after which words."""
     receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once", *words, terminal=True)
     line = await asyncio.to_thread(receiver.read_line)
     ticket = json.loads(line)["ticket"] if "--json" in words else line
     async with spaceblock.connect(ticket) as peer:
-        sending = peer.send(*items)
+        sending = peer.send(*items, links=links)
         for question, answer in keys.items():
             await asyncio.to_thread(receiver.terminal.wait_for, question)
             receiver.terminal.type(answer)
@@ -66,6 +73,22 @@ async def test_an_offer_its_bar_and_its_receipt_are_shown_escaped(commands: Comm
     assert_all_safe(received)
     assert (inbox / HOSTILE).exists()
     assert received.err.count("BLAKE3") == 2
+
+
+async def test_links_of_an_offer_are_shown_too(commands: Commands, inbox: Path, tmp_path: Path) -> None:
+    """Who accepts one file does not accept a link that would take another's place, unless told of it."""
+    source = tmp_path / "source"
+    source.mkdir()
+    (source / "file").write_bytes(b"x")
+    (source / f"link{HOSTILE}").symlink_to("file")
+    keys = {"Accept? [y/N]": "y\n"}
+    received = await receive(commands, inbox, Item(source, name="copy"), keys=keys, links="copy", words=())
+    assert received.code == 0, received.err
+    assert_all_safe(received)
+    assert "1 item and 1 symbolic link, 1 B" in received.err
+    (line,) = [line for line in received.err.splitlines() if " -> " in line]
+    assert line.split()[0] == "link"
+    assert line.rstrip().endswith("-> file")
 
 
 async def test_a_question_for_another_name_is_shown_escaped(commands: Commands, inbox: Path) -> None:

@@ -11,7 +11,7 @@ from .core import make_records
 from .errors import LocalProtocolError, TransferRefused
 from .events import OfferItem
 from .following import ShowProgress, follower
-from .manifest import Manifest
+from .manifest import EntryKind, Manifest
 from .options import Conflict, Durability
 from .storage.sinks import IntoSink, Sink
 from .storage.targets import is_memory
@@ -28,7 +28,8 @@ class Offer:
 
     def __init__(self, incoming: Incoming, requests: SpaceblockRequests, manifest: Manifest | None) -> None:
         self._incoming = incoming
-        names = {} if manifest is None else {entry.item: entry.name for entry in manifest.entries}
+        entries = () if manifest is None else manifest.entries
+        names = {entry.item: entry.name for entry in entries}
         self.peer: str = incoming.peer_id
         """The sender's peer ID."""
         self.uuid: str = requests.uuid.hex()
@@ -42,6 +43,10 @@ class Offer:
             )
         )
         """What would travel, in the order of the indexes."""
+        self.links: dict[str, str] = {
+            entry.name: entry.target for entry in entries if entry.target is not None and entry.kind is EntryKind.LINK
+        }
+        """The symbolic links that would be made beside the items, by name, with what each points to."""
         sizes = [request.length for request in requests.items]
         self.total_size: int | None = None if None in sizes else sum(size or 0 for size in sizes)
         """Bytes that would travel; None while a size is unknown."""

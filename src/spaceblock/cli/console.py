@@ -200,7 +200,7 @@ class Console:
             if self._quiet:
                 print(*self._heading(offer, folder), sep="\n", file=sys.stderr)
             lines = _listing(offer)
-            is_whole = len(lines) == len(offer.items)
+            is_whole = len(lines) == len(offer.items) + len(offer.links)
             print(*lines, sep="\n", file=sys.stderr)
             while True:
                 question = "Accept? [y/N] " if is_whole else "Accept? [y/N, l: list all] "
@@ -249,7 +249,7 @@ class Console:
         total = "of unknown size" if offer.total_size is None else size_text(offer.total_size)
         return [
             f"From  {self.name_of(offer.peer)}",
-            f"What  {_count(len(offer.items))}, {total}",
+            f"What  {_count(len(offer.items))}{_and_links(offer)}, {total}",
             f"Into  {_place(offer, folder)}",
         ]
 
@@ -292,6 +292,7 @@ class JsonConsole(Console):
                 "dir": folder,
                 "total_size": offer.total_size,
                 "items": [{"index": item.index, "name": item.name, "size": item.size} for item in offer.items],
+                "links": [{"name": name, "target": target} for name, target in offer.links.items()],
             }
         )
 
@@ -413,6 +414,14 @@ def _name_question(bad: BadName) -> str:
     return f"New name (Enter: {shown(bad.proposal)}, !: that and all further proposals):"
 
 
+def _links(offer: Offer) -> str:
+    return "1 symbolic link" if len(offer.links) == 1 else f"{len(offer.links)} symbolic links"
+
+
+def _and_links(offer: Offer) -> str:
+    return f" and {_links(offer)}" if offer.links else ""
+
+
 def _place(offer: Offer, folder: str) -> str:
     """Where it would go, and whether there is room for it."""
     if folder == OUTPUT:
@@ -432,7 +441,7 @@ def _listed(name: str) -> str:
 
 def _listing(offer: Offer) -> list[str]:
     """What is offered, one line an item, or where those are too many one for each folder and file at the top."""
-    if len(offer.items) <= LINES_LISTED:
+    if len(offer.items) + len(offer.links) <= LINES_LISTED:
         return list(_all_of(offer))
     tops: dict[str, list[OfferItem]] = {}
     for item in offer.items:
@@ -444,6 +453,8 @@ def _listing(offer: Offer) -> list[str]:
         total = None if None in sizes else sum(size or 0 for size in sizes)
         what = f"{_count(len(items))} without a name" if not top else f"{_listed(top)}/  {_count(len(items))}"
         lines.append(_line(total, _listed(top) if is_file else what))
+    if offer.links:
+        lines.insert(0, f"{'link':>9}  {_links(offer)}")
     if len(lines) > LINES_LISTED:
         lines[LINES_LISTED - 1 :] = [f"{'':>9}  ... and {len(lines) - LINES_LISTED + 1} more"]
     return lines
@@ -452,6 +463,8 @@ def _listing(offer: Offer) -> list[str]:
 def _all_of(offer: Offer) -> Iterator[str]:
     for item in offer.items:
         yield _line(item.size, f"(unnamed item {item.index})" if item.name is None else _listed(item.name))
+    for name, target in offer.links.items():
+        yield f"{'link':>9}  {_listed(name)} -> {_listed(target)}"
 
 
 def _line(size: int | None, name: str) -> str:

@@ -31,6 +31,13 @@ class OfferedItem(TypedDict):
     size: int | None
 
 
+class OfferedLink(TypedDict):
+    """A symbolic link of an offer."""
+
+    name: str
+    target: str
+
+
 class Offer(TypedDict):
     """Somebody wants to send."""
 
@@ -41,6 +48,7 @@ class Offer(TypedDict):
     dir: str
     total_size: int | None
     items: list[OfferedItem]
+    links: list[OfferedLink]
 
 
 class MovingItem(TypedDict):
