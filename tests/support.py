@@ -201,6 +201,8 @@ class Host:
                 self._agreed.append(event.item)
             elif isinstance(event, ItemLost):
                 self.lost[event.item] = event.error
+                if self.debts is not None:
+                    self.debts.settled(event.item)
             elif isinstance(event, Settled):
                 self.outcomes = event.outcomes
             elif isinstance(event, Failed):

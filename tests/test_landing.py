@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 
 import pytest
@@ -339,6 +339,30 @@ def test_what_a_stream_owes_that_rests_holds_up_no_other(tmp_path: Path) -> None
     host.settle()
     assert goes_on.ended
     host.close()
+
+
+def test_what_waits_behind_an_item_that_is_given_up_and_let_go_on_by_that_is_taken_once(tmp_path: Path) -> None:
+    """Of so many messages that the worker falls behind in the middle of them."""
+    count = 2 * BLOCK // 100
+    sink = FolderSink(tmp_path, keeper=Keeper("peer", bytes(32)))
+    host = hosted(sink, requests_of(2 * BLOCK, 100 * count), manifest_of("a", "b"))
+    host.debts = Debts(2 * BLOCK, host.room, lambda: 0.0)
+    landing = host.landing()
+    landing.receive_data(block(0, 0, pattern(BLOCK)), False)
+    assert host.debts.too_high
+    holes = b"".join(Hole(1, at, min(100, BLOCK - at % BLOCK, 100 * count - at)).encode() for at in starts(100 * count))
+    aborted = ItemAbort(0, ErrorCode.SOURCE_CHANGED, 0, "reading", "it shrank").encode()
+    landing.receive_data(aborted + holes + ItemEnd(1, 100 * count).encode(), True)
+    host.receive(digest_of(1, bytes(100 * count)))
+    host.settle()
+    assert host.error is None
+    assert kinds(host) == [OutcomeKind.FAILED, OutcomeKind.VERIFIED]
+    host.close()
+
+
+def starts(size: int) -> Iterator[int]:
+    for start in range(0, size, BLOCK):
+        yield from range(start, min(start + BLOCK, size), 100)
 
 
 def test_two_streams_share_a_ring_that_is_too_small_for_both(tmp_path: Path) -> None:

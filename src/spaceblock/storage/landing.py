@@ -21,7 +21,7 @@ from ..core import MESSAGE_DATA_MAX, Deframer
 from ..errors import InternalError, NoSpace, RemoteProtocolError, SpaceblockError
 from ..lazily import dataclass
 from ..limits import MESSAGE_PAYLOAD_MAX, SMALL_ITEM
-from ..messages import Hole, ItemAbort, ItemEnd, decode_message
+from ..messages import Hole, ItemAbort, ItemEnd, Message, decode_message
 from ..protocol.receiver import Receiver
 from ..protocol.receiver_events import ItemLost, ItemRestarts, ReceiverEvent
 from ..wire import MessageType
@@ -210,8 +210,9 @@ class Landing:
             if self._is_behind or stopped_for == Deframer.NEED_DATA:
                 return False
             if stopped_for == Deframer.MESSAGE:
-                self._receive_message()
-                self.intake.proceed()
+                message = decode_message(self.intake.message_type, self.intake.payload)
+                self.intake.proceed()  # before, as what it leads to may let this go on, which must not find it again
+                self._receive_message(message)
             elif not self.intake.ready() and not self._make_room():
                 return False
             if not self.ended and self.intake.ready():
@@ -362,8 +363,7 @@ class Landing:
             else:
                 self._steps.append(_Step(_Kind.GIVE_BACK, -1, data=memory, at_once=True))
 
-    def _receive_message(self) -> None:
-        message = decode_message(self.intake.message_type, self.intake.payload)
+    def _receive_message(self, message: Message | None) -> None:
         if isinstance(message, ItemEnd):
             self._end_item(message)
         elif isinstance(message, ItemAbort):
