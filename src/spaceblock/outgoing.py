@@ -272,7 +272,6 @@ class Outgoing(Job):
             return limits.close + limits.idle
         return {
             Phase.PREPARING: limits.verify,
-            Phase.OFFERING: limits.idle,
             Phase.NAMES: limits.offer,
             Phase.USER: limits.offer + limits.idle,
             Phase.SOURCE: limits.source,

@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
@@ -286,6 +287,28 @@ async def test_who_comes_back_to_a_receiver_that_cancels_in_that_moment_is_offer
         await lose(way, sending, receiving)
         assert isinstance(await failure(receiving), spaceblock.TransferCancelled)
         await (await peers.offer()).accept(inbox)
+        await within(sending._wait())
+    assert tree(inbox) == {"file": source.read_bytes()}
+
+
+async def test_a_connection_that_is_lost_before_the_offer_is_answered_is_made_again(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The offer has arrived and its receiver has said nothing: that nothing moves is noticed later than the loss."""
+    source = file_of(tmp_path, "file", MIB)
+    arrived = asyncio.Event()
+
+    def say_nothing(incoming: Incoming, event: object) -> None:
+        arrived.set()
+
+    async with network(replace(TIMES, idle=3.0)) as (peers, way):
+        with monkeypatch.context() as patch:
+            patch.setattr(Incoming, "_offered", say_nothing)
+            sending = peers.here.send(source)
+            await within(arrived.wait())
+        await asyncio.sleep(0.1)  # so that what was heard last is later than the offer
+        await lose(way, sending)
+        await (await within(anext(aiter(peers.listener)))).accept(inbox)
         await within(sending._wait())
     assert tree(inbox) == {"file": source.read_bytes()}
 
