@@ -13,7 +13,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spaceblock import DISCARD
-from spaceblock.blocks import SpaceblockRequests
+from spaceblock.blocks import Had, SpaceblockRequests
 from spaceblock.core import MESSAGE_DATA_MAX, encode_uint_var
 from spaceblock.errors import (
     ErrorCode,
@@ -26,7 +26,7 @@ from spaceblock.errors import (
 )
 from spaceblock.limits import SLOT_SIZE
 from spaceblock.manifest import Manifest
-from spaceblock.messages import Done, Hole, ItemAbort, ItemDigest, ItemEnd, OutcomeKind
+from spaceblock.messages import Done, HaveReply, Hole, ItemAbort, ItemDigest, ItemEnd, OutcomeKind
 from spaceblock.protocol.receiver import State
 from spaceblock.storage.debts import Debts
 from spaceblock.storage.folder import FolderSink
@@ -363,6 +363,17 @@ def test_what_waits_behind_an_item_that_is_given_up_and_let_go_on_by_that_is_tak
 def starts(size: int) -> Iterator[int]:
     for start in range(0, size, BLOCK):
         yield from range(start, min(start + BLOCK, size), 100)
+
+
+def test_an_item_without_bytes_that_was_had_and_is_sent_all_the_same_begins_anew(tmp_path: Path) -> None:
+    host = Host(requests_of(0), FolderSink(tmp_path), Ring(), manifest_of("a"))
+    host.act(host.receiver.accept(had={0: Had(0, 0, blake3().digest(), "a")}))
+    host.landing().receive_data(ItemEnd(0, 0).encode(), True)
+    host.receive(HaveReply(0, False))
+    host.receive(digest_of(0, b""))
+    host.settle()
+    assert kinds(host) == [OutcomeKind.VERIFIED]
+    host.close()
 
 
 def test_two_streams_share_a_ring_that_is_too_small_for_both(tmp_path: Path) -> None:

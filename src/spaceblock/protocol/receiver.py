@@ -721,7 +721,8 @@ class Receiver:
             moving = _Moving(stream, request.start, request.start, request.stop)
             had = self._had.get(item)
             if had is not None:
-                confirmed = self._replies.get(item, offset == had.offset)
+                # Where there is nothing to go on from, as of no bytes at all, what comes is a beginning.
+                confirmed = self._replies.get(item, offset == had.offset != request.start)
                 self._reply(item, had, confirmed=confirmed)
                 if confirmed:
                     moving.next_offset = had.offset
