@@ -28,7 +28,7 @@ from .errors import (
 )
 from .events import Phase, Receipt
 from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, RATE_MIN, Limits, Timeouts
-from .manifest import Manifest
+from .manifest import EntryKind, Manifest
 from .memory import Memory
 from .messages import (
     Amend,
@@ -551,6 +551,8 @@ class Incoming(Job):
                 self.receiver.ask_for_names(self.sink.limits, problems)
                 self.act([])
                 amended = await self._unless_over(self._amended)
+                seen = {entry.name for entry in self._manifest.entries if entry.kind is not EntryKind.FOLDER}
+                self.sink.unseen |= {entry.name for entry in amended.manifest.entries} - seen
                 self._manifest = amended.manifest
                 self._asks_user = not amended.changed  # the sender has nobody to ask, or who gave up
             elif self._rename is not None and asked < NAME_ROUNDS:

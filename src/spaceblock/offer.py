@@ -73,9 +73,10 @@ class Offer:
         ``"overwrite"`` it atomically, or raise an ``"error"``. What is skipped is compared with what is there, without
         sending it; the receipt tells which is the same, by its digest.
 
-        A name that cannot be used in this folder is the sender's to change. Where that does not help,
-        ``rename(item, problem)`` returns another (``problem.proposal`` would do) or None; it may be a coroutine
-        function, and otherwise runs in a thread. Without it the whole offer is refused with :class:`NameRejected`.
+        A name that cannot be used in this folder is the sender's to change, and the new one overwrites nothing. Where
+        that does not help, ``rename(item, problem)`` returns another (``problem.proposal`` would do) or None; it may be
+        a coroutine function, and otherwise runs in a thread. Without it the whole offer is refused with
+        :class:`NameRejected`.
 
         With ``durability="fsync"`` a verified file survives a loss of power. ``progress`` is that of :meth:`Peer.send`.
 

@@ -14,7 +14,7 @@ import pytest
 import spaceblock
 from commands import Commands
 from spaceblock import BadName, Item, NameRule, NameRules, OfferItem
-from spaceblock.blocks import SpaceblockRequest
+from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import ErrorCode
 from spaceblock.manifest import Entry, EntryKind
 from spaceblock.messages import (
@@ -31,13 +31,15 @@ from spaceblock.messages import (
     StreamType,
     System,
     VerifiedPage,
+    pages_of_manifest,
+    pages_of_requests,
 )
 from spaceblock.names import Problem, Renaming, local_rules
 from spaceblock.options import Conflict
 from spaceblock.protocol.session import FEATURES
 
 from .hostile import RawOffer, RawPeer, client_of, digest, hostile_receiver, item_bytes
-from .support import assert_helpful, failure, names_below, tree, within
+from .support import BLOCK, assert_helpful, failure, names_below, tree, within
 
 WINDOWS = NameRules(System.WINDOWS, 100, NameUnit.UTF16, 400)
 
@@ -285,3 +287,30 @@ def clear(folder: Path) -> None:
     """Remove everything below ``folder``."""
     for path in sorted(folder.rglob("*"), key=lambda path: -len(path.parts)):
         path.rmdir() if path.is_dir() else path.unlink()
+
+
+async def test_a_name_that_comes_after_the_offer_was_accepted_overwrites_nothing(inbox: Path) -> None:
+    """Who takes one name, and lets that be overwritten, did not take another that the sender gives instead."""
+    for name in ("shown", "precious", "prized"):
+        (inbox / name).write_bytes(b"kept")
+    names = ("shown", "x" * 300)
+    entries = [Entry(EntryKind.FILE, name, item) for item, name in enumerate(names)]
+    entries += [Entry(EntryKind.LINK, "link", target="shown"), Entry(EntryKind.FOLDER, "precious")]
+    async with spaceblock.listen("127.0.0.1") as listener, client_of(listener, features=FEATURES) as raw:
+        control, uuid = raw.open(StreamType.PUSH), bytes(16)
+        items = (SpaceblockRequest(5, rereadable=True),) * 2
+        control.send(*pages_of_requests(SpaceblockRequests(uuid, BLOCK, items), True), *pages_of_manifest(entries))
+        receiving = (await within(anext(aiter(listener)))).accept(inbox, on_conflict="overwrite")
+        await control.read(NameProblems)
+        others = Amendment(1, "precious"), Amendment(2, "prized"), Amendment(3, "folder")
+        control.send(Amend(True, others))
+        await control.read(AnswerPage)
+        raw.open(StreamType.DATA, uuid).write(item_bytes(0, b"first") + item_bytes(1, b"other"), fin=True)
+        control.send(ItemDigest(0, 5, digest(b"first")), ItemDigest(1, 5, digest(b"other")))
+        await control.read(VerifiedPage)
+        control.send(Done(), fin=True)
+        receipt = await within(receiving._wait())
+    assert [item.path for item in receipt.items] == ["shown", "precious (1)"]
+    assert (inbox / "shown").read_bytes() == b"first", "this one was agreed on"
+    assert (inbox / "precious").read_bytes() == (inbox / "prized").read_bytes() == b"kept"
+    assert os.readlink(inbox / "prized (1)") == "shown"

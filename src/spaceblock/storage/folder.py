@@ -616,7 +616,7 @@ class FolderSink(Sink):
         for link in links:
             self.on_work()
             try:
-                self._links.place(link)
+                self._links.place(link, is_unseen=link.name in self.unseen)
             except (SpaceblockError, OSError) as error:
                 logger.warning("left out the link %s: %s", shown(link.name), error)
         for name in self._metadata.folders_made():
@@ -645,7 +645,7 @@ class FolderSink(Sink):
     def _try_place(self, item: int, folder: int, last: str) -> bool:
         source, staging = self._partial(item), self._staging.fd
         with self._errors("create", last, item, Phase.VERIFYING):
-            if self._on_conflict == "overwrite":
+            if self._on_conflict == "overwrite" and self._names[item] not in self.unseen:
                 os.replace(source, last, src_dir_fd=staging, dst_dir_fd=folder)
                 return True
             try:

@@ -24,8 +24,9 @@ class SymbolicLinks:
         self._on_conflict = on_conflict
         self._made: set[str] = set()
 
-    def place(self, link: Entry) -> None:
-        """Make a link, under another name if its own is taken; raises :class:`StorageError` and :class:`OSError`."""
+    def place(self, link: Entry, *, is_unseen: bool = False) -> None:
+        """Make a link, under another name if its own is taken, which is not overwritten where it ``is_unseen``; raises
+        :class:`StorageError` and :class:`OSError`."""
         assert link.target is not None
         if not all(map(self._limits.can_write, link.target)):
             raise NameRejected(f"this locale ({self._limits.letters}) cannot write where it leads", name=link.name)
@@ -33,9 +34,10 @@ class SymbolicLinks:
         if self._leads_elsewhere(parent, link.target):
             raise NameRejected("it leads through a link that was there before", name=link.name)
         folder = self._inside.folder(parent)
+        overwrites = self._on_conflict == "overwrite" and not is_unseen
         try:
             for name in alternatives(link.name, self._limits):
-                if self._try_link(link.target, name.rpartition("/")[2], folder):
+                if self._try_link(link.target, name.rpartition("/")[2], folder, overwrites=overwrites):
                     self._made.add(name)
                     break
                 if self._on_conflict == "skip":
@@ -49,12 +51,12 @@ class SymbolicLinks:
         finally:
             leave(folder)
 
-    def _try_link(self, target: str, last: str, folder: int) -> bool:
+    def _try_link(self, target: str, last: str, folder: int, *, overwrites: bool) -> bool:
         """Make a link, unless another thing has its name; what is the same link already will do."""
         with suppress(OSError):
             if os.readlink(last, dir_fd=folder) == target:
                 return True
-        if self._on_conflict != "overwrite":
+        if not overwrites:
             try:
                 os.symlink(target, last, dir_fd=folder)
             except FileExistsError:

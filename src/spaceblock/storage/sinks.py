@@ -52,6 +52,9 @@ class Sink(abc.ABC):
     limits: NameRules = local_rules()
     """What this sink accepts as a name, known once :meth:`name_problems` was called."""
 
+    unseen: frozenset[str] = frozenset()
+    """Names that the sender gave in place of others after the offer was accepted: nobody agreed to overwrite these."""
+
     comparable: frozenset[int] = frozenset()
     """Of the items that :meth:`prepare` says to skip, those that may be here already, byte for byte."""
 
