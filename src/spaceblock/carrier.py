@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 
 from .errors import SpaceblockError
@@ -81,7 +81,7 @@ class Carrier:
             self._feeds.discard(feed)
             del self._carrying[feed]
 
-    async def read(self, feed: Feed) -> AsyncIterator[Filled]:
+    async def read(self, feed: Feed) -> AsyncGenerator[Filled, None]:
         """Hash what ``feed`` gives and send none of it: what ended, a buffer at a time."""
         self._feeds.add(feed)
         ahead = Ahead(feed, self._job.in_worker)

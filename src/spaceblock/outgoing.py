@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Mapping, Sequence
-from contextlib import suppress
+from collections.abc import AsyncGenerator, Callable, Coroutine, Iterator, Mapping, Sequence
+from contextlib import aclosing, suppress
 from dataclasses import replace
 from functools import partial
 from time import monotonic
@@ -375,15 +375,16 @@ class Outgoing(Job):
         items = [item for item, outcome in enumerate(outcomes) if outcome.kind is not OutcomeKind.SKIPPED]
         if any(outcomes[item].kind is not OutcomeKind.VERIFIED for item in items):
             return False
-        async for filled in self._read_and_hash(items):
-            for item, size, digest in filled.sent:
-                if (size, digest) != (outcomes[item].size, outcomes[item].digest):
+        async with aclosing(self._read_and_hash(items)) as found:  # what is left early is not left to the collector
+            async for filled in found:
+                for item, size, digest in filled.sent:
+                    if (size, digest) != (outcomes[item].size, outcomes[item].digest):
+                        return False
+                if filled.aborted:
                     return False
-            if filled.aborted:
-                return False
         return True
 
-    def _read_and_hash(self, items: Sequence[int]) -> AsyncIterator[Filled]:
+    def _read_and_hash(self, items: Sequence[int]) -> AsyncGenerator[Filled, None]:
         """Hash ``items``, of which nothing is to be sent."""
         return self._carrier.read(self._feed_of(items))
 

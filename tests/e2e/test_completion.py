@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import asyncio
-from collections.abc import Iterable
+import sys
+from collections.abc import AsyncGenerator, Iterable
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -151,6 +153,27 @@ async def test_a_source_that_changed_since_is_not_taken_for_what_arrived(
         file_of(tmp_path, "a", 1000)
         await deliver(peers, source, folder=inbox)
     assert tree(inbox) == {"a": before, "a (1)": source.read_bytes()}
+
+
+async def test_what_is_found_to_be_changed_is_not_left_half_read_to_the_garbage_collector(
+    tmp_path: Path,
+    inbox: Path,
+    sender: spaceblock.Options,
+    receiver: spaceblock.Options,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    sources = [file_of(tmp_path, "a", 5_000_000), file_of(tmp_path, "b", 5_000_000)]
+    left: list[AsyncGenerator[Any, Any]] = []
+    async with pair(receiver, here=sender) as peers:
+        await lose_verified(peers, monkeypatch, inbox, *sources)
+        file_of(tmp_path, "a", 5_000_000)
+        before = sys.get_asyncgen_hooks().finalizer
+        sys.set_asyncgen_hooks(finalizer=left.append)
+        try:
+            await deliver(peers, *sources, folder=inbox)
+        finally:
+            sys.set_asyncgen_hooks(finalizer=before)
+    assert left == []
 
 
 async def test_only_who_sent_it_hears_how_it_ended(
