@@ -28,7 +28,7 @@ from .errors import (
 )
 from .events import Phase, Receipt
 from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, RATE_MIN, Limits, Timeouts
-from .manifest import EntryKind, Manifest
+from .manifest import Manifest, entries_of, new_names
 from .memory import Memory
 from .messages import (
     Amend,
@@ -139,6 +139,7 @@ class Incoming(Job):
         self._asks_user = False
         self._amended: asyncio.Future[Amended] | None = None
         self._manifest: Manifest | None = None
+        self._unseen: frozenset[str] = frozenset()
         self._decision: asyncio.Future[None] = self.loop.create_future()
         self._settled: asyncio.Future[Settled] = self.loop.create_future()
         self._said: asyncio.Future[None] = self.loop.create_future()
@@ -232,6 +233,15 @@ class Incoming(Job):
             return False
         return self.sink.keeps or self.sink.repairable
 
+    def may_become(self, incoming: Incoming) -> bool:
+        """Whether this can go on as ``incoming``, which has to offer what was accepted here. Names may differ, as the
+        sender may have been asked for others."""
+        mine, other = self._offered_event, incoming._offered_event
+        assert mine is not None
+        assert other is not None
+        kinds = [[(entry.kind, entry.item) for entry in entries_of(offer.manifest)] for offer in (mine, other)]
+        return self.may_outlive and mine.requests.items == other.requests.items and kinds[0] == kinds[1]
+
     def succeeded_by(self, incoming: Incoming) -> None:
         """The sender came back on another connection, and offers the same again."""
         if not self._successor.done():
@@ -250,7 +260,11 @@ class Incoming(Job):
         if not self._successor.done():
             return None
         incoming, make_sink = self._successor.result(), self._make_sink
+        mine, other = self._offered_event, incoming._offered_event
         assert make_sink is not None
+        assert mine is not None
+        assert other is not None
+        incoming._unseen = self._unseen | new_names(mine.manifest, other.manifest)
         incoming.accept(make_sink, self._rename, in_memory=self.in_memory)
         return incoming
 
@@ -522,6 +536,7 @@ class Incoming(Job):
 
         def prepare() -> list[Problem]:
             self.sink = make_sink()
+            self.sink.unseen = self._unseen
             self.sink.on_work = self.alive
             return self.sink.name_problems(offer.requests, offer.manifest)
 
@@ -551,8 +566,8 @@ class Incoming(Job):
                 self.receiver.ask_for_names(self.sink.limits, problems)
                 self.act([])
                 amended = await self._unless_over(self._amended)
-                seen = {entry.name for entry in self._manifest.entries if entry.kind is not EntryKind.FOLDER}
-                self.sink.unseen |= {entry.name for entry in amended.manifest.entries} - seen
+                self._unseen |= new_names(self._manifest, amended.manifest)
+                self.sink.unseen = self._unseen
                 self._manifest = amended.manifest
                 self._asks_user = not amended.changed  # the sender has nobody to ask, or who gave up
             elif self._rename is not None and asked < NAME_ROUNDS:

@@ -118,6 +118,17 @@ def retargeted(first: Sequence[Entry], last: Sequence[Entry]) -> list[Entry]:
     return entries
 
 
+def entries_of(manifest: Manifest | None) -> tuple[Entry, ...]:
+    """Those of a transfer that may have no names at all."""
+    return () if manifest is None else manifest.entries
+
+
+def new_names(before: Manifest | None, after: Manifest | None) -> frozenset[str]:
+    """The names in ``after`` that no file or link has in ``before``: those of folders are shown to nobody."""
+    shown = {entry.name for entry in entries_of(before) if entry.kind is not EntryKind.FOLDER}
+    return frozenset(entry.name for entry in entries_of(after)) - shown
+
+
 def _aim(name: str, target: str) -> str:
     """Which name a link called ``name`` points to; one that is absolute or leads out points to none."""
     if target.startswith("/"):

@@ -420,7 +420,7 @@ class Peer:
         elif before is None or not goes_on:
             self._offers.put(offer)
         else:
-            if before.may_outlive:
+            if before.may_become(incoming):
                 before.succeeded_by(incoming)
             else:
                 before.lose_connection(ConnectionLost("the sender came back on another connection"))

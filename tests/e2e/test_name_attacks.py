@@ -16,6 +16,7 @@ from commands import Commands
 from spaceblock import BadName, Item, NameRule, NameRules, OfferItem
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import ErrorCode
+from spaceblock.identity import Identity
 from spaceblock.manifest import Entry, EntryKind
 from spaceblock.messages import (
     Amend,
@@ -314,3 +315,43 @@ async def test_a_name_that_comes_after_the_offer_was_accepted_overwrites_nothing
     assert (inbox / "shown").read_bytes() == b"first", "this one was agreed on"
     assert (inbox / "precious").read_bytes() == (inbox / "prized").read_bytes() == b"kept"
     assert os.readlink(inbox / "prized (1)") == "shown"
+
+
+async def test_who_comes_back_with_another_offer_under_the_same_uuid_asks_again(inbox: Path) -> None:
+    """What was accepted goes on by itself over another connection, and nothing else does."""
+    (inbox / "precious").write_bytes(b"kept")
+    identity, item = Identity.ephemeral(), SpaceblockRequest(5, rereadable=True)
+    options = spaceblock.Options(timeouts=spaceblock.Timeouts(retry=0.5))
+    async with (
+        spaceblock.listen("127.0.0.1", options=options) as listener,
+        client_of(listener, identity, features=FEATURES) as one,
+    ):
+        first = one.offer(item, names=("shown",))
+        receiving = (await within(anext(aiter(listener)))).accept(inbox, on_conflict="overwrite")
+        await first.control.read(AnswerPage)
+        async with client_of(listener, identity, features=FEATURES) as other:
+            other.offer(item, item, names=("shown", "precious"), uuid=first.uuid)
+            again = await within(anext(aiter(listener)))
+            assert [each.name for each in again.items] == ["shown", "precious"]
+            await again.decline()
+        assert isinstance(await failure(receiving), spaceblock.ConnectionLost)
+    assert (inbox / "precious").read_bytes() == b"kept"
+
+
+async def test_who_comes_back_with_another_name_overwrites_nothing(inbox: Path) -> None:
+    (inbox / "precious").write_bytes(b"kept")
+    identity, item = Identity.ephemeral(), SpaceblockRequest(5, rereadable=True)
+    async with spaceblock.listen("127.0.0.1") as listener, client_of(listener, identity, features=FEATURES) as one:
+        first = one.offer(item, names=("shown",))
+        receiving = (await within(anext(aiter(listener)))).accept(inbox, on_conflict="overwrite")
+        await first.control.read(AnswerPage)
+        async with client_of(listener, identity, features=FEATURES) as other:
+            second = other.offer(item, names=("precious",), uuid=first.uuid)
+            await second.control.read(AnswerPage)
+            second.data().write(item_bytes(0, b"other"), fin=True)
+            second.control.send(ItemDigest(0, 5, digest(b"other")))
+            await second.control.read(VerifiedPage)
+            second.control.send(Done(), fin=True)
+            receipt = await within(receiving._wait())
+    assert [each.path for each in receipt.items] == ["precious (1)"]
+    assert (inbox / "precious").read_bytes() == b"kept"
