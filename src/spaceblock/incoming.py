@@ -323,6 +323,8 @@ class Incoming(Job):
         if self.offer is None and self.seconds > self._timeouts.offer + self._offer_size / RATE_MIN:
             text = "the offer takes too long to arrive: check the network and send again"
             self.fail(Stalled(text, phase=str(self.phase)))
+        if self.debts is not None and self.debts.wants_marks:
+            self.mark_all()  # where nothing comes now that would have it looked at
         moved = (self.receiver.received, self.receiver.verified, self.receiver.durable, self._items_done)
         if moved != self._moved:
             self._source_waits = False

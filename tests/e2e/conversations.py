@@ -153,7 +153,7 @@ async def hostile_sender(
 ) -> AsyncIterator[HostileSender]:
     """A hostile sender that was greeted; where it ``resumes``, it has broken off once before."""
     identity, uuid = Identity.ephemeral(), os.urandom(16)
-    options = replace(options or spaceblock.Options(), limits=Limits(not_durable=2 * BLOCK))
+    options = replace(options or spaceblock.Options(), limits=Limits(not_durable=4 * BLOCK))
     async with spaceblock.listen("127.0.0.1", options=options) as listener:
         if resumes:
             await _break_off(listener, identity, uuid, inbox)
