@@ -323,6 +323,7 @@ def test_a_part_that_is_too_long_is_not_folded() -> None:
     marks = "a" + "\u0316\u0301" * 400
     assert WINDOWS.fold(marks) == marks
     assert WINDOWS.fold(marks[:100].upper()) == WINDOWS.fold(marks[:100])
+    assert WINDOWS.fold("A\udcff") == "a\udcff"  # what is not Unicode, as a file system may have it
 
 
 @pytest.mark.parametrize("rules", [WINDOWS, APPLE], ids=["windows", "apple"])

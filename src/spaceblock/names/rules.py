@@ -111,7 +111,7 @@ class NameRules:
         """The form in which two names that mean the same file here are equal: on a target that ignores case that of
         canonical caseless matching (Unicode, definition D145). What is too long is refused in any case, and to sort its
         combining marks could take very long: it stays as it is."""
-        if not self.ignores_case or 0 < self.name_limit < self.length(part):
+        if not self.ignores_case or 0 < self.name_limit < len(part):
             return part
         return unicodedata.normalize("NFD", unicodedata.normalize("NFD", part).casefold())
 
