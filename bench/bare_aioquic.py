@@ -29,10 +29,10 @@ from blake3 import blake3
 
 from processes import run_script, size_of
 from spaceblock.cli.bench.measure import MIB, Meter, content, touched
-from spaceblock.identity import Identity
 from spaceblock.limits import DATA_BACKLOG, DATAGRAM_MIN
 from spaceblock.quic.interface import TransportOptions
 from spaceblock.quic.sockets import SOCKET_BUFFER
+from spaceblock.trust.identity import Identity
 
 SCRIPT = Path(__file__)
 

@@ -14,10 +14,10 @@ from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from spaceblock.admission import AdmissionBook
 from spaceblock.errors import AdmissionRefused
-from spaceblock.identity import Identity
-from spaceblock.tickets import Ticket, proof
+from spaceblock.trust.admission import AdmissionBook
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.tickets import Ticket, proof
 
 from .choices import Choices
 from .vectors import certificate_of

@@ -9,8 +9,8 @@ from collections.abc import Hashable
 from spaceblock.core import decode_uint_var
 from spaceblock.errors import RemoteProtocolError
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX
-from spaceblock.manifest import Manifest
-from spaceblock.messages import ManifestPage, MessageType, decode_message
+from spaceblock.wire.manifest import Manifest
+from spaceblock.wire.messages import ManifestPage, MessageType, decode_message
 
 from .choices import Choices, kind_of
 from .vectors import wire_vectors

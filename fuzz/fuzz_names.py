@@ -13,9 +13,9 @@ from collections.abc import Hashable
 
 from spaceblock.display import printable
 from spaceblock.errors import NameRejected
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import NameUnit, System
 from spaceblock.names import STAGING_PREFIX, NameRules, Renaming, alternative, find_problems, refusal
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import NameUnit, System
 
 from .choices import Choices, piece
 

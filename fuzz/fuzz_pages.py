@@ -12,8 +12,10 @@ from spaceblock.blocks import Full, Partial, SpaceblockRequest, SpaceblockReques
 from spaceblock.core import UINT_VAR_MAX, decode_uint_var
 from spaceblock.errors import LocalProtocolError, RemoteProtocolError
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX, Limits
-from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.messages import (
+from spaceblock.protocol.receiver import Receiver
+from spaceblock.protocol.receiver_events import Offered
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
+from spaceblock.wire.messages import (
     Message,
     Outcome,
     OutcomeKind,
@@ -25,8 +27,6 @@ from spaceblock.messages import (
     pages_of_requests,
     pages_of_verified,
 )
-from spaceblock.protocol.receiver import Receiver
-from spaceblock.protocol.receiver_events import Offered
 
 from .choices import Choices
 

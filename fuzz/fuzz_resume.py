@@ -13,8 +13,21 @@ from itertools import chain
 from spaceblock.blocks import Had, Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import SourceError, StorageError, TransferCancelled
 from spaceblock.limits import Limits
-from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.messages import (
+from spaceblock.names import Problem, local_rules
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Amended, ItemConfirmed, ItemDiffers, ItemRestarts, Offered, Settled
+from spaceblock.protocol.sender import (
+    Answered,
+    BlocksWanted,
+    Completed,
+    NamesRefused,
+    ResendWanted,
+    Sender,
+    SenderState,
+)
+from spaceblock.protocol.session import FEATURES
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
+from spaceblock.wire.messages import (
     Amend,
     Amendment,
     AnswerPage,
@@ -43,19 +56,6 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from spaceblock.names import Problem, local_rules
-from spaceblock.protocol.receiver import Receiver, State
-from spaceblock.protocol.receiver_events import Amended, ItemConfirmed, ItemDiffers, ItemRestarts, Offered, Settled
-from spaceblock.protocol.sender import (
-    Answered,
-    BlocksWanted,
-    Completed,
-    NamesRefused,
-    ResendWanted,
-    Sender,
-    SenderState,
-)
-from spaceblock.protocol.session import FEATURES
 
 from .choices import Choices, large, piece
 from .state_machines import driven, hear, said

@@ -9,8 +9,8 @@ from collections.abc import Hashable
 from blake3 import blake3
 
 from spaceblock.errors import TicketMalformed
-from spaceblock.identity import to_base32
-from spaceblock.tickets import SECRET_SIZE, TICKET_ID_SIZE, Ticket, read_proof
+from spaceblock.trust.identity import to_base32
+from spaceblock.trust.tickets import SECRET_SIZE, TICKET_ID_SIZE, Ticket, read_proof
 
 from .choices import Choices
 

@@ -11,7 +11,10 @@ from itertools import chain
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import SourceError, StorageError, TransferCancelled
 from spaceblock.limits import Limits
-from spaceblock.messages import (
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Offered, Settled
+from spaceblock.protocol.sender import Completed, Sender, SenderState
+from spaceblock.wire.messages import (
     AnswerPage,
     Done,
     ItemAbort,
@@ -25,9 +28,6 @@ from spaceblock.messages import (
     VerifiedPage,
     pages_of_requests,
 )
-from spaceblock.protocol.receiver import Receiver, State
-from spaceblock.protocol.receiver_events import Offered, Settled
-from spaceblock.protocol.sender import Completed, Sender, SenderState
 
 from .choices import Choices, large, piece
 from .state_machines import driven, hear, said

@@ -6,9 +6,9 @@ import contextlib
 from collections.abc import Callable, Iterator, Sequence
 
 from spaceblock.errors import RemoteProtocolError, SpaceblockError
-from spaceblock.messages import Message, decode_message
 from spaceblock.protocol.receiver import Receiver
 from spaceblock.protocol.sender import Sender
+from spaceblock.wire.messages import Message, decode_message
 
 from .choices import Choices, piece
 

@@ -8,7 +8,7 @@ from datetime import datetime
 from cryptography import x509
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
-from spaceblock.identity import ADMISSION_OID
+from spaceblock.trust.identity import ADMISSION_OID
 
 from . import ROOT
 

@@ -28,8 +28,8 @@ from random import Random
 
 from blake3 import blake3
 
-from spaceblock.identity import Identity
 from spaceblock.names import STAGING_PREFIX
+from spaceblock.trust.identity import Identity
 
 from .claims import claims_of, move_journal, move_outcome
 from .crash_disk import CrashDisk, Found, Kind, Operation, put, read_log

@@ -20,7 +20,7 @@ from pathlib import Path
 from typing import IO, Any
 
 from records import assert_promised
-from spaceblock.interrupts import COMMAND_SIGNALS
+from spaceblock.process.interrupts import COMMAND_SIGNALS
 
 PATIENCE = 60.0
 """Seconds after which a process that must end counts as hanging."""

@@ -6,9 +6,9 @@ from collections.abc import Sequence
 
 from spaceblock.blocks import SpaceblockRequests
 from spaceblock.limits import Limits
-from spaceblock.messages import ItemDigest, ItemEnd, Message, pages_of_requests
 from spaceblock.protocol.receiver import Receiver, State
 from spaceblock.protocol.receiver_events import ItemAgreed, ReceiverEvent
+from spaceblock.wire.messages import ItemDigest, ItemEnd, Message, pages_of_requests
 from support import requests_of
 
 DIGEST = bytes(32)

@@ -18,8 +18,6 @@ from spaceblock.blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from spaceblock.core import MESSAGE_DATA_MAX, Deframer
 from spaceblock.errors import SpaceblockError
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX, Limits
-from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.messages import Message, Outcome, decode_message, pages_of_manifest, pages_of_requests
 from spaceblock.protocol.receiver import Receiver
 from spaceblock.protocol.receiver_events import Failed, ItemAgreed, ItemLost, ReceiverEvent, Settled
 from spaceblock.storage.debts import Debts
@@ -27,6 +25,8 @@ from spaceblock.storage.landing import Landing
 from spaceblock.storage.rereading import Pursuit
 from spaceblock.storage.ring import Ring
 from spaceblock.storage.sinks import Mark, Sink
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
+from spaceblock.wire.messages import Message, Outcome, decode_message, pages_of_manifest, pages_of_requests
 
 UUID = bytes(range(16))
 BLOCK = BlockSize.MIN

@@ -21,7 +21,6 @@ from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.hazmat.primitives.serialization import Encoding
 
-from spaceblock.admission import EXPIRED_KEPT, LOCK_FILE, AdmissionBook, Admitted
 from spaceblock.errors import (
     AdmissionRefused,
     CertificateMissing,
@@ -36,8 +35,9 @@ from spaceblock.errors import (
     TicketUnknown,
     TicketUsed,
 )
-from spaceblock.identity import Identity
-from spaceblock.tickets import Ticket, proof
+from spaceblock.trust.admission import EXPIRED_KEPT, LOCK_FILE, AdmissionBook, Admitted
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.tickets import Ticket, proof
 from support import uncounted
 
 NOW = 1_800_000_000.0
@@ -306,8 +306,8 @@ def test_a_binding_outlives_a_kill_right_after_admission(
         import sys
         from pathlib import Path
         from cryptography import x509
-        from spaceblock.admission import AdmissionBook
-        from spaceblock.identity import Identity
+        from spaceblock.trust.admission import AdmissionBook
+        from spaceblock.trust.identity import Identity
         folder, now = Path(sys.argv[1]), float(sys.argv[2])
         book = AdmissionBook.open(folder, Identity.load(folder))
         print(book.admit(x509.load_der_x509_certificate((folder / "alice.der").read_bytes()), now).via, flush=True)
@@ -339,9 +339,9 @@ def test_nobody_is_let_in_when_the_use_cannot_be_recorded(tmp_path: Path, alice:
         import resource, sys
         from pathlib import Path
         from cryptography import x509
-        from spaceblock.admission import AdmissionBook
+        from spaceblock.trust.admission import AdmissionBook
         from spaceblock.errors import StorageError
-        from spaceblock.identity import Identity
+        from spaceblock.trust.identity import Identity
         folder, now = Path(sys.argv[1]), float(sys.argv[2])
         book = AdmissionBook.open(folder, Identity.load(folder))
         resource.setrlimit(resource.RLIMIT_FSIZE, (100, resource.RLIM_INFINITY))

@@ -16,7 +16,7 @@ from spaceblock.limits import SLOT_SIZE
 from spaceblock.storage.ahead import AHEAD, Ahead
 from spaceblock.storage.feed import Feed, Filled
 from spaceblock.storage.sources import hold_buffers, prepare, release_buffers, stop_reading
-from spaceblock.transfer import NoThread
+from spaceblock.transfers.transfer import NoThread
 from support import BLOCK, Piece, open_descriptors, pattern, read_stream
 
 SMALL_SLOT = 8_192

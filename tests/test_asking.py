@@ -10,12 +10,12 @@ from typing import Any
 import pytest
 
 from spaceblock import BadName, OfferItem
-from spaceblock.asking import Rename, ask_for_names
 from spaceblock.blocks import Full, Partial, SpaceblockRequest
 from spaceblock.errors import LocalProtocolError, TransferRefused
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import NameRule, NameUnit, System
 from spaceblock.names import NameRules, Problem, find_problems
+from spaceblock.transfers.asking import Rename, ask_for_names
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import NameRule, NameUnit, System
 
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)
 REQUESTS = (SpaceblockRequest(5), SpaceblockRequest(None), SpaceblockRequest(9, Partial(1, 2)))

@@ -16,9 +16,9 @@ from blake3 import blake3
 import spaceblock
 from commands import Commands, Ended
 from spaceblock.cli import main
-from spaceblock.interrupts import COMMAND_SIGNALS
 from spaceblock.names import STAGING_PREFIX
-from spaceblock.tickets import Ticket
+from spaceblock.process.interrupts import COMMAND_SIGNALS
+from spaceblock.trust.tickets import Ticket
 from support import uncounted
 
 LOCAL = ("--listen", "127.0.0.1:0")

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from commands import Command, Commands
-from spaceblock.tickets import Ticket
+from spaceblock.trust.tickets import Ticket
 
 LOCAL = ("--listen", "127.0.0.1")
 SLOWLY = ("--limit", "8M")

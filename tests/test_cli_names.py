@@ -13,7 +13,7 @@ from bad_names import BAD, FORTY, GOOD, is_complete, leads_to_the_copy, write_fo
 from commands import Commands
 from e2e.disks import odd_disk
 from spaceblock import Item, NameRules
-from spaceblock.messages import NameUnit, System
+from spaceblock.wire.messages import NameUnit, System
 
 WINDOWS = NameRules(System.WINDOWS, 100, NameUnit.UTF16, 400)
 LOCAL = ("--listen", "127.0.0.1:0")

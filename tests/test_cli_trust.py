@@ -17,7 +17,7 @@ import spaceblock
 from commands import Commands
 from spaceblock.cli import lan, main
 from spaceblock.cli.trusted import FILE, TrustedPeers
-from spaceblock.contacts import split_address
+from spaceblock.trust.contacts import split_address
 
 A = "tvrqinl3jc33ghavk3ekxbq7rknyebrbdvwud6yft6wnzkvjws2a"
 B = spaceblock.Identity.ephemeral().peer_id

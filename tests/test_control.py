@@ -7,11 +7,11 @@ from typing import Any
 
 import pytest
 
-from spaceblock.control import MessageStream
 from spaceblock.errors import RemoteProtocolError, SpaceblockError, TransferCancelled
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX
-from spaceblock.messages import Done, Error, ItemDigest, Message
 from spaceblock.quic.interface import Intake, Stream
+from spaceblock.transfers.control import MessageStream
+from spaceblock.wire.messages import Done, Error, ItemDigest, Message
 
 DIGEST = ItemDigest(1, 2, bytes(32))
 

@@ -24,10 +24,10 @@ from spaceblock.errors import (
     StorageError,
 )
 from spaceblock.limits import SLOT_SIZE, TEXT_MAX
-from spaceblock.messages import ItemAbort, ItemEnd, Message
 from spaceblock.storage.feed import Feed
 from spaceblock.storage.rereading import Pursuit
 from spaceblock.storage.sources import Item, Source, hold_buffers, prepare
+from spaceblock.wire.messages import ItemAbort, ItemEnd, Message
 from support import BLOCK, Piece, no_more_descriptors, pattern, read_stream
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")

@@ -27,11 +27,11 @@ from spaceblock.errors import (
     TargetMissing,
     TargetNotWritable,
 )
-from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.messages import NameRule, NameUnit, System
 from spaceblock.names import STAGING_PREFIX, NameRules
 from spaceblock.options import Conflict
 from spaceblock.storage.folder import FolderSink
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
+from spaceblock.wire.messages import NameRule, NameUnit, System
 from support import (
     BLOCK,
     UUID,

@@ -16,7 +16,7 @@ from rich.progress import Progress as RichProgress
 from tqdm import tqdm
 
 import spaceblock
-from spaceblock.following import follow, follower
+from spaceblock.transfers.following import follow, follower
 
 SIZE = 3_000_000
 

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import pytest
 
-from spaceblock.guesses import Guesses
 from spaceblock.limits import GUESSERS_MAX, WRONG_TICKETS, WRONG_TICKETS_ALL, WRONG_TICKETS_SECONDS
+from spaceblock.trust.guesses import Guesses
 
 
 class Clock:

@@ -25,9 +25,9 @@ from cryptography.hazmat.primitives.serialization import (
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaceblock import identity
 from spaceblock.errors import CertificateMissing, LocalProtocolError, StorageError, TargetMissing, TargetNotWritable
-from spaceblock.identity import Identity
+from spaceblock.trust import identity
+from spaceblock.trust.identity import Identity
 
 posix_only = pytest.mark.skipif(os.name != "posix", reason="file permissions are POSIX's")
 
@@ -112,7 +112,7 @@ def test_a_damaged_key_is_never_overwritten(tmp_path: Path, data: bytes) -> None
 def test_processes_that_start_at_once_get_the_same_key(tmp_path: Path) -> None:
     program = """if True:
         import sys
-        from spaceblock.identity import Identity
+        from spaceblock.trust.identity import Identity
         print("ready", flush=True)
         sys.stdin.readline()
         print(Identity.load(sys.argv[1]).peer_id)

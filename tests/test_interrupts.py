@@ -12,11 +12,11 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from spaceblock.interrupts import COMMAND_SIGNALS, Interrupted, run
+from spaceblock.process.interrupts import COMMAND_SIGNALS, Interrupted, run
 
 STUBBORN = """
 import asyncio, signal
-from spaceblock.interrupts import run
+from spaceblock.process.interrupts import run
 
 async def stubborn():
     try:

@@ -25,14 +25,14 @@ from spaceblock.errors import (
     StorageError,
 )
 from spaceblock.limits import SLOT_SIZE
-from spaceblock.manifest import Manifest
-from spaceblock.messages import Done, HaveReply, Hole, ItemAbort, ItemDigest, ItemEnd, OutcomeKind
 from spaceblock.protocol.receiver import State
 from spaceblock.storage.debts import Debts
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.journal import Keeper
 from spaceblock.storage.ring import Ring
 from spaceblock.storage.sinks import IntoSink, Sink
+from spaceblock.wire.manifest import Manifest
+from spaceblock.wire.messages import Done, HaveReply, Hole, ItemAbort, ItemDigest, ItemEnd, OutcomeKind
 from support import BLOCK, Host, manifest_of, pattern, requests_of
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")

@@ -8,11 +8,11 @@ from contextlib import asynccontextmanager
 
 import pytest
 
-from spaceblock import transfer
 from spaceblock.errors import SpaceblockError, Stalled, TransferCancelled
 from spaceblock.events import Receipt
 from spaceblock.limits import HEARTBEAT
-from spaceblock.transfer import Current, Job
+from spaceblock.transfers import transfer
+from spaceblock.transfers.transfer import Current, Job
 
 LIMIT = 45.0
 

@@ -19,19 +19,13 @@ WAITING = {"asyncio", "concurrent", "os", "select", "selectors", "socket", "thre
 
 # The first part of a module's name below the package, top floor first.
 COMMAND_LINE = {"__main__", "cli", "bars", "sync"}
-SHELL = {
-    *("api", "listener", "peer", "transfer", "outgoing", "incoming", "offer", "receipts", "lanes", "carrier"),
-    *("rehashing", "query", "asking", "following", "control", "mailbox", "throttle", "interrupts", "postponed"),
-    *("forks", "reunions", "shares"),
-}
-ROOMS = {"quic", "storage", "memory", "places", "identity", "tickets", "guesses", "contacts", "admission"}
+SHELL = {"api", "listener", "peer", "transfers"}
+ROOMS = {"quic", "storage", "trust"}
 PROTOCOL = {"protocol"}
-VALUES = {
-    *("messages", "pages", "wire", "manifest", "blocks", "names", "events", "errors", "limits", "options", "display"),
-    *("lazily", "unneeded", "descriptors"),
-}
+VALUES = {"wire", "names", "blocks", "events", "errors", "limits", "options", "display"}
+PROCESS = {"process"}
 CORE = {"core", "_pyblock", "_pydeframer", "_pyfiles", "_pylists"}
-FLOORS = (COMMAND_LINE, SHELL, ROOMS, PROTOCOL, VALUES, CORE)
+FLOORS = (COMMAND_LINE, SHELL, ROOMS, PROTOCOL, VALUES, PROCESS, CORE)
 RAISED_EVERYWHERE = {"errors"}
 
 

@@ -15,7 +15,7 @@ from typing import Any, ClassVar
 import pytest
 
 from spaceblock.core import make_records
-from spaceblock.lazily import dataclass
+from spaceblock.process.lazily import dataclass
 
 
 class Base:
@@ -165,7 +165,8 @@ def test_methods_are_not_made_before_they_are_needed() -> None:
     script = (
         "import dataclasses\nmade = []\noriginal = dataclasses._process_class\n"
         "dataclasses._process_class = lambda cls, *rest: made.append(cls) or original(cls, *rest)\n"
-        "import spaceblock.messages\nprint(*(cls.__name__ for cls in made if cls.__module__ == 'spaceblock.messages'))"
+        "import spaceblock.wire.messages as module\n"
+        "print(*(cls.__name__ for cls in made if cls.__module__ == module.__name__))"
     )
     told = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True, check=True).stdout
     assert told.strip() == ""

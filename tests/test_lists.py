@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spaceblock import _pylists
-from spaceblock.messages import ItemDigest, ItemDigests, MessageType
+from spaceblock.wire.messages import ItemDigest, ItemDigests, MessageType
 
 KIND = MessageType.ITEM_DIGEST
 NUMBERS = st.integers(0, 2**62 - 1)

@@ -30,7 +30,13 @@ from spaceblock.errors import (
     error_code,
 )
 from spaceblock.limits import Limits
-from spaceblock.messages import (
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.sender import Answered, Completed, Failed, ItemRefused, Sender, SenderEvent, SenderState
+from spaceblock.storage.feed import Feed
+from spaceblock.storage.folder import FolderSink
+from spaceblock.storage.ring import Ring
+from spaceblock.storage.sources import Item, hold_buffers, prepare
+from spaceblock.wire.messages import (
     ItemAbort,
     ItemDigest,
     ItemEnd,
@@ -41,12 +47,6 @@ from spaceblock.messages import (
     decode_message,
     pages_of_requests,
 )
-from spaceblock.protocol.receiver import Receiver, State
-from spaceblock.protocol.sender import Answered, Completed, Failed, ItemRefused, Sender, SenderEvent, SenderState
-from spaceblock.storage.feed import Feed
-from spaceblock.storage.folder import FolderSink
-from spaceblock.storage.ring import Ring
-from spaceblock.storage.sources import Item, hold_buffers, prepare
 from support import BLOCK, FedLanding, Host, open_descriptors, pattern, requests_of
 
 SLOT = 12_288

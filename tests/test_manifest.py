@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spaceblock.errors import LocalProtocolError, RemoteProtocolError
-from spaceblock.manifest import Entry, EntryKind, Manifest, renamed
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest, renamed
 
 FOLDER = Entry(EntryKind.FOLDER, "photos", mode=0o755)
 FILE = Entry(EntryKind.FILE, "photos/cat.jpg", 0)

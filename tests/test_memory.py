@@ -11,10 +11,10 @@ from pathlib import Path
 import pytest
 
 from spaceblock.errors import ErrorCode
-from spaceblock.identity import Identity
 from spaceblock.limits import REMEMBERED_MAX, REMEMBERED_SECONDS
-from spaceblock.memory import Memory
-from spaceblock.messages import Outcome, OutcomeKind
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.memory import Memory
+from spaceblock.wire.messages import Outcome, OutcomeKind
 from support import soft_limit
 
 UUID = bytes(range(16))
@@ -113,7 +113,7 @@ def test_what_a_file_has_is_not_kept_in_memory(home: Path) -> None:
 
 
 def test_only_so_many_outcomes_are_kept_in_memory(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spaceblock.memory.OUTCOMES_KEPT", 7)
+    monkeypatch.setattr("spaceblock.trust.memory.OUTCOMES_KEPT", 7)
     memory = Memory(Identity.ephemeral())
     for number in range(4):
         memory.finish(bytes([number] * 16), "peer", OUTCOMES)
@@ -174,7 +174,7 @@ def test_only_so_much_is_remembered(home: Path) -> None:
 
 
 def test_what_is_too_old_is_forgotten_first(home: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("spaceblock.memory.REMEMBERED_MAX", 8)
+    monkeypatch.setattr("spaceblock.trust.memory.REMEMBERED_MAX", 8)
     memory = memory_at(home)
     for number in range(8):
         memory.begin(number.to_bytes(16, "big"), "peer", "/inbox")
@@ -210,7 +210,7 @@ def test_what_is_complete_is_forgotten_when_that_was_told(home: Path, monkeypatc
         memory.complete(claim)
     assert not memory.is_told
     assert memory_at(home).claim("peer", ["/19"]).uuid != claims[19].uuid, "this program was told, as it sends it again"
-    monkeypatch.setattr("spaceblock.memory._over", set())
+    monkeypatch.setattr("spaceblock.trust.memory._over", set())
     others, first = memory_at(home).claim("peer", ["/18"]), memory_at(home).claim("peer", ["/0"])
     assert (others.uuid, others.is_known) == (claims[18].uuid, True), "another one may not have been"
     assert not first.is_known, "only the last few are kept for that"

@@ -13,8 +13,9 @@ from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.core import decode_uint_var
 from spaceblock.errors import LocalProtocolError, RemoteProtocolError
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX, PHASE_MAX, TEXT_MAX
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import (
+from spaceblock.wire import ERRNO_MAX, NAME_MAX
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import (
     Amend,
     Amendment,
     AnswerPage,
@@ -57,8 +58,7 @@ from spaceblock.messages import (
     pages_of_requests,
     pages_of_verified,
 )
-from spaceblock.pages import MODE_MAX
-from spaceblock.wire import ERRNO_MAX, NAME_MAX
+from spaceblock.wire.pages import MODE_MAX
 from test_vectors import MESSAGES
 
 UUID = bytes(range(16))

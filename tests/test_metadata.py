@@ -12,11 +12,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spaceblock.errors import NameRejected, TargetExists
-from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.options import Conflict, Links
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.metadata import leads_out
 from spaceblock.storage.sources import hold_buffers, prepare
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
 from support import requests_of
 
 YEAR_2001 = 1_000_000_000_123_456_789

@@ -17,8 +17,6 @@ from hypothesis import strategies as st
 
 from spaceblock.display import printable, shortened, shown
 from spaceblock.errors import NameRejected
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import NameUnit, System
 from spaceblock.names import (
     DEPTH_MAX,
     STAGING_PREFIX,
@@ -28,6 +26,8 @@ from spaceblock.names import (
     local_rules,
     refusal,
 )
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import NameUnit, System
 
 POSIX = NameRules(System.POSIX, 255, NameUnit.BYTES, 4_000)
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)

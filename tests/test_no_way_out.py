@@ -17,9 +17,9 @@ from hypothesis import example, given, settings
 from hypothesis import strategies as st
 
 from spaceblock.errors import LocalProtocolError, SpaceblockError
-from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.options import Conflict
 from spaceblock.storage.folder import FolderSink
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
 from support import requests_of
 
 DATA = b"from elsewhere"

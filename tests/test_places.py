@@ -9,11 +9,12 @@ from pathlib import Path
 
 import pytest
 
-from spaceblock import ListenerBusy, Options, places
+from spaceblock import ListenerBusy, Options
 from spaceblock.errors import TicketExpired
-from spaceblock.identity import Identity
 from spaceblock.limits import COMMANDS_KEPT
-from spaceblock.places import Place, open_book
+from spaceblock.trust import places
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.places import Place, open_book
 
 HOST = "127.0.0.1"
 
@@ -137,7 +138,7 @@ def test_an_identity_without_a_home_keeps_nothing() -> None:
 
 
 def is_expired(found: Place, ticket: object) -> bool:
-    from spaceblock.tickets import Ticket, proof
+    from spaceblock.trust.tickets import Ticket, proof
 
     assert isinstance(ticket, Ticket)
     alice = Identity.ephemeral()

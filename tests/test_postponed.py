@@ -12,7 +12,7 @@ from pathlib import Path
 
 import pytest
 
-from spaceblock.postponed import Postponed
+from spaceblock.process.postponed import Postponed
 
 INTERRUPTED = """
 import os, signal, sys
@@ -43,7 +43,7 @@ with scratch_folder(sys.argv[1], 0) as folder:
     (folder / "file").touch()
 """
 
-IMPORTED = ["spaceblock.postponed", "spaceblock.cli", "click.core", "asyncio", "spaceblock.cli.console"]
+IMPORTED = ["spaceblock.process.postponed", "spaceblock.cli", "click.core", "asyncio", "spaceblock.cli.console"]
 
 
 @pytest.fixture(autouse=True)
@@ -69,7 +69,7 @@ def test_a_command_is_interrupted_before_it_has_begun(module: str, words: list[s
     ended = command(module, signal.SIGINT, *words)
     assert ended.returncode == 130
     assert ended.stdout == ""
-    assert ended.stderr == ("" if module == "spaceblock.postponed" else "spaceblock: interrupted\n")
+    assert ended.stderr == ("" if module == "spaceblock.process.postponed" else "spaceblock: interrupted\n")
 
 
 @pytest.mark.parametrize("module", ["click.core", "asyncio"])

@@ -11,10 +11,10 @@ from pathlib import Path
 
 import pytest
 
-from spaceblock.messages import NameUnit
 from spaceblock.names import local_rules
 from spaceblock.storage import probe
 from spaceblock.storage.probe import rules_of
+from spaceblock.wire.messages import NameUnit
 
 
 @pytest.fixture

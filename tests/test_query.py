@@ -8,7 +8,8 @@ import pytest
 
 from quic_pair import Streams, pair
 from spaceblock.errors import RemoteProtocolError
-from spaceblock.messages import (
+from spaceblock.transfers.query import ask
+from spaceblock.wire.messages import (
     Done,
     Outcome,
     OutcomeKind,
@@ -18,7 +19,6 @@ from spaceblock.messages import (
     VerifiedPage,
     encode_stream_header,
 )
-from spaceblock.query import ask
 
 UUID = bytes(range(16))
 ENDS = (Outcome(OutcomeKind.VERIFIED, bytes(32), 5, "a"), Outcome(OutcomeKind.SKIPPED))

@@ -35,7 +35,6 @@ from spaceblock.errors import (
     TransferCancelled,
 )
 from spaceblock.limits import SLOT_SIZE
-from spaceblock.messages import ItemEnd
 from spaceblock.storage.feed import Feed, Filled
 from spaceblock.storage.files import FileSource
 from spaceblock.storage.sources import (
@@ -48,6 +47,7 @@ from spaceblock.storage.sources import (
     release_buffers,
     stop_reading,
 )
+from spaceblock.wire.messages import ItemEnd
 from support import BLOCK, Piece, no_more_descriptors, open_descriptors, pattern, read_stream
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")

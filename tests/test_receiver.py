@@ -21,8 +21,10 @@ from spaceblock.errors import (
     TransferRefused,
 )
 from spaceblock.limits import TEXT_MAX, Limits
-from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.messages import (
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Failed, Finished, ItemAgreed, ItemLost, Offered, Settled
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
+from spaceblock.wire.messages import (
     AnswerPage,
     Done,
     Error,
@@ -41,8 +43,6 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from spaceblock.protocol.receiver import Receiver, State
-from spaceblock.protocol.receiver_events import Failed, Finished, ItemAgreed, ItemLost, Offered, Settled
 from support import BLOCK, UUID, requests_of
 
 # The way it should go.

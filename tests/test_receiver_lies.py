@@ -10,8 +10,10 @@ from receivers import DIGEST, OTHER_DIGEST, OTHER_STREAM, STREAM, bring, moving,
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import ErrorCode, IntegrityError, LimitExceeded, RemoteProtocolError
 from spaceblock.limits import Limits
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import (
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import ItemAgreed, ItemLost, Settled
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import (
     Done,
     ItemAbort,
     ItemDigest,
@@ -28,8 +30,6 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from spaceblock.protocol.receiver import Receiver, State
-from spaceblock.protocol.receiver_events import ItemAgreed, ItemLost, Settled
 from support import BLOCK, UUID, requests_of
 
 # Lies in the offer.

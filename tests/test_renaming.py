@@ -6,9 +6,9 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import NameRule, NameUnit, System
 from spaceblock.names import DEPTH_MAX, NameRules, Problem, Renaming, find_problems, renaming
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import NameRule, NameUnit, System
 
 POSIX = NameRules(System.POSIX, 255, NameUnit.BYTES, 4_000)
 WINDOWS = NameRules(System.WINDOWS, 255, NameUnit.UTF16, 32_000)

@@ -15,7 +15,7 @@ from spaceblock.errors import ConnectionLost
 from spaceblock.quic import CloseReason, Connection, ConnectionEnded, HandshakeConfig, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.resets import RATE, SIZE_MIN, TOKEN_SIZE, StatelessResets, reset_key
-from spaceblock.transfer import error_of_close
+from spaceblock.transfers.transfer import error_of_close
 
 CID = b"8 bytes."
 ADDRESS = ("127.0.0.1", 4433)

@@ -7,8 +7,12 @@ import pytest
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import ErrorCode, LimitExceeded, LocalProtocolError, RemoteProtocolError, SourceError
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX, NAME_ROUNDS, Limits
-from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.messages import (
+from spaceblock.names import NameRules, Problem
+from spaceblock.protocol.receiver import Receiver, State
+from spaceblock.protocol.receiver_events import Amended, ItemLost, Settled
+from spaceblock.protocol.sender import Answered, Completed, NamesRefused, Sender
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
+from spaceblock.wire.messages import (
     Amend,
     Amendment,
     AnswerPage,
@@ -30,10 +34,6 @@ from spaceblock.messages import (
     VerifiedPage,
     decode_message,
 )
-from spaceblock.names import NameRules, Problem
-from spaceblock.protocol.receiver import Receiver, State
-from spaceblock.protocol.receiver_events import Amended, ItemLost, Settled
-from spaceblock.protocol.sender import Answered, Completed, NamesRefused, Sender
 from support import manifest_of
 
 BOTH = Feature.RENAME | Feature.COMPARE

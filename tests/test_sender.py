@@ -17,8 +17,23 @@ from spaceblock.errors import (
     TransferRefused,
 )
 from spaceblock.limits import PHASE_MAX, TEXT_MAX
-from spaceblock.manifest import Entry, EntryKind, Manifest
-from spaceblock.messages import (
+from spaceblock.protocol.sender import (
+    Answered,
+    BlocksWanted,
+    Completed,
+    Failed,
+    ItemRefused,
+    Reported,
+    ResendWanted,
+    Sender,
+    SenderState,
+    abort_message,
+    cut,
+    error_message,
+    first_error,
+)
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
+from spaceblock.wire.messages import (
     AnswerPage,
     BlockDigests,
     Done,
@@ -39,21 +54,6 @@ from spaceblock.messages import (
     VerifiedPage,
     pages_of_answer,
     pages_of_verified,
-)
-from spaceblock.protocol.sender import (
-    Answered,
-    BlocksWanted,
-    Completed,
-    Failed,
-    ItemRefused,
-    Reported,
-    ResendWanted,
-    Sender,
-    SenderState,
-    abort_message,
-    cut,
-    error_message,
-    first_error,
 )
 
 UUID = bytes(range(16))

@@ -5,7 +5,9 @@ from __future__ import annotations
 import pytest
 
 from spaceblock.errors import RemoteProtocolError, VersionMismatch
-from spaceblock.messages import (
+from spaceblock.names import local_rules
+from spaceblock.protocol.session import StreamOpening, check_hello, local_hello
+from spaceblock.wire.messages import (
     VERSION,
     Done,
     Feature,
@@ -14,8 +16,6 @@ from spaceblock.messages import (
     decode_message,
     encode_stream_header,
 )
-from spaceblock.names import local_rules
-from spaceblock.protocol.session import StreamOpening, check_hello, local_hello
 
 UUID = bytes(range(16))
 

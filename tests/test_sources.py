@@ -26,7 +26,6 @@ from spaceblock.errors import (
     SourceMissing,
     SourceUnreadable,
 )
-from spaceblock.manifest import EntryKind
 from spaceblock.names import DEPTH_MAX
 from spaceblock.storage.files import TICK, FileSource
 from spaceblock.storage.sources import (
@@ -38,6 +37,7 @@ from spaceblock.storage.sources import (
     release_buffers,
     source_length,
 )
+from spaceblock.wire.manifest import EntryKind
 from support import no_more_descriptors, open_descriptors, pattern, unprivileged
 
 

@@ -8,7 +8,7 @@ import pytest
 
 import spaceblock
 from spaceblock.limits import RATE_MIN
-from spaceblock.throttle import Throttle
+from spaceblock.transfers.throttle import Throttle
 
 
 def moved(throttle: Throttle, seconds: float, portion: int, late: float = 0.0) -> int:

@@ -12,10 +12,10 @@ from blake3 import blake3
 from hypothesis import given
 from hypothesis import strategies as st
 
-from spaceblock import identity, tickets
 from spaceblock.errors import LocalProtocolError, TicketMalformed
-from spaceblock.identity import Identity
-from spaceblock.tickets import Ticket
+from spaceblock.trust import identity, tickets
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.tickets import Ticket
 
 PEER_ID = bytes(range(32))
 TICKET_ID = bytes(range(100, 116))

@@ -14,11 +14,11 @@ from blake3 import blake3
 
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import NoSpace
-from spaceblock.manifest import Entry, EntryKind, Manifest
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.journal import JOURNAL, Keeper, Part, Placing, item_keys
 from spaceblock.storage.sinks import Mark
 from spaceblock.storage.staging import Staging, partial_name
+from spaceblock.wire.manifest import Entry, EntryKind, Manifest
 from support import BLOCK, UUID, manifest_of, open_descriptors, requests_of, unprivileged
 
 KEEPER = Keeper("peer", bytes(range(32)))

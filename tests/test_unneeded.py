@@ -92,7 +92,8 @@ def late(tmp_path: Path, script: str, package: str = "late") -> str:
     (tmp_path / "late" / "things.py").write_text(THINGS)
     return run(
         f"import sys, re, dataclasses\nsys.path.insert(0, {str(tmp_path)!r})\n"
-        "from spaceblock.unneeded import uncompiled\ncompile_now, decorate_now = re.compile, dataclasses.dataclass\n"
+        "from spaceblock.process.unneeded import uncompiled\n"
+        "compile_now, decorate_now = re.compile, dataclasses.dataclass\n"
         f"with uncompiled({package!r}):\n    from late.things import *\n"
         f"assert (re.compile, dataclasses.dataclass) == (compile_now, decorate_now)\n{script}"
     )
@@ -143,7 +144,7 @@ def test_nothing_is_compiled_late_for_others(tmp_path: Path) -> None:
 
 def test_nothing_is_compiled_late_while_another_thread_could_see_it() -> None:
     script = (
-        "import re, threading\nfrom spaceblock.unneeded import uncompiled\nend = threading.Event()\n"
+        "import re, threading\nfrom spaceblock.process.unneeded import uncompiled\nend = threading.Event()\n"
         "threading.Thread(target=end.wait).start()\nbefore = re.compile\n"
         "with uncompiled('re'):\n    print(re.compile is before)\nend.set()"
     )
@@ -152,7 +153,7 @@ def test_nothing_is_compiled_late_while_another_thread_could_see_it() -> None:
 
 def test_a_function_called_late_is_the_modules_own() -> None:
     script = (
-        "import sys, spaceblock.identity\nprint('email.utils' in sys.modules)\n"
+        "import sys, spaceblock.trust.identity\nprint('email.utils' in sys.modules)\n"
         "from cryptography.x509 import general_name\nprint(general_name.parseaddr('x <a@b>'))"
     )
     assert run(script).splitlines() == ["False", "('x', 'a@b')"]
@@ -160,7 +161,7 @@ def test_a_function_called_late_is_the_modules_own() -> None:
 
 def test_who_waits_for_others_catches_up(tmp_path: Path) -> None:
     script = (
-        "from spaceblock.unneeded import catch_up\nprint('__eq__' in vars(Base))\ncatch_up()\n"
+        "from spaceblock.process.unneeded import catch_up\nprint('__eq__' in vars(Base))\ncatch_up()\n"
         "print(all('__eq__' in vars(each) for each in (Base, Derived, Frozen)), Frozen(1) == Frozen(1))"
     )
     assert late(tmp_path, script).splitlines() == ["False", "True True"]

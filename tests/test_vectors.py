@@ -11,11 +11,12 @@ from typing import NamedTuple
 import pytest
 
 from spaceblock import core as chosen_core
-from spaceblock import limits, pages, wire
+from spaceblock import limits, wire
 from spaceblock.blocks import Full, Partial, SpaceblockRequest
 from spaceblock.errors import ErrorCode
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import (
+from spaceblock.wire import pages
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import (
     Amend,
     Amendment,
     AnswerPage,

@@ -14,7 +14,6 @@ if TYPE_CHECKING:
     from . import sync
     from .api import connect, listen
     from .blocks import Full, Partial, Range
-    from .contacts import Contact
     from .errors import (
         AdmissionRefused,
         BufferUnfit,
@@ -55,15 +54,16 @@ if TYPE_CHECKING:
         WrongPeer,
     )
     from .events import ItemProgress, OfferItem, Phase, Progress, Receipt, ReceiptItem
-    from .identity import Identity
     from .limits import Limits, Timeouts
     from .listener import Listener
     from .names import BadName, NameRule, NameRules
-    from .offer import Offer
     from .options import DISCARD, Options, Reports
     from .peer import Peer
     from .storage.sources import Item
-    from .transfer import Transfer
+    from .transfers.offer import Offer
+    from .transfers.transfer import Transfer
+    from .trust.contacts import Contact
+    from .trust.identity import Identity
 
 __version__ = "0.1.0"
 
@@ -138,16 +138,16 @@ __all__ = [
 _HOMES = {
     "DISCARD": "options",
     "BadName": "names",
-    "Contact": "contacts",
+    "Contact": "trust.contacts",
     "Full": "blocks",
-    "Identity": "identity",
+    "Identity": "trust.identity",
     "Item": "storage.sources",
     "ItemProgress": "events",
     "Limits": "limits",
     "Listener": "listener",
     "NameRule": "names",
     "NameRules": "names",
-    "Offer": "offer",
+    "Offer": "transfers.offer",
     "OfferItem": "events",
     "Options": "options",
     "Partial": "blocks",
@@ -159,7 +159,7 @@ _HOMES = {
     "ReceiptItem": "events",
     "Reports": "options",
     "Timeouts": "limits",
-    "Transfer": "transfer",
+    "Transfer": "transfers.transfer",
     "connect": "api",
     "listen": "api",
 }

@@ -8,7 +8,7 @@ import sys
 try:
     from contextlib import suppress
 
-    from .postponed import Postponed
+    from .process.postponed import Postponed
 except KeyboardInterrupt:
     os._exit(130)  # nothing was begun, and a picture of half imported modules helps nobody
 
@@ -22,7 +22,7 @@ def main() -> int:
     if sys.getfilesystemencoding() == "ascii":
         _start_with_all_letters()
     with Postponed() as signals:
-        from .unneeded import STANDARD, uncompiled
+        from .process.unneeded import STANDARD, uncompiled
 
         with uncompiled(*STANDARD):
             from .cli import main as run

@@ -9,7 +9,6 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING
 
-from .contacts import Contact
 from .errors import (
     AdmissionRefused,
     ConnectionFailed,
@@ -20,17 +19,18 @@ from .errors import (
     WrongPeer,
 )
 from .events import Phase
-from .forks import Maker
-from .identity import Identity, peer_id_of, peer_id_text, public_key_of
-from .memory import Memory
 from .options import Options
 from .peer import Peer, load_identity, transport_options
+from .process.forks import Maker
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, ConnectionEnded, HandshakeConfig
 from .quic.routes import look_up
-from .throttle import throttle_of
-from .tickets import Ticket, proof
-from .transfer import error_of_greeting, in_any_case
+from .transfers.throttle import throttle_of
+from .transfers.transfer import error_of_greeting, in_any_case
+from .trust.contacts import Contact
+from .trust.identity import Identity, peer_id_of, peer_id_text, public_key_of
+from .trust.memory import Memory
+from .trust.tickets import Ticket, proof
 
 if TYPE_CHECKING:
     from .listener import Listener
@@ -232,7 +232,7 @@ async def _open(
 
 def _import_ahead(native: bool) -> None:
     """Import what is needed next, while the listener works at its answer."""
-    from . import outgoing  # noqa: F401
+    from .transfers import outgoing  # noqa: F401
 
     if native:
         from .quic.native import shared_engine  # noqa: F401

@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, TextIO
 
 from .display import printable, shortened
 from .events import ItemProgress, Phase, Progress
-from .lazily import dataclass
+from .process.lazily import dataclass
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult

@@ -9,7 +9,7 @@ from __future__ import annotations
 from typing import ClassVar
 
 from .core import UINT_VAR_MAX
-from .lazily import dataclass
+from .process.lazily import dataclass
 
 
 class BlockSize:

@@ -7,7 +7,7 @@ from dataclasses import field
 from enum import Enum
 
 from .blocks import Range
-from .lazily import dataclass
+from .process.lazily import dataclass
 
 
 class Phase(str, Enum):

@@ -6,7 +6,7 @@ of :class:`Limits`, :class:`Timeouts` or of :class:`spaceblock.Options`.
 
 from __future__ import annotations
 
-from .lazily import dataclass
+from .process.lazily import dataclass
 
 MESSAGE_PAYLOAD_MAX = 65_536
 """Payload of any message but ``Block``: a page holds hundreds of entries, and a parser never buffers more than this."""

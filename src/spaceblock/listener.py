@@ -8,8 +8,6 @@ import time
 from collections.abc import AsyncIterator, Callable
 from typing import TYPE_CHECKING, Any
 
-from .admission import AdmissionBook
-from .contacts import split_address
 from .errors import (
     CertificateMissing,
     ConnectionFailed,
@@ -20,28 +18,30 @@ from .errors import (
     TicketUnknown,
     error_code,
 )
-from .forks import Maker
-from .guesses import Guesses
-from .identity import Identity
 from .limits import ADDRESSES_MAX
-from .mailbox import Mailbox
-from .memory import Memory
 from .options import Options
 from .peer import Peer, load_identity, transport_options
-from .places import Place, open_book
+from .process.forks import Maker
+from .process.unneeded import catch_up
 from .quic.endpoint import Endpoint
 from .quic.interface import Connection, HandshakeConfig
-from .reunions import Reunions
-from .shares import Share
-from .throttle import throttle_of
-from .transfer import Unseen, cancel_all, in_any_case, spawn
-from .unneeded import catch_up
+from .transfers.mailbox import Mailbox
+from .transfers.reunions import Reunions
+from .transfers.shares import Share
+from .transfers.throttle import throttle_of
+from .transfers.transfer import Unseen, cancel_all, in_any_case, spawn
+from .trust.admission import AdmissionBook
+from .trust.contacts import split_address
+from .trust.guesses import Guesses
+from .trust.identity import Identity
+from .trust.memory import Memory
+from .trust.places import Place, open_book
 
 if TYPE_CHECKING:
-    from .offer import Offer
+    from .transfers.offer import Offer
 
 # Whoever listens has time now, and none when an offer comes.
-for _module in ("incoming", "storage.folder"):
+for _module in ("transfers.incoming", "storage.folder"):
     importlib.import_module(f".{_module}", __package__)
 
 

@@ -13,11 +13,11 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from .errors import EngineUnavailable, LocalProtocolError
-from .lazily import dataclass
 from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, RATE_MIN, Limits, Timeouts
+from .process.lazily import dataclass
 
 if TYPE_CHECKING:
-    from .identity import Identity
+    from .trust.identity import Identity
 
 _log = logging.getLogger("spaceblock")
 

@@ -10,8 +10,6 @@ from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
 
-from .asking import Rename
-from .control import MessageStream
 from .errors import (
     AdmissionRefused,
     ConnectionLost,
@@ -27,29 +25,31 @@ from .errors import (
     error_code,
 )
 from .events import Phase
-from .following import ShowProgress, follower
-from .forks import Maker
-from .identity import Identity
-from .mailbox import Mailbox
-from .memory import Memory
-from .messages import Feature, Hello, Message, StreamType, encode_stream_header
 from .options import Links, Options
+from .process.forks import Maker
 from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
-from .query import Answering, give_up
 from .quic.interface import CloseReason, Connection, Stream, TransportOptions
-from .reunions import Reunions
-from .shares import Share, Stake
 from .storage.sources import hold_buffers
-from .throttle import Throttle
-from .transfer import Transfer, Unseen, either, error_of_close, error_of_greeting, may_go_unheard, spawn
+from .transfers.asking import Rename
+from .transfers.control import MessageStream
+from .transfers.following import ShowProgress, follower
+from .transfers.mailbox import Mailbox
+from .transfers.query import Answering, give_up
+from .transfers.reunions import Reunions
+from .transfers.shares import Share, Stake
+from .transfers.throttle import Throttle
+from .transfers.transfer import Transfer, Unseen, either, error_of_close, error_of_greeting, may_go_unheard, spawn
+from .trust.identity import Identity
+from .trust.memory import Memory
+from .wire.messages import Feature, Hello, Message, StreamType, encode_stream_header
 
 if TYPE_CHECKING:
     from typing_extensions import Self
 
-    from .incoming import Incoming
-    from .offer import Offer
-    from .outgoing import Outgoing
+    from .transfers.incoming import Incoming
+    from .transfers.offer import Offer
+    from .transfers.outgoing import Outgoing
 
 _logger = logging.getLogger("spaceblock")
 
@@ -176,7 +176,7 @@ class Peer:
             raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
         if len(self._outgoing) >= self._options.limits.transfers:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
-        from .outgoing import Outgoing
+        from .transfers.outgoing import Outgoing
 
         shown = None if progress is None else follower(progress)
         held, timeouts = hold_buffers(sources), self._options.timeouts
@@ -379,7 +379,7 @@ class Peer:
             self._let_arrive(stream)
             return
         features = FEATURES & self.hello.features if self.hello is not None else Feature.NONE
-        from .incoming import Incoming
+        from .transfers.incoming import Incoming
 
         incoming = Incoming(
             stream,

@@ -13,16 +13,16 @@ from collections.abc import Callable, Coroutine, Sequence
 from typing import Any, TypeVar
 
 from .api import connect, listen
-from .asking import Rename
-from .contacts import Contact
 from .errors import ConnectionLost, LocalProtocolError
 from .events import Receipt
-from .following import ShowProgress
-from .interrupts import run
-from .offer import Offer
 from .options import Conflict, Durability, Links, Options
 from .peer import Peer
-from .tickets import Ticket
+from .process.interrupts import run
+from .transfers.asking import Rename
+from .transfers.following import ShowProgress
+from .transfers.offer import Offer
+from .trust.contacts import Contact
+from .trust.tickets import Ticket
 
 _T = TypeVar("_T")
 

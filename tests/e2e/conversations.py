@@ -15,10 +15,11 @@ from pathlib import Path
 
 import spaceblock
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
-from spaceblock.identity import Identity
 from spaceblock.limits import Limits
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import (
+from spaceblock.protocol.session import FEATURES
+from spaceblock.trust.identity import Identity
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import (
     Amend,
     Amendment,
     AnswerPage,
@@ -50,7 +51,6 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from spaceblock.protocol.session import FEATURES
 
 from .hostile import RawPeer, RawStream, block, client_of, digest, hostile_receiver
 from .support import BLOCK, failure, file_of, until, within

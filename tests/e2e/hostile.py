@@ -16,10 +16,14 @@ import spaceblock
 from framing import Rooms
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.core import MESSAGE_DATA_MAX, Deframer, encode_uint_var
-from spaceblock.identity import Identity
 from spaceblock.limits import MESSAGE_PAYLOAD_MAX
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import (
+from spaceblock.options import Engine
+from spaceblock.quic.endpoint import Endpoint
+from spaceblock.quic.interface import CloseReason, Connection, HandshakeConfig, Stream, TransportOptions
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.tickets import Ticket, proof
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import (
     Error,
     Feature,
     Hello,
@@ -32,10 +36,6 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from spaceblock.options import Engine
-from spaceblock.quic.endpoint import Endpoint
-from spaceblock.quic.interface import CloseReason, Connection, HandshakeConfig, Stream, TransportOptions
-from spaceblock.tickets import Ticket, proof
 
 from .support import BLOCK, until, within
 

@@ -15,8 +15,9 @@ from collections.abc import Callable
 from typing import Any
 
 import spaceblock
-from spaceblock import Timeouts, admission, peer
+from spaceblock import Timeouts, peer
 from spaceblock.storage import feed, folder
+from spaceblock.trust import admission
 
 HANGS: dict[str, tuple[object, str, int]] = {
     "greeting": (peer.Peer, "greet", 1),

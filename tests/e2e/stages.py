@@ -10,8 +10,8 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from spaceblock.memory import Memory
 from spaceblock.storage import feed, folder
+from spaceblock.trust.memory import Memory
 
 from .support import PATIENCE
 

@@ -12,10 +12,10 @@ from pathlib import Path
 import pytest
 
 import spaceblock
-from spaceblock.identity import Identity
 from spaceblock.quic import Stream
 from spaceblock.quic.connection import AioquicConnection
-from spaceblock.tickets import Ticket
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.tickets import Ticket
 
 from .stages import receiver_prepares
 from .support import QUICK, Pair, assert_helpful, deliver, failure, failures, pair, until, within

@@ -11,9 +11,10 @@ from typing import TypeVar
 import pytest
 
 import spaceblock
-from spaceblock import Identity, outgoing
-from spaceblock.memory import Memory
+from spaceblock import Identity
 from spaceblock.storage.sources import description
+from spaceblock.transfers import outgoing
+from spaceblock.trust.memory import Memory
 
 from .stages import (
     Gate,

@@ -11,10 +11,10 @@ from typing import Any
 import pytest
 
 import spaceblock
-from spaceblock import memory
-from spaceblock.control import MessageStream
 from spaceblock.errors import ConnectionLost
-from spaceblock.messages import Message, VerifiedPage
+from spaceblock.transfers.control import MessageStream
+from spaceblock.trust import memory
+from spaceblock.wire.messages import Message, VerifiedPage
 
 from .support import Pair, deliver, digest_of, failure, file_of, names_below, pair, tree, within
 
@@ -182,7 +182,7 @@ async def test_only_who_sent_it_hears_how_it_ended(
     sender: spaceblock.Options,
     receiver: spaceblock.Options,
 ) -> None:
-    from spaceblock.query import ask
+    from spaceblock.transfers.query import ask
 
     source = file_of(tmp_path, "a", 1000)
     async with pair(receiver, here=sender) as peers:

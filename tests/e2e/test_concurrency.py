@@ -10,10 +10,10 @@ from pathlib import Path
 import pytest
 
 import spaceblock
-from spaceblock import transfer
 from spaceblock.limits import RING_SLOTS, SLOT_SIZE
 from spaceblock.names import STAGING_PREFIX
 from spaceblock.storage import folder
+from spaceblock.transfers import transfer
 
 from .stages import Gate, sender_reads
 from .support import BLOCK, Pair, assert_helpful, deliver, failure, failures, file_of, pair, tree, until, within

@@ -13,10 +13,11 @@ from typing import Any
 import pytest
 
 import spaceblock
-from spaceblock import Item, incoming, outgoing
+from spaceblock import Item
 from spaceblock.storage import comparing
 from spaceblock.storage.feed import Feed, Filled
 from spaceblock.storage.folder import FolderSink
+from spaceblock.transfers import incoming, outgoing
 
 from .support import deliver, digest_of, failure, file_of, pair, tree, within
 

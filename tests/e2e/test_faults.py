@@ -17,8 +17,8 @@ from typing import Any
 import pytest
 
 import spaceblock
-from spaceblock.identity import Identity
 from spaceblock.storage.folder import FolderSink
+from spaceblock.trust.identity import Identity
 
 from .disks import small_disk
 from .stages import sender_reads

@@ -9,11 +9,11 @@ from typing import Any
 import pytest
 
 import spaceblock
-from spaceblock import messages as wire
 from spaceblock.blocks import Partial
 from spaceblock.core import encode_uint_var
 from spaceblock.errors import ErrorCode
-from spaceblock.messages import (
+from spaceblock.wire import messages as wire
+from spaceblock.wire.messages import (
     Amend,
     Amendment,
     AnswerPage,

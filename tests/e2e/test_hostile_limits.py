@@ -11,12 +11,17 @@ import pytest
 
 import engines
 import spaceblock
-from spaceblock import guesses
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.errors import ErrorCode
-from spaceblock.identity import Identity
 from spaceblock.limits import CONTROL_BACKLOG, MESSAGE_PAYLOAD_MAX, REREADS
-from spaceblock.messages import (
+from spaceblock.protocol.session import FEATURES
+from spaceblock.quic.endpoint import Endpoint
+from spaceblock.quic.handshake.first_packets import RetryTokens
+from spaceblock.storage import rereading
+from spaceblock.trust import guesses
+from spaceblock.trust.identity import Identity
+from spaceblock.trust.tickets import Ticket
+from spaceblock.wire.messages import (
     AnswerPage,
     BlockDigests,
     Error,
@@ -30,11 +35,6 @@ from spaceblock.messages import (
     VerdictKind,
     VerifiedPage,
 )
-from spaceblock.protocol.session import FEATURES
-from spaceblock.quic.endpoint import Endpoint
-from spaceblock.quic.handshake.first_packets import RetryTokens
-from spaceblock.storage import rereading
-from spaceblock.tickets import Ticket
 
 from .conversations import HURRIED
 from .hostile import RawOffer, client_of, digest, hostile_receiver, item_bytes, leave, raw_connection, transport

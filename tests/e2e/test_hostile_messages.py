@@ -11,7 +11,7 @@ import pytest
 import spaceblock
 from spaceblock.blocks import Partial
 from spaceblock.errors import ErrorCode
-from spaceblock.messages import (
+from spaceblock.wire.messages import (
     Amend,
     AnswerPage,
     BlockDigests,

@@ -14,7 +14,8 @@ import spaceblock
 from spaceblock.blocks import Partial
 from spaceblock.errors import ErrorCode
 from spaceblock.limits import DATA_BACKLOG, FLIGHT_MAX, SLOT_SIZE
-from spaceblock.messages import (
+from spaceblock.quic.interface import StreamStopped
+from spaceblock.wire.messages import (
     Amend,
     AnswerPage,
     Done,
@@ -35,7 +36,6 @@ from spaceblock.messages import (
     VerdictKind,
     VerifiedPage,
 )
-from spaceblock.quic.interface import StreamStopped
 
 from .hostile import RawPeer, RawStream, block, digest, frame, hostile_receiver
 from .stages import sender_reads

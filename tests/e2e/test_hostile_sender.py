@@ -14,10 +14,12 @@ import spaceblock
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.core import encode_uint_var
 from spaceblock.errors import ErrorCode
-from spaceblock.incoming import Incoming
 from spaceblock.limits import DATA_STREAMS_MAX
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import (
+from spaceblock.storage import sinks
+from spaceblock.storage.landing import Landing
+from spaceblock.transfers.incoming import Incoming
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import (
     AnswerPage,
     Done,
     Error,
@@ -36,8 +38,6 @@ from spaceblock.messages import (
     VerdictKind,
     VerifiedPage,
 )
-from spaceblock.storage import sinks
-from spaceblock.storage.landing import Landing
 
 from .disks import small_disk
 from .hostile import RawOffer, RawPeer, RawStream, block, client_of, digest, frame, item_bytes
@@ -289,7 +289,7 @@ async def test_a_lie_about_a_digest_fails_the_item_and_never_reaches_its_name(
 
 
 async def _verified_after_failures(control: RawStream) -> VerifiedPage:
-    from spaceblock.messages import ItemFailed
+    from spaceblock.wire.messages import ItemFailed
 
     await control.read(ItemFailed)
     return await control.read(VerifiedPage)

@@ -11,7 +11,8 @@ import engines
 import spaceblock
 from spaceblock.blocks import SpaceblockRequest
 from spaceblock.errors import ErrorCode
-from spaceblock.messages import (
+from spaceblock.quic.endpoint import Endpoint
+from spaceblock.wire.messages import (
     AnswerPage,
     Done,
     Error,
@@ -23,7 +24,6 @@ from spaceblock.messages import (
     Verdict,
     VerdictKind,
 )
-from spaceblock.quic.endpoint import Endpoint
 
 from .hostile import client_of, digest, frame, hostile_receiver, raw_connection, raw_listener, transport
 from .support import assert_helpful, deliver, failure, failures, pair, until, within

@@ -19,14 +19,14 @@ import numpy as np
 import pytest
 
 import spaceblock
-from spaceblock.incoming import Incoming
-from spaceblock.outgoing import Outgoing
 from spaceblock.quic import Stream
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.storage.feed import Feed
 from spaceblock.storage.landing import Landing
 from spaceblock.storage.ring import Ring
-from spaceblock.tickets import Ticket
+from spaceblock.transfers.incoming import Incoming
+from spaceblock.transfers.outgoing import Outgoing
+from spaceblock.trust.tickets import Ticket
 
 from .stages import receiver_writes
 from .support import (

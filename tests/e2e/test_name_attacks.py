@@ -16,9 +16,12 @@ from commands import Commands
 from spaceblock import BadName, Item, NameRule, NameRules, OfferItem
 from spaceblock.blocks import SpaceblockRequest, SpaceblockRequests
 from spaceblock.errors import ErrorCode
-from spaceblock.identity import Identity
-from spaceblock.manifest import Entry, EntryKind
-from spaceblock.messages import (
+from spaceblock.names import Problem, Renaming, local_rules
+from spaceblock.options import Conflict
+from spaceblock.protocol.session import FEATURES
+from spaceblock.trust.identity import Identity
+from spaceblock.wire.manifest import Entry, EntryKind
+from spaceblock.wire.messages import (
     Amend,
     Amendment,
     AnswerPage,
@@ -35,9 +38,6 @@ from spaceblock.messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from spaceblock.names import Problem, Renaming, local_rules
-from spaceblock.options import Conflict
-from spaceblock.protocol.session import FEATURES
 
 from .hostile import RawOffer, RawPeer, client_of, digest, hostile_receiver, item_bytes
 from .support import BLOCK, assert_helpful, failure, names_below, tree, within

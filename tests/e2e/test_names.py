@@ -13,7 +13,7 @@ import pytest
 
 import spaceblock
 from spaceblock import BadName, Item, NameRule, NameRules, OfferItem
-from spaceblock.messages import NameUnit, System
+from spaceblock.wire.messages import NameUnit, System
 
 from .support import assert_helpful, deliver, digest_of, failure, pair, tree, within
 

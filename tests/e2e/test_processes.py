@@ -15,7 +15,7 @@ import pytest
 
 import engines
 import spaceblock
-from spaceblock.tickets import Ticket
+from spaceblock.trust.tickets import Ticket
 
 from .stages import receiver_places
 from .support import BLOCK, PATIENCE, QUICK, assert_helpful, failure, file_of, tree, until, visible, within

@@ -13,10 +13,10 @@ import pytest
 
 import spaceblock
 from spaceblock.errors import ConnectionLost
-from spaceblock.incoming import Incoming
 from spaceblock.limits import Limits
-from spaceblock.memory import Memory
-from spaceblock.outgoing import Outgoing
+from spaceblock.transfers.incoming import Incoming
+from spaceblock.transfers.outgoing import Outgoing
+from spaceblock.trust.memory import Memory
 
 from .stages import Gate
 from .support import Pair, digest_of, failure, failures, file_of, remove_unfinished, tree, until, within
@@ -326,7 +326,7 @@ async def test_a_sender_that_was_started_anew_takes_its_transfer_over(tmp_path: 
         sending.cancel()
         assert isinstance(await failure(sending), spaceblock.TransferCancelled)
         way.is_cut = False
-        ticket = spaceblock.tickets.Ticket.parse(peers.listener.ticket)
+        ticket = spaceblock.trust.tickets.Ticket.parse(peers.listener.ticket)
         async with spaceblock.connect(ticket, options=options) as second:
             receipt, theirs = await within(asyncio.gather(second.send(source), receiving))
         assert receipt.items == theirs.items

@@ -13,9 +13,13 @@ import pytest
 
 import spaceblock
 from spaceblock.blocks import SpaceblockRequest
-from spaceblock.identity import Identity
 from spaceblock.limits import Limits
-from spaceblock.messages import (
+from spaceblock.names import STAGING_PREFIX
+from spaceblock.storage.folder import FolderSink
+from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part
+from spaceblock.storage.records import read_records
+from spaceblock.trust.identity import Identity
+from spaceblock.wire.messages import (
     AnswerPage,
     Done,
     Feature,
@@ -27,10 +31,6 @@ from spaceblock.messages import (
     VerdictKind,
     VerifiedPage,
 )
-from spaceblock.names import STAGING_PREFIX
-from spaceblock.storage.folder import FolderSink
-from spaceblock.storage.journal import JOURNAL, Journal, Keeper, Part
-from spaceblock.storage.records import read_records
 
 from .hostile import block, client_of, digest, item_bytes
 from .stages import Gate

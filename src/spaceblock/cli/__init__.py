@@ -23,10 +23,10 @@ from typing import TYPE_CHECKING, Any, NoReturn, TypeVar
 import click
 
 from .. import __version__
-from ..descriptors import silence
 from ..errors import SpaceblockError
-from ..postponed import Postponed
-from ..unneeded import STANDARD, put_off, uncompiled
+from ..process.descriptors import silence
+from ..process.postponed import Postponed
+from ..process.unneeded import STANDARD, put_off, uncompiled
 from .output import OutputFailed, fill_gaps, output_failed, print_out
 from .scheduling import prefer_long_turns
 
@@ -105,7 +105,7 @@ def _read(words: Sequence[str]) -> Any:
 
 
 def _terminate(number: int, frame: object) -> NoReturn:
-    from ..interrupts import Interrupted
+    from ..process.interrupts import Interrupted
 
     if number == getattr(signal, "SIGHUP", None):
         signal.signal(number, signal.SIG_IGN)  # both the kernel and a shell may tell of it
@@ -398,7 +398,7 @@ def show_id(identity: str | None, json: bool) -> _Job:
 
     def job() -> int:
         with Postponed():
-            from ..identity import Identity
+            from ..trust.identity import Identity
             from .records import print_record
 
         peer_id = Identity.load(identity).peer_id

@@ -8,14 +8,14 @@ from dataclasses import replace
 
 import click
 
-from ..contacts import Contact, split_address
 from ..display import printable
 from ..errors import LocalProtocolError, TicketMalformed
-from ..identity import parse_peer_id
-from ..lazily import dataclass
 from ..limits import Timeouts
 from ..options import Options
-from ..tickets import TEXT_MAX, Ticket, usual_address
+from ..process.lazily import dataclass
+from ..trust.contacts import Contact, split_address
+from ..trust.identity import parse_peer_id
+from ..trust.tickets import TEXT_MAX, Ticket, usual_address
 from . import lan
 from .console import can_ask
 from .prompts import ask_hidden

@@ -24,13 +24,13 @@ from .output import print_out
 from .records import ArrivedItem, MovingItem, error_record, print_record
 
 if TYPE_CHECKING:
-    from ..asking import Rename
     from ..listener import Listener
     from ..names import BadName
-    from ..offer import Offer
     from ..options import Options
     from ..peer import Peer
-    from ..transfer import Transfer
+    from ..transfers.asking import Rename
+    from ..transfers.offer import Offer
+    from ..transfers.transfer import Transfer
 
 DIGESTS_SHOWN = 20
 """Items whose digests are printed; of more there is a summary for people, and JSON has them all."""

@@ -17,8 +17,8 @@ from .. import __version__
 from ..bars import columns_of, size_text
 from ..display import printable
 from ..errors import SpaceblockError
-from ..lazily import dataclass
 from ..options import Options, why_not_native
+from ..process.lazily import dataclass
 from .output import print_out
 from .records import print_record
 
@@ -174,7 +174,7 @@ def _discovery() -> Finding:
 
 
 def _key(identity: str | None) -> Finding:
-    from ..identity import Identity
+    from ..trust.identity import Identity
 
     try:
         loaded = Identity.load(identity)

@@ -15,13 +15,13 @@ from typing import TYPE_CHECKING
 
 import click
 
-from ..contacts import Contact
 from ..display import address_text, printable
 from ..errors import LocalProtocolError, Unreachable
-from ..identity import parse_peer_id, peer_id_text
-from ..lazily import dataclass
 from ..limits import ADDRESSES_MAX
-from ..tickets import Ticket
+from ..process.lazily import dataclass
+from ..trust.contacts import Contact
+from ..trust.identity import parse_peer_id, peer_id_text
+from ..trust.tickets import Ticket
 from .trusted import TrustedPeer
 
 if TYPE_CHECKING:

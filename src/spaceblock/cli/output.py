@@ -6,7 +6,7 @@ import errno
 import os
 import sys
 
-from ..descriptors import silence
+from ..process.descriptors import silence
 
 
 class OutputFailed(Exception):

@@ -47,7 +47,7 @@ def _ending() -> Iterator[None]:
         if not os.isatty(0):
             import signal
 
-            from ..interrupts import Interrupted
+            from ..process.interrupts import Interrupted
 
             if not isinstance(error, Interrupted) and hasattr(signal, "SIGHUP"):
                 raise Interrupted(signal.SIGHUP) from error

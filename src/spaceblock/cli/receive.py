@@ -11,13 +11,13 @@ from collections.abc import AsyncIterator
 import click
 
 from ..api import connect, listen
-from ..asking import Rename
 from ..display import printable
 from ..errors import ConnectionLost, SpaceblockError, TransferRefused, storage_error
-from ..interrupts import COMMAND_SIGNALS, run
-from ..offer import Offer
 from ..options import Conflict
-from ..transfer import Transfer
+from ..process.interrupts import COMMAND_SIGNALS, run
+from ..transfers.asking import Rename
+from ..transfers.offer import Offer
+from ..transfers.transfer import Transfer
 from .choices import Choices
 from .console import OUTPUT, Console, can_ask, open_console
 from .lan import announcing

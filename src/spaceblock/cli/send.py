@@ -14,9 +14,9 @@ import click
 from ..api import connect, listen
 from ..display import printable
 from ..errors import ConnectionLost, NameRejected, SourceError, SpaceblockError, source_error
-from ..interrupts import COMMAND_SIGNALS, run
 from ..options import Links
 from ..peer import Peer
+from ..process.interrupts import COMMAND_SIGNALS, run
 from ..storage.sources import Item
 from .choices import TICKET_VARIABLE, Choices
 from .console import can_ask, open_console

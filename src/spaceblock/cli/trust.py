@@ -7,7 +7,7 @@ from collections.abc import Sequence
 import click
 
 from ..errors import LocalProtocolError
-from ..interrupts import COMMAND_SIGNALS, run
+from ..process.interrupts import COMMAND_SIGNALS, run
 from . import lan
 from .console import open_console
 from .output import print_out

@@ -11,11 +11,11 @@ import secrets
 from collections.abc import Sequence
 from pathlib import Path
 
-from ..contacts import Contact, split_address
 from ..display import printable
 from ..errors import LocalProtocolError, StorageError, storage_error
-from ..identity import Identity, parse_peer_id, peer_id_text, private_folder, sync_folder
-from ..lazily import dataclass
+from ..process.lazily import dataclass
+from ..trust.contacts import Contact, split_address
+from ..trust.identity import Identity, parse_peer_id, peer_id_text, private_folder, sync_folder
 
 FILE = "trusted"
 """The file's name in the identity's folder."""

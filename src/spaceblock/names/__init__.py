@@ -8,7 +8,7 @@ only place that decides whether such a name is acceptable; it touches no disk.
 - :mod:`.renaming`: other names for those that are not accepted.
 """
 
-from ..messages import NameRule
+from ..wire.messages import NameRule
 from .renaming import BadName, Renaming, alternative, alternatives
 from .rules import DEPTH_MAX, STAGING_PREFIX, WIRE_RULES, Fault, NameRules, local_rules
 from .tree import Named, NameTree, Problem, find_problems, refusal

@@ -14,10 +14,10 @@ from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import replace
 
 from ..display import shown
-from ..lazily import dataclass
-from ..manifest import Entry, EntryKind
-from ..messages import NameRule
+from ..process.lazily import dataclass
 from ..wire import NAME_MAX
+from ..wire.manifest import Entry, EntryKind
+from ..wire.messages import NameRule
 from .rules import DEPTH_MAX, OF_THE_SYSTEM, STAGING_PREFIX, Fault, NameRules, forbidden, is_device
 from .tree import Problem
 

@@ -13,9 +13,9 @@ from itertools import repeat
 
 from ..display import shown
 from ..errors import NameRejected
-from ..lazily import dataclass
-from ..messages import NameRule, NameUnit, System
+from ..process.lazily import dataclass
 from ..wire import NAME_MAX
+from ..wire.messages import NameRule, NameUnit, System
 
 STAGING_PREFIX = ".spaceblock-"
 """The hidden folder that holds a transfer's unfinished files begins with this; no peer may name it."""

@@ -10,10 +10,10 @@ from typing import Protocol
 
 from ..display import shown
 from ..errors import NameRejected
-from ..lazily import dataclass
 from ..limits import NAME_PROBLEMS_MAX
-from ..manifest import EntryKind
-from ..messages import NameRule
+from ..process.lazily import dataclass
+from ..wire.manifest import EntryKind
+from ..wire.messages import NameRule
 from .rules import Fault, NameRules
 
 

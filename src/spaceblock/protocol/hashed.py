@@ -7,7 +7,7 @@ from collections.abc import Iterable
 
 from ..blocks import SpaceblockRequest
 from ..errors import RemoteProtocolError
-from ..messages import Hashed
+from ..wire.messages import Hashed
 
 
 class HashedFigures:

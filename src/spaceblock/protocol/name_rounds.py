@@ -6,9 +6,9 @@ from collections.abc import Iterable, Iterator
 
 from ..errors import LimitExceeded, LocalProtocolError, RemoteProtocolError
 from ..limits import NAME_ROUNDS, TEXT_MAX, Limits
-from ..manifest import Manifest
-from ..messages import Amend, Message, NameProblem, pages_of_name_problems
 from ..names import NameRules, Problem
+from ..wire.manifest import Manifest
+from ..wire.messages import Amend, Message, NameProblem, pages_of_name_problems
 from .sender import cut
 
 

@@ -5,8 +5,8 @@ from __future__ import annotations
 from ..blocks import SpaceblockRequest, SpaceblockRequests
 from ..errors import LimitExceeded, RemoteProtocolError
 from ..limits import Limits
-from ..manifest import Entry, Manifest
-from ..messages import ManifestPage, Message, RequestsPage
+from ..wire.manifest import Entry, Manifest
+from ..wire.messages import ManifestPage, Message, RequestsPage
 
 
 class OfferReading:

@@ -48,10 +48,11 @@ from ..errors import (
     TransferCancelled,
     error_code,
 )
-from ..lazily import dataclass
 from ..limits import PHASE_MAX, TEXT_MAX, Limits
-from ..manifest import Manifest
-from ..messages import (
+from ..names import NameRules, Problem
+from ..process.lazily import dataclass
+from ..wire.manifest import Manifest
+from ..wire.messages import (
     Amend,
     BlockDigests,
     Done,
@@ -76,10 +77,9 @@ from ..messages import (
     pages_of_block_digests,
     pages_of_verified,
 )
-from ..messages import (
+from ..wire.messages import (
     ReceiverState as Reported,
 )
-from ..names import NameRules, Problem
 from .hashed import HashedFigures
 from .name_rounds import NameRounds
 from .offer_reading import OfferReading

@@ -6,9 +6,9 @@ from dataclasses import field
 
 from ..blocks import SpaceblockRequests
 from ..errors import SpaceblockError
-from ..lazily import dataclass
-from ..manifest import Manifest
-from ..messages import Outcome
+from ..process.lazily import dataclass
+from ..wire.manifest import Manifest
+from ..wire.messages import Outcome
 
 
 @dataclass(frozen=True, slots=True)

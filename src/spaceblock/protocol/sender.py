@@ -32,10 +32,11 @@ from ..errors import (
     error_code,
     error_from_wire,
 )
-from ..lazily import dataclass
 from ..limits import NAME_PROBLEMS_MAX, NAME_ROUNDS, PHASE_MAX, TEXT_MAX
-from ..manifest import Manifest
-from ..messages import (
+from ..names import NameRules, Problem
+from ..process.lazily import dataclass
+from ..wire.manifest import Manifest
+from ..wire.messages import (
     Amendment,
     AnswerPage,
     BlockDigests,
@@ -64,7 +65,6 @@ from ..messages import (
     pages_of_manifest,
     pages_of_requests,
 )
-from ..names import NameRules, Problem
 from .hashed import HashedFigures
 from .repair import BlockList
 

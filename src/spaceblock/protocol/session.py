@@ -8,9 +8,9 @@ from __future__ import annotations
 
 from ..core import decode_uint_var
 from ..errors import RemoteProtocolError, VersionMismatch
-from ..messages import VERSION, Feature, Hello, Message, StreamType
 from ..names import local_rules
 from ..wire import UUID_SIZE
+from ..wire.messages import VERSION, Feature, Hello, Message, StreamType
 
 FEATURES = Feature.RENAME | Feature.COMPARE | Feature.RESUME | Feature.REPAIR | Feature.QUERY
 """The optional features that are announced; fetching is reserved."""

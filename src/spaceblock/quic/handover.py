@@ -10,7 +10,7 @@ from __future__ import annotations
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from ..lazily import dataclass
+from ..process.lazily import dataclass
 
 if TYPE_CHECKING:
     from cryptography import x509

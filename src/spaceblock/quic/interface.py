@@ -14,8 +14,8 @@ from dataclasses import field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from ..errors import ConnectionLost, LocalProtocolError, SpaceblockError
-from ..lazily import dataclass
 from ..limits import DATAGRAM_MAX, DATAGRAM_MIN, HALF_OPEN_MAX, HALF_OPEN_UNPROVED
+from ..process.lazily import dataclass
 from .suites import preferred_suites
 
 if TYPE_CHECKING:

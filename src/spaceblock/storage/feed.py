@@ -26,10 +26,10 @@ from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks, rea
 from ..display import printable
 from ..errors import SourceChanged, SpaceblockError, source_error
 from ..events import Phase
-from ..lazily import dataclass
-from ..messages import Hole, ItemEnd
+from ..process.lazily import dataclass
 from ..protocol.sender import abort_message
 from ..wire import MessageType
+from ..wire.messages import Hole, ItemEnd
 from .files import TICK, FileSource, raw
 from .readers import read_error
 from .rereading import Pursuit

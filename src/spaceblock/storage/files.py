@@ -21,10 +21,10 @@ from ..core import find_files, make_records
 from ..display import printable
 from ..errors import LocalProtocolError, SourceChanged, SourceError, SpaceblockError, source_error
 from ..events import Phase
-from ..lazily import dataclass
-from ..manifest import Entry, EntryKind
 from ..names import DEPTH_MAX, WIRE_RULES
 from ..options import Links
+from ..process.lazily import dataclass
+from ..wire.manifest import Entry, EntryKind
 from .metadata import MODE, is_usual_time, leads_out
 
 logger: logging.Logger = logging.getLogger("spaceblock")

@@ -32,10 +32,10 @@ from ..errors import (
 )
 from ..events import Phase
 from ..limits import NAME_PROBLEMS_MAX
-from ..manifest import Entry, EntryKind, Manifest
-from ..messages import NameRule
 from ..names import NameRules, Problem, alternatives, find_problems, local_rules, refusal
 from ..options import Conflict, Durability
+from ..wire.manifest import Entry, EntryKind, Manifest
+from ..wire.messages import NameRule
 from .barrier import BATCH, flush_all
 from .files import raw
 from .inside import Inside, disk_errors, leave

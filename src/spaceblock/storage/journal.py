@@ -19,7 +19,7 @@ from typing import Any
 
 from ..blocks import Full, SpaceblockRequest
 from ..core import read_rows, short_digests, write_rows
-from ..lazily import dataclass
+from ..process.lazily import dataclass
 from ..wire import DIGEST_SIZE, UUID_SIZE, Reader, Writer
 from .records import MAGIC, Record, RecordWriter, read_file, read_records
 

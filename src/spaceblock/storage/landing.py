@@ -19,12 +19,12 @@ from blake3 import blake3
 
 from ..core import MESSAGE_DATA_MAX, Deframer
 from ..errors import InternalError, NoSpace, RemoteProtocolError, SpaceblockError
-from ..lazily import dataclass
 from ..limits import MESSAGE_PAYLOAD_MAX, SMALL_ITEM
-from ..messages import Hole, ItemAbort, ItemEnd, Message, decode_message
+from ..process.lazily import dataclass
 from ..protocol.receiver import Receiver
 from ..protocol.receiver_events import ItemLost, ItemRestarts, ReceiverEvent
 from ..wire import MessageType
+from ..wire.messages import Hole, ItemAbort, ItemEnd, Message, decode_message
 from .debts import Debts
 from .rereading import Pursuit
 from .ring import SPARE, Ring

@@ -7,9 +7,9 @@ import stat
 from contextlib import suppress
 
 from ..errors import NameRejected, TargetExists
-from ..manifest import Entry
 from ..names import NameRules, alternatives
 from ..options import Conflict
+from ..wire.manifest import Entry
 from .inside import Inside, leave
 from .metadata import steps_of
 

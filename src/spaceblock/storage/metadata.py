@@ -13,7 +13,7 @@ from contextlib import suppress
 
 from ..display import shown
 from ..errors import NameRejected
-from ..manifest import Entry, EntryKind, Manifest
+from ..wire.manifest import Entry, EntryKind, Manifest
 
 MODE = 0o777
 """The bits of a mode that travel: reading, writing and running, for the owner, the group and all others."""

@@ -12,8 +12,8 @@ import sys
 from contextlib import suppress
 from dataclasses import replace
 
-from ..messages import NameUnit
 from ..names import NameRules, local_rules
+from ..wire.messages import NameUnit
 
 _NEW_FILE = os.O_WRONLY | os.O_CREAT | os.O_EXCL | getattr(os, "O_NOFOLLOW", 0) | getattr(os, "O_CLOEXEC", 0)
 _NOT_ALLOWED = frozenset({errno.EINVAL, errno.EILSEQ, errno.ENOENT, errno.EPROTO})

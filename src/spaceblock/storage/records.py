@@ -13,7 +13,7 @@ import struct
 
 from blake3 import blake3
 
-from ..lazily import dataclass
+from ..process.lazily import dataclass
 
 MAGIC = b"spblkrc\x01"
 TAG_SIZE = 16

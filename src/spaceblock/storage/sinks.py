@@ -11,9 +11,9 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 
 from ..blocks import Had, SpaceblockRequests
 from ..errors import BufferUnfit, SpaceblockError, StorageError
-from ..lazily import dataclass
-from ..manifest import Manifest
 from ..names import NameRules, Problem, local_rules
+from ..process.lazily import dataclass
+from ..wire.manifest import Manifest
 from .rereading import MemoryBytes, Reread
 from .targets import BufferTarget, NoTarget, Target, target_of
 

@@ -17,10 +17,10 @@ from typing import Any
 from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from ..core import MESSAGE_DATA_MAX, make_records
 from ..errors import BufferUnfit, LocalProtocolError, SpaceblockError, source_error
-from ..lazily import dataclass
-from ..manifest import Entry, EntryKind, Manifest, retargeted
 from ..names import WIRE_RULES
 from ..options import Links
+from ..process.lazily import dataclass
+from ..wire.manifest import Entry, EntryKind, Manifest, retargeted
 from .files import PREPARING, FileSource, expand, open_file, request_of
 from .readers import SourceReader, has_descriptor, is_open_for, read_error, reader_of
 from .rereading import FileBytes, MemoryBytes, Reread

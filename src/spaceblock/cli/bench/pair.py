@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from ...errors import IntegrityError, InternalError, SpaceblockError, Stalled
-from ...postponed import Postponed
+from ...process.postponed import Postponed
 from .measure import GIB, MIB, Report, content
 
 Kind = Literal["memory", "file"]

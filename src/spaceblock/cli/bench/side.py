@@ -22,11 +22,11 @@ from blake3 import blake3
 from ...api import connect, listen
 from ...errors import ConnectionLost, SpaceblockError
 from ...events import Receipt
-from ...identity import Identity
 from ...listener import Listener
 from ...options import DISCARD, Options
 from ...storage.sources import Item
-from ...transfer import Transfer
+from ...transfers.transfer import Transfer
+from ...trust.identity import Identity
 from ..scheduling import prefer_long_turns
 from .measure import Meter, Report, content, touched
 

@@ -5,7 +5,7 @@ Sans-IO: no clock, no socket, ``now`` is an argument.
 
 from __future__ import annotations
 
-from ...unneeded import put_off, uncompiled
+from ...process.unneeded import put_off, uncompiled
 
 with (
     put_off("certifi", "service_identity", "OpenSSL", "OpenSSL.crypto"),

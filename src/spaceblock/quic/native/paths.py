@@ -15,7 +15,7 @@ from collections.abc import Iterator
 from dataclasses import field
 from typing import TYPE_CHECKING, Any
 
-from ...lazily import dataclass
+from ...process.lazily import dataclass
 from ..handover import ConnectionId, HandOver
 from .ids import ConnectionIds
 

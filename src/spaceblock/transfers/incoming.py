@@ -10,10 +10,8 @@ from itertools import islice
 from time import monotonic
 from typing import TYPE_CHECKING, TypeVar
 
-from .asking import Rename, ask_for_names
-from .control import MessageStream
-from .display import printable
-from .errors import (
+from ..display import printable
+from ..errors import (
     ConnectionLost,
     ErrorCode,
     InternalError,
@@ -26,28 +24,12 @@ from .errors import (
     TransferCancelled,
     error_code,
 )
-from .events import Phase, Receipt
-from .limits import DATA_STREAMS_MAX, NAME_ROUNDS, RATE_MIN, Limits, Timeouts
-from .manifest import Manifest, entries_of, new_names
-from .memory import Memory
-from .messages import (
-    Amend,
-    BlockDigests,
-    Feature,
-    HaveReply,
-    ItemDigests,
-    Message,
-    Outcome,
-    OutcomeKind,
-    ReceiverState,
-    VerifiedPage,
-    Waiting,
-)
-from .names import Problem, refusal
-from .offer import Offer
-from .options import Reports
-from .protocol.receiver import Receiver, State
-from .protocol.receiver_events import (
+from ..events import Phase, Receipt
+from ..limits import DATA_STREAMS_MAX, NAME_ROUNDS, RATE_MIN, Limits, Timeouts
+from ..names import Problem, refusal
+from ..options import Reports
+from ..protocol.receiver import Receiver, State
+from ..protocol.receiver_events import (
     Amended,
     Failed,
     Finished,
@@ -62,22 +44,40 @@ from .protocol.receiver_events import (
     ReceiverEvent,
     Settled,
 )
-from .protocol.sender import first_error
-from .quic.interface import Stream
+from ..protocol.sender import first_error
+from ..quic.interface import Stream
+from ..storage.comparing import Comparison
+from ..storage.debts import Debts
+from ..storage.landing import Landing
+from ..storage.rereading import Pursuit
+from ..storage.ring import Ring
+from ..storage.sinks import IntoSink, Mark, Sink
+from ..trust.memory import Memory
+from ..wire.manifest import Manifest, entries_of, new_names
+from ..wire.messages import (
+    Amend,
+    BlockDigests,
+    Feature,
+    HaveReply,
+    ItemDigests,
+    Message,
+    Outcome,
+    OutcomeKind,
+    ReceiverState,
+    VerifiedPage,
+    Waiting,
+)
+from .asking import Rename, ask_for_names
+from .control import MessageStream
+from .offer import Offer
 from .receipts import given, receipt_of
 from .rehashing import Rehashing
 from .shares import Share, Stake
-from .storage.comparing import Comparison
-from .storage.debts import Debts
-from .storage.landing import Landing
-from .storage.rereading import Pursuit
-from .storage.ring import Ring
-from .storage.sinks import IntoSink, Mark, Sink
 from .transfer import HASHED_INTERVAL, Current, Job, Transfer, cancel_all, damaged, either, may_go_unheard, typed_error
 
 if TYPE_CHECKING:
-    from .blocks import SpaceblockRequests
-    from .storage.journal import Keeper
+    from ..blocks import SpaceblockRequests
+    from ..storage.journal import Keeper
 
 _T = TypeVar("_T")
 

@@ -11,7 +11,7 @@ from time import monotonic
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from .options import Options
+    from ..options import Options
 
 _SPAN = 0.05
 """Seconds that a portion is meant to last: short, so that the rate holds within a second too."""

@@ -11,8 +11,8 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import replace
 from enum import IntEnum
 
-from .errors import LocalProtocolError, RemoteProtocolError
-from .lazily import dataclass
+from ..errors import LocalProtocolError, RemoteProtocolError
+from ..process.lazily import dataclass
 
 
 class EntryKind(IntEnum):

@@ -6,11 +6,11 @@ import asyncio
 from collections.abc import Callable, Mapping
 from functools import partial
 
-from .blocks import Had, SpaceblockRequests
-from .errors import SpaceblockError, StorageError
-from .protocol.receiver import Receiver
-from .protocol.receiver_events import ReceiverEvent
-from .storage.rereading import BlockHashing, Pursuit, Reread
+from ..blocks import Had, SpaceblockRequests
+from ..errors import SpaceblockError, StorageError
+from ..protocol.receiver import Receiver
+from ..protocol.receiver_events import ReceiverEvent
+from ..storage.rereading import BlockHashing, Pursuit, Reread
 from .transfer import Job
 
 

@@ -26,15 +26,15 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from .core import decode_uint_var
-from .errors import RemoteProtocolError
+from ..core import decode_uint_var
+from ..errors import RemoteProtocolError
+from ..limits import OUTCOMES_KEPT, REMEMBERED_MAX, REMEMBERED_SECONDS
+from ..process.lazily import dataclass
+from ..storage.journal import Keeper
+from ..storage.records import MAGIC, Record, RecordWriter, read_file, read_records
+from ..wire import UUID_SIZE, MessageType
+from ..wire.messages import Outcome, VerifiedPage, decode_message, pages_of_verified
 from .identity import Identity, private_folder, sync_folder
-from .lazily import dataclass
-from .limits import OUTCOMES_KEPT, REMEMBERED_MAX, REMEMBERED_SECONDS
-from .messages import Outcome, VerifiedPage, decode_message, pages_of_verified
-from .storage.journal import Keeper
-from .storage.records import MAGIC, Record, RecordWriter, read_file, read_records
-from .wire import UUID_SIZE, MessageType
 
 if sys.platform != "win32":
     import fcntl

@@ -21,12 +21,12 @@ import time
 from collections.abc import Callable
 from pathlib import Path
 
+from ..errors import ListenerBusy, SpaceblockError, StorageError
+from ..limits import COMMANDS_KEPT
+from ..options import Options
+from ..process.lazily import dataclass
 from .admission import LOCK_FILE, AdmissionBook, FileLock
-from .errors import ListenerBusy, SpaceblockError, StorageError
 from .identity import Identity
-from .lazily import dataclass
-from .limits import COMMANDS_KEPT
-from .options import Options
 
 _log = logging.getLogger("spaceblock")
 

@@ -20,9 +20,9 @@ from pathlib import Path
 
 from blake3 import blake3
 
-from .display import printable
-from .errors import CertificateMissing, LocalProtocolError, StorageError, storage_error
-from .unneeded import called_later, put_off, uncompiled
+from ..display import printable
+from ..errors import CertificateMissing, LocalProtocolError, StorageError, storage_error
+from ..process.unneeded import called_later, put_off, uncompiled
 
 with put_off("email.utils", parseaddr=called_later("email.utils", "parseaddr")), uncompiled("cryptography"):
     from cryptography import x509
@@ -131,7 +131,7 @@ class Identity:
         return self._home
 
     def certificate(self, proof: bytes | None = None) -> x509.Certificate:
-        """A new self-signed certificate, with ``proof`` (see :func:`spaceblock.tickets.proof`) in its extension.
+        """A new self-signed certificate, with ``proof`` (see :func:`spaceblock.trust.tickets.proof`) in its extension.
 
         It is valid at any date (RFC 5280, section 4.1.2.5), because a wrong clock must not keep peers apart. A proof
         has at most 127 bytes.

@@ -4,7 +4,7 @@
 2. One set of checks serves both directions, so that what this side refuses to read it also refuses to write.
 3. ``Block`` carries the bytes of items and is framed and parsed by :mod:`spaceblock.core` alone.
 
-Messages that come in pages are defined in :mod:`spaceblock.pages` and exported here with the others.
+Messages that come in pages are defined in :mod:`spaceblock.wire.pages` and exported here with the others.
 ``docs/protocol.md`` is the specification, with a hex dump of each message.
 """
 
@@ -14,11 +14,26 @@ from collections.abc import Callable, Iterator, Sequence
 from enum import IntEnum, IntFlag
 from typing import TYPE_CHECKING, ClassVar
 
-from .blocks import Partial
-from .core import encode_uint_var, frame_digests
-from .errors import LocalProtocolError, RemoteProtocolError
-from .lazily import dataclass
-from .limits import MESSAGE_PAYLOAD_MAX, PHASE_MAX, TEXT_MAX
+from ..blocks import Partial
+from ..core import encode_uint_var, frame_digests
+from ..errors import LocalProtocolError, RemoteProtocolError
+from ..limits import MESSAGE_PAYLOAD_MAX, PHASE_MAX, TEXT_MAX
+from ..process.lazily import dataclass
+from . import (
+    DIGEST_SIZE,
+    NAME_MAX,
+    UUID_SIZE,
+    Message,
+    MessageType,
+    Reader,
+    StreamType,
+    Writer,
+    check_code,
+    check_errno,
+    check_name,
+    check_span,
+    reason_of,
+)
 from .pages import (
     AnswerPage,
     ManifestPage,
@@ -36,21 +51,6 @@ from .pages import (
     read_page_head,
     text_room,
     write_page_head,
-)
-from .wire import (
-    DIGEST_SIZE,
-    NAME_MAX,
-    UUID_SIZE,
-    Message,
-    MessageType,
-    Reader,
-    StreamType,
-    Writer,
-    check_code,
-    check_errno,
-    check_name,
-    check_span,
-    reason_of,
 )
 
 if TYPE_CHECKING:

@@ -17,7 +17,7 @@ numbers are big-endian::
 Every version ends with the same checksum, so that a damaged version byte is not taken for a newer version. A ticket has
 one spelling: what would encode differently is refused.
 
-The proof travels in the client's certificate (:data:`spaceblock.identity.ADMISSION_OID`)::
+The proof travels in the client's certificate (:data:`spaceblock.trust.identity.ADMISSION_OID`)::
 
     1    version, 1
     16   ticket ID
@@ -37,11 +37,11 @@ from ipaddress import IPv4Address, IPv6Address, ip_address
 
 from blake3 import blake3
 
-from .display import address_text
-from .errors import LocalProtocolError, TicketMalformed
+from ..display import address_text
+from ..errors import LocalProtocolError, TicketMalformed
+from ..limits import ADDRESSES_MAX
+from ..process.lazily import dataclass
 from .identity import KEY_SIZE, PEER_ID_SIZE, from_base32, peer_id_text, to_base32
-from .lazily import dataclass
-from .limits import ADDRESSES_MAX
 
 TICKET_ID_SIZE = 16
 SECRET_SIZE = 32

@@ -4,8 +4,8 @@ from __future__ import annotations
 
 import asyncio
 
-from .errors import LimitExceeded
-from .limits import Limits
+from ..errors import LimitExceeded
+from ..limits import Limits
 
 
 class Share:

@@ -4,11 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable, Sequence
 
-from .core import make_records
-from .errors import SpaceblockError
-from .events import Receipt, ReceiptItem
-from .manifest import Entry, renamed
-from .messages import Outcome, OutcomeKind
+from ..core import make_records
+from ..errors import SpaceblockError
+from ..events import Receipt, ReceiptItem
+from ..wire.manifest import Entry, renamed
+from ..wire.messages import Outcome, OutcomeKind
 
 
 def receipt_of(

@@ -10,9 +10,9 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from .display import printable
-from .errors import LocalProtocolError
-from .events import Phase, Progress
+from ..display import printable
+from ..errors import LocalProtocolError
+from ..events import Phase, Progress
 
 if TYPE_CHECKING:
     from rich.progress import Progress as RichProgress

@@ -11,11 +11,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from .asking import Rename, ask_for_names
-from .blocks import Had, Partial
-from .carrier import Carrier
-from .control import MessageStream
-from .errors import (
+from ..blocks import Had, Partial
+from ..errors import (
     ErrorCode,
     RemoteProtocolError,
     SpaceblockError,
@@ -23,26 +20,11 @@ from .errors import (
     TransferCancelled,
     error_code,
 )
-from .events import Phase, Receipt
-from .lanes import lanes_of
-from .limits import CONTROL_BACKLOG, DATA_STREAMS, Timeouts
-from .manifest import Entry
-from .memory import Claim, Memory
-from .messages import (
-    Feature,
-    Hashed,
-    Hello,
-    Message,
-    Outcome,
-    OutcomeKind,
-    Progress,
-    ReceiverState,
-    StreamType,
-    encode_stream_header,
-)
-from .names import WIRE_RULES, find_problems
-from .options import Links
-from .protocol.sender import (
+from ..events import Phase, Receipt
+from ..limits import CONTROL_BACKLOG, DATA_STREAMS, Timeouts
+from ..names import WIRE_RULES, find_problems
+from ..options import Links
+from ..protocol.sender import (
     Answered,
     BlocksWanted,
     Completed,
@@ -56,15 +38,12 @@ from .protocol.sender import (
     abort_message,
     first_error,
 )
-from .protocol.session import FEATURES
-from .query import ask
-from .quic.interface import Connection, Stream, StreamStopped
-from .receipts import given, receipt_of
-from .rehashing import rehash
-from .storage.feed import Feed, Filled
-from .storage.files import FileSource
-from .storage.rereading import BlockHashing, Pursuit, Reread
-from .storage.sources import (
+from ..protocol.session import FEATURES
+from ..quic.interface import Connection, Stream, StreamStopped
+from ..storage.feed import Feed, Filled
+from ..storage.files import FileSource
+from ..storage.rereading import BlockHashing, Pursuit, Reread
+from ..storage.sources import (
     BufferSource,
     Held,
     Prepared,
@@ -76,6 +55,27 @@ from .storage.sources import (
     source_length,
     stop_reading,
 )
+from ..trust.memory import Claim, Memory
+from ..wire.manifest import Entry
+from ..wire.messages import (
+    Feature,
+    Hashed,
+    Hello,
+    Message,
+    Outcome,
+    OutcomeKind,
+    Progress,
+    ReceiverState,
+    StreamType,
+    encode_stream_header,
+)
+from .asking import Rename, ask_for_names
+from .carrier import Carrier
+from .control import MessageStream
+from .lanes import lanes_of
+from .query import ask
+from .receipts import given, receipt_of
+from .rehashing import rehash
 from .throttle import Throttle
 from .transfer import (
     AT_ONCE_MAX,

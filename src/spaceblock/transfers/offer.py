@@ -6,19 +6,19 @@ import os
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
+from ..core import make_records
+from ..errors import LocalProtocolError, TransferRefused
+from ..events import OfferItem
+from ..options import Conflict, Durability
+from ..storage.sinks import IntoSink, Sink
+from ..storage.targets import is_memory
+from ..wire.manifest import EntryKind, Manifest
 from .asking import Rename
-from .core import make_records
-from .errors import LocalProtocolError, TransferRefused
-from .events import OfferItem
 from .following import ShowProgress, follower
-from .manifest import EntryKind, Manifest
-from .options import Conflict, Durability
-from .storage.sinks import IntoSink, Sink
-from .storage.targets import is_memory
 from .transfer import AT_ONCE_MAX
 
 if TYPE_CHECKING:
-    from .blocks import SpaceblockRequests
+    from ..blocks import SpaceblockRequests
     from .incoming import Incoming
     from .transfer import Transfer
 
@@ -95,7 +95,7 @@ class Offer:
         def make_sink() -> Sink:
             if into is not None:
                 return IntoSink(into)
-            from .storage.folder import FolderSink
+            from ..storage.folder import FolderSink
 
             assert folder is not None
             return FolderSink(folder, on_conflict, durability, self._incoming.keeper)

@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterable
 
-from .core import Deframer, parse_digests
-from .errors import RemoteProtocolError, SpaceblockError
-from .limits import MESSAGE_PAYLOAD_MAX
-from .messages import ItemDigests, Message, decode_message
-from .quic.interface import Stream
-from .wire import MessageType
+from ..core import Deframer, parse_digests
+from ..errors import RemoteProtocolError, SpaceblockError
+from ..limits import MESSAGE_PAYLOAD_MAX
+from ..quic.interface import Stream
+from ..wire import MessageType
+from ..wire.messages import ItemDigests, Message, decode_message
 
 _DIGEST = int(MessageType.ITEM_DIGEST)
 

@@ -1,8 +1,8 @@
 """What all messages are made of: their types, the frame around them, and cursors over a payload.
 
 What does not fit raises a plain ``ValueError`` here, whose text is the reason in words that can follow "because". Which
-side is to blame is known one level up: :meth:`Message.encode` and :func:`spaceblock.messages.decode_message` make it a
-:class:`LocalProtocolError` and a :class:`RemoteProtocolError`.
+side is to blame is known one level up: :meth:`Message.encode` and :func:`spaceblock.wire.messages.decode_message` make
+it a :class:`LocalProtocolError` and a :class:`RemoteProtocolError`.
 """
 
 from __future__ import annotations
@@ -10,9 +10,9 @@ from __future__ import annotations
 from enum import IntEnum
 from typing import ClassVar
 
-from .core import UINT_VAR_MAX, decode_uint_var, encode_uint_var
-from .errors import LocalProtocolError
-from .limits import MESSAGE_PAYLOAD_MAX
+from ..core import UINT_VAR_MAX, decode_uint_var, encode_uint_var
+from ..errors import LocalProtocolError
+from ..limits import MESSAGE_PAYLOAD_MAX
 
 DIGEST_SIZE = 32
 """Bytes of a BLAKE3 digest."""

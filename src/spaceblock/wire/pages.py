@@ -14,12 +14,11 @@ from itertools import accumulate, groupby
 from operator import attrgetter
 from typing import Any, ClassVar, Protocol, TypeVar
 
-from .blocks import Full, Partial, Range, SpaceblockRequest, SpaceblockRequests
-from .core import decode_uint_var, make_records, read_rows, write_rows
-from .lazily import dataclass
-from .limits import MESSAGE_PAYLOAD_MAX
-from .manifest import Entry, EntryKind
-from .wire import (
+from ..blocks import Full, Partial, Range, SpaceblockRequest, SpaceblockRequests
+from ..core import decode_uint_var, make_records, read_rows, write_rows
+from ..limits import MESSAGE_PAYLOAD_MAX
+from ..process.lazily import dataclass
+from . import (
     DIGEST_SIZE,
     NAME_MAX,
     UUID_SIZE,
@@ -34,6 +33,7 @@ from .wire import (
     unzigzag,
     zigzag,
 )
+from .manifest import Entry, EntryKind
 
 MODE_MAX = 0o7777
 """Permission bits of an entry's mode; the file's kind is not among them."""

@@ -11,8 +11,8 @@ from functools import partial
 from time import monotonic
 from typing import Any, TypeVar
 
-from .display import printable, shown
-from .errors import (
+from ..display import printable, shown
+from ..errors import (
     ConnectionLost,
     ErrorCode,
     InternalError,
@@ -22,12 +22,12 @@ from .errors import (
     TransferCancelled,
     error_from_wire,
 )
-from .events import ItemProgress, Phase, Progress, Receipt
+from ..events import ItemProgress, Phase, Progress, Receipt
+from ..limits import DATA_STREAMS, HEARTBEAT, REREADS
+from ..process.forks import Maker
+from ..process.lazily import dataclass
+from ..quic.interface import CloseReason, ConnectionEnded
 from .following import Follower, follow
-from .forks import Maker
-from .lazily import dataclass
-from .limits import DATA_STREAMS, HEARTBEAT, REREADS
-from .quic.interface import CloseReason, ConnectionEnded
 
 _T = TypeVar("_T")
 

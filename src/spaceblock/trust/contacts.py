@@ -5,10 +5,10 @@ from __future__ import annotations
 import ipaddress
 from collections.abc import Sequence
 
-from .errors import LocalProtocolError
+from ..errors import LocalProtocolError
+from ..limits import ADDRESSES_MAX
+from ..process.lazily import dataclass
 from .identity import parse_peer_id
-from .lazily import dataclass
-from .limits import ADDRESSES_MAX
 
 
 @dataclass(frozen=True, slots=True)

@@ -6,13 +6,13 @@ import asyncio
 from collections.abc import AsyncGenerator, Callable, Sequence
 from functools import partial
 
-from .errors import SpaceblockError
-from .limits import DATA_BACKLOG, FLIGHT_MAX
-from .messages import Message, StreamType, encode_stream_header
-from .quic.interface import Connection, Stream
-from .storage.ahead import AHEAD, Ahead
-from .storage.feed import Feed, Filled
-from .storage.ring import SPARE, Ring
+from ..errors import SpaceblockError
+from ..limits import DATA_BACKLOG, FLIGHT_MAX
+from ..quic.interface import Connection, Stream
+from ..storage.ahead import AHEAD, Ahead
+from ..storage.feed import Feed, Filled
+from ..storage.ring import SPARE, Ring
+from ..wire.messages import Message, StreamType, encode_stream_header
 from .throttle import Throttle
 from .transfer import Job
 

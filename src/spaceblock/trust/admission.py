@@ -25,7 +25,7 @@ from typing import Literal, final
 
 from cryptography import x509
 
-from .errors import (
+from ..errors import (
     AdmissionRefused,
     CertificateMissing,
     LimitExceeded,
@@ -38,6 +38,7 @@ from .errors import (
     TicketUsed,
     storage_error,
 )
+from ..process.lazily import dataclass
 from .identity import (
     Identity,
     check_private,
@@ -49,7 +50,6 @@ from .identity import (
     public_key_of,
     sync_folder,
 )
-from .lazily import dataclass
 from .tickets import EXPIRY_MAX, SECRET_SIZE, TICKET_ID_SIZE, Ticket, proof_tag, read_proof
 
 if sys.platform == "win32":

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import os
 
-from .errors import LocalProtocolError
+from ..errors import LocalProtocolError
 
 
 class Maker:

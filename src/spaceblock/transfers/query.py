@@ -5,11 +5,12 @@ from __future__ import annotations
 import asyncio
 from collections.abc import Awaitable, Callable
 
-from .control import MessageStream
-from .errors import ErrorCode, RemoteProtocolError, SpaceblockError
-from .limits import CONTROL_BACKLOG
-from .memory import Memory, Received
-from .messages import (
+from ..errors import ErrorCode, RemoteProtocolError, SpaceblockError
+from ..limits import CONTROL_BACKLOG
+from ..quic.interface import Connection, Stream
+from ..storage.staging import remove_left
+from ..trust.memory import Memory, Received
+from ..wire.messages import (
     Message,
     Outcome,
     Query,
@@ -19,8 +20,7 @@ from .messages import (
     encode_stream_header,
     pages_of_verified,
 )
-from .quic.interface import Connection, Stream
-from .storage.staging import remove_left
+from .control import MessageStream
 
 REPLY_MAX = 256 * 1_048_576
 """Bytes of a reply that are read."""

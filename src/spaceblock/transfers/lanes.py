@@ -4,8 +4,8 @@ from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
 
-from .limits import SMALL_ITEM
-from .storage.sources import Source, source_length
+from ..limits import SMALL_ITEM
+from ..storage.sources import Source, source_length
 
 _LANE_BYTES = 64 * SMALL_ITEM
 _LANE_ITEMS = 4_096

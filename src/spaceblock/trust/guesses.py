@@ -9,8 +9,8 @@ import ipaddress
 from collections.abc import Callable
 from time import monotonic
 
-from .lazily import dataclass
-from .limits import GUESSERS_MAX, WRONG_TICKETS, WRONG_TICKETS_ALL, WRONG_TICKETS_SECONDS
+from ..limits import GUESSERS_MAX, WRONG_TICKETS, WRONG_TICKETS_ALL, WRONG_TICKETS_SECONDS
+from ..process.lazily import dataclass
 
 
 @dataclass(slots=True)

@@ -9,13 +9,13 @@ from collections.abc import Awaitable, Callable, Sequence
 from contextlib import suppress
 from typing import Any
 
-from .blocks import Full, SpaceblockRequest
-from .display import shown
-from .errors import LocalProtocolError, SpaceblockError
-from .events import OfferItem
-from .limits import NAME_ROUNDS
-from .manifest import Entry
-from .names import BadName, NameRules, Problem, Renaming
+from ..blocks import Full, SpaceblockRequest
+from ..display import shown
+from ..errors import LocalProtocolError, SpaceblockError
+from ..events import OfferItem
+from ..limits import NAME_ROUNDS
+from ..names import BadName, NameRules, Problem, Renaming
+from ..wire.manifest import Entry
 
 Rename = Callable[[OfferItem, BadName], "str | Awaitable[str | None] | None"]
 """Called with an item and what is wrong with its name; returns the whole new name, or None to leave it."""

@@ -1,0 +1,1 @@
+"""What concerns the process as a whole and knows nothing of Spaceblock: signals, forks, descriptors, later imports."""
