@@ -6,6 +6,7 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -126,6 +127,23 @@ async def test_a_lost_connection_is_made_again_and_the_transfer_goes_on(tmp_path
         again = peers.here.send(b"the peer can still be used")
         await within(asyncio.gather(again, (await peers.offer()).accept(into=[bytearray(26)])))
     assert tree(inbox) == {"large": source.read_bytes()}
+
+
+async def test_what_is_durable_stays_done_while_the_connection_is_made_again(tmp_path: Path, inbox: Path) -> None:
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, file_of(tmp_path, "large", SIZE))
+        figures = asyncio.create_task(figures_of(sending))
+        await until(lambda: sending.progress.durable > SIZE // 4)
+        await lose(way, sending, receiving)
+        await within(asyncio.gather(sending, receiving))
+        for before, after in pairwise(await figures):
+            assert before.durable <= after.bytes_done
+            assert after.resumed <= after.bytes_done
+
+
+async def figures_of(transfer: spaceblock.Transfer) -> list[spaceblock.Progress]:
+    """All that is told, to the end."""
+    return [progress async for progress in transfer]
 
 
 async def test_the_listening_side_sends_on_to_who_comes_back(tmp_path: Path, inbox: Path) -> None:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 from collections import defaultdict
 from pathlib import Path
 from threading import get_ident
@@ -28,6 +29,7 @@ from .support import (
     unreadable_again,
     until,
     visible,
+    within,
 )
 
 SIZE = 20 * BLOCK + 77
@@ -86,6 +88,14 @@ async def test_only_blocks_that_differ_move_again(
         assert receipt.repaired == (bad * BLOCK or 77)
         assert receipt.items[0].digest == digest_of(source.read_bytes())
     assert tree(inbox) == {"file": source.read_bytes()}
+
+
+async def test_what_is_repaired_counts_once(tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    flip(monkeypatch, 5)
+    async with pair() as peers:
+        sending = peers.here.send(file_of(tmp_path, "file", SIZE))
+        await within(asyncio.gather(sending, (await peers.offer()).accept(inbox)))
+        assert sending.progress.items_done == 1
 
 
 async def test_a_buffer_is_repaired_in_place(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -130,6 +130,17 @@ async def test_progress_tells_what_was_resumed(tmp_path: Path, sides: Sides) -> 
         assert sending.progress.resumed == receiving.progress.resumed == receipt.resumed >= durable
 
 
+async def test_what_was_there_before_counts_for_no_rate(tmp_path: Path, sides: Sides) -> None:
+    source = file_of(tmp_path, "large", SIZE)
+    await break_off(sides, source)
+    async with pair(sides.receiver, here=sides.sender) as peers:
+        sending = peers.here.send(source)
+        receiving = (await peers.offer()).accept(sides.inbox)
+        receipts = await within(asyncio.gather(sending, receiving))
+        for transfer, receipt in zip((sending, receiving), receipts, strict=True):
+            assert transfer.progress.rate * receipt.seconds < SIZE - receipt.resumed + 1, "nobody looked before the end"
+
+
 async def test_what_was_resumed_can_break_off_and_be_resumed_again(tmp_path: Path, sides: Sides) -> None:
     source = file_of(tmp_path, "large", SIZE)
     first = await break_off(sides, source, enough=SIZE // 4)
@@ -244,7 +255,10 @@ async def test_a_placed_file_whose_source_changed_since_arrives_beside_it(tmp_pa
     before = small.read_bytes()
     await break_off(sides, small, large, enough=1000 + SIZE // 3)
     file_of(tmp_path, "small", 1000)
-    await finish(sides, small, large)
+    async with pair(sides.receiver, here=sides.sender) as peers:
+        sending = peers.here.send(small, large)
+        await within(asyncio.gather(sending, (await peers.offer()).accept(sides.inbox)))
+        assert sending.progress.items_done == 2, "what is sent after all counts once"
     assert tree(sides.inbox) == {
         "small": before,
         "small (1)": small.read_bytes(),

@@ -183,6 +183,7 @@ class Outgoing(Job):
             self._sender = Sender(self._prepared.requests, self._prepared.manifest, features, hello.system)
             await self._offer(self._sender)
             answered = await self._wait_for_answer()
+            self._resumed = 0
             wanted = answered.wanted
             lengths = [source_length(self._prepared.sources[item]) for item in (*wanted, *answered.had)]
             self._total = None if None in lengths else sum(length or 0 for length in lengths)
@@ -242,6 +243,7 @@ class Outgoing(Job):
         later._claim = self._claim or Claim(self._prepared.requests.uuid)
         later._claim.is_known = True
         later._is_later = True
+        later._total, later._resumed = self._total, self._told.durable  # as far as is known before the answer
         later.send_again = self.send_again
         return later
 
@@ -297,7 +299,8 @@ class Outgoing(Job):
         prepared = self._prepared
         count = len(prepared.sources) if prepared is not None else 0
         told = self._told
-        return told.received, self._total, told.verified, told.durable, self._items_sent, count, self._present_item()
+        done = max(told.received, self._resumed)
+        return done, self._total, told.verified, told.durable, self._items_sent, count, self._present_item()
 
     @property
     def resumed(self) -> int:
@@ -434,6 +437,7 @@ class Outgoing(Job):
                     sender.item_sent(item, size, digest)
                 else:
                     restarted.append(item)
+                    self._items_sent -= 1  # as it is sent after all
             for item, error in filled.aborted:
                 sender.item_aborted(item, error)
                 aborted.append(abort_message(item, error))
@@ -595,8 +599,9 @@ class Outgoing(Job):
     def _sent(self, filled: Filled) -> None:
         """What ended with ``filled`` is on its way."""
         assert self._sender is not None
+        again = sum(item in self._ended for item, *_ in (*filled.sent, *filled.aborted))
         self._ended.update(item for item, _, _ in filled.sent)
-        self._items_sent += len(filled.sent) + len(filled.aborted)
+        self._items_sent += len(filled.sent) + len(filled.aborted) - again
         sent = [(item, size, digest) for item, size, digest in filled.sent if digest is not None]
         if len(sent) == 1:
             self._sender.item_sent(*sent[0])

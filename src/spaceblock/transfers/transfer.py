@@ -295,7 +295,7 @@ class Job(ABC):
         if self.successor is not None:
             return self.successor.progress()
         done, total, verified, durable, items_done, items_total, current = self.figures()
-        rate = self._rate.of(done)
+        rate = self._rate.of(max(done - self.resumed, 0))
         item = None
         if current is not None:
             if current.index != self._current:
