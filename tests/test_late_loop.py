@@ -91,6 +91,21 @@ async def test_what_was_taken_meanwhile_is_credited_once_where_its_stream_is_sto
         assert (credit.received, credit.consumed) == (len(data), len(data))
 
 
+async def test_what_was_acknowledged_meanwhile_is_let_go_of_where_its_stream_is_looked_at_before() -> None:
+    async with pair(TransportOptions(native=True)) as both:
+        await handed_over(both)
+        Streams(both.server)
+        stream = both.client.open_stream(unidirectional=True)
+        released: list[bool] = []
+        stream.write(DATA, True, lambda: released.append(True))
+        await asyncio.sleep(0)
+        block_until_acknowledged(stream)
+        both.client.keep_alive()  # so that the connection has its turn before what the thread did is collected
+        await asyncio.sleep(0)
+        assert stream.finished
+        assert released == [True]
+
+
 async def test_without_a_thread_nothing_moves_meanwhile() -> None:
     async with pair(TransportOptions(native=True, threaded=False)) as both:
         await handed_over(both)

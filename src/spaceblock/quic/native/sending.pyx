@@ -145,6 +145,8 @@ cdef class PacketSender:
                 each = following
             stream.queued = False
         self.send_streams.pop(stream.stream_id, None)
+        # A thread may have taken in the acknowledgements just now, which nobody has reported yet.
+        stream.release()
 
     def wake(self, SendStream stream):
         """There is something new to send on ``stream``."""
