@@ -67,6 +67,7 @@ def test_titles() -> None:
     assert title_of(["photos/1.jpg", "photos/2.jpg"]) == "photos"
     assert title_of(["a.bin", "photos/1.jpg", None]) == "a.bin and 2 more"
     assert title_of([None]) == "unnamed"
+    assert title_of([]) == "nothing"
 
 
 def test_lines_come_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> None:

@@ -91,6 +91,25 @@ async def test_links_of_an_offer_are_shown_too(commands: Commands, inbox: Path, 
     assert line.rstrip().endswith("-> file")
 
 
+@pytest.mark.parametrize(
+    ("count", "keys"),
+    [(2, {"Accept? [y/N] ": "y\n"}), (30, {"  30 empty folders\r\nAccept? [y/N, l": "l\n", "copy/within/9": "y\n"})],
+)
+async def test_empty_folders_of_an_offer_are_shown_too(
+    commands: Commands, inbox: Path, tmp_path: Path, count: int, keys: dict[str, str]
+) -> None:
+    """They are made like all else, and may be all that there is."""
+    source = tmp_path / "source"
+    for number in range(count):
+        (source / "within" / f"{number}{HOSTILE}").mkdir(parents=True)
+    received = await receive(commands, inbox, Item(source, name="copy"), keys=keys, words=())
+    assert received.code == 0, received.err
+    assert_all_safe(received)
+    assert f"What  {count} empty folders, 0 B" in received.err
+    assert received.err.count("   folder  copy/within/") == count
+    assert len(list((inbox / "copy" / "within").iterdir())) == count
+
+
 async def test_a_question_for_another_name_is_shown_escaped(commands: Commands, inbox: Path) -> None:
     keys = {"Accept? [y/N]": "y\n", "New name": "\n"}
     received = await receive(commands, inbox, Item(b"x", name=HOSTILE + "x" * 300), keys=keys, words=())

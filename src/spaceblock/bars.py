@@ -342,6 +342,8 @@ def columns_of(stream: TextIO) -> int:
 def title_of(names: Sequence[str | None]) -> str:
     """A title for items with these names (None: unnamed), such as ``photos`` for all that is in this folder."""
     tops = list(dict.fromkeys("unnamed" if name is None else name.partition("/")[0] for name in names))
+    if not tops:
+        return "nothing"
     return tops[0] if len(tops) == 1 else f"{tops[0]} and {len(tops) - 1} more"
 
 

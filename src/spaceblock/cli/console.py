@@ -200,7 +200,7 @@ class Console:
             if self._quiet:
                 print(*self._heading(offer, folder), sep="\n", file=sys.stderr)
             lines = _listing(offer)
-            is_whole = len(lines) == len(offer.items) + len(offer.links)
+            is_whole = len(lines) == _lines_of(offer)
             print(*lines, sep="\n", file=sys.stderr)
             while True:
                 question = "Accept? [y/N] " if is_whole else "Accept? [y/N, l: list all] "
@@ -249,7 +249,7 @@ class Console:
         total = "of unknown size" if offer.total_size is None else size_text(offer.total_size)
         return [
             f"From  {self.name_of(offer.peer)}",
-            f"What  {_count(len(offer.items))}{_and_links(offer)}, {total}",
+            f"What  {_contents(offer)}, {total}",
             f"Into  {_place(offer, folder)}",
         ]
 
@@ -293,6 +293,7 @@ class JsonConsole(Console):
                 "total_size": offer.total_size,
                 "items": [{"index": item.index, "name": item.name, "size": item.size} for item in offer.items],
                 "links": [{"name": name, "target": target} for name, target in offer.links.items()],
+                "folders": list(offer.folders),
             }
         )
 
@@ -390,8 +391,8 @@ def _json_item(item: ReceiptItem) -> ArrivedItem:
     }
 
 
-def _count(items: int) -> str:
-    return "1 item" if items == 1 else f"{items} items"
+def _count(number: int, kind: str = "item") -> str:
+    return f"1 {kind}" if number == 1 else f"{number} {kind}s"
 
 
 def _digest_lines(item: ReceiptItem) -> list[str]:
@@ -414,12 +415,23 @@ def _name_question(bad: BadName) -> str:
     return f"New name (Enter: {shown(bad.proposal)}, !: that and all further proposals):"
 
 
-def _links(offer: Offer) -> str:
-    return "1 symbolic link" if len(offer.links) == 1 else f"{len(offer.links)} symbolic links"
+def _contents(offer: Offer) -> str:
+    """How many of each kind there is, such as ``2 items, 1 symbolic link and 3 empty folders``."""
+    kinds = {"item": offer.items, "symbolic link": offer.links, "empty folder": _empty_folders(offer)}
+    counts = [_count(len(things), kind) for kind, things in kinds.items() if things] or [_count(0)]
+    return " and ".join(filter(None, (", ".join(counts[:-1]), counts[-1])))
 
 
-def _and_links(offer: Offer) -> str:
-    return f" and {_links(offer)}" if offer.links else ""
+def _empty_folders(offer: Offer) -> list[str]:
+    """The folders that no line about an item, a link or another folder tells of."""
+    names = [item.name or "" for item in offer.items]
+    filled = {name.rpartition("/")[0] for name in (*names, *offer.links, *offer.folders)}
+    return [name for name in offer.folders if name not in filled]
+
+
+def _lines_of(offer: Offer) -> int:
+    """The lines of a list of everything."""
+    return len(offer.items) + len(offer.links) + len(_empty_folders(offer))
 
 
 def _place(offer: Offer, folder: str) -> str:
@@ -441,7 +453,7 @@ def _listed(name: str) -> str:
 
 def _listing(offer: Offer) -> list[str]:
     """What is offered, one line an item, or where those are too many one for each folder and file at the top."""
-    if len(offer.items) + len(offer.links) <= LINES_LISTED:
+    if _lines_of(offer) <= LINES_LISTED:
         return list(_all_of(offer))
     tops: dict[str, list[OfferItem]] = {}
     for item in offer.items:
@@ -453,8 +465,10 @@ def _listing(offer: Offer) -> list[str]:
         total = None if None in sizes else sum(size or 0 for size in sizes)
         what = f"{_count(len(items))} without a name" if not top else f"{_listed(top)}/  {_count(len(items))}"
         lines.append(_line(total, _listed(top) if is_file else what))
+    if folders := _empty_folders(offer):
+        lines.insert(0, f"{'folder':>9}  {_count(len(folders), 'empty folder')}")
     if offer.links:
-        lines.insert(0, f"{'link':>9}  {_links(offer)}")
+        lines.insert(0, f"{'link':>9}  {_count(len(offer.links), 'symbolic link')}")
     if len(lines) > LINES_LISTED:
         lines[LINES_LISTED - 1 :] = [f"{'':>9}  ... and {len(lines) - LINES_LISTED + 1} more"]
     return lines
@@ -465,6 +479,8 @@ def _all_of(offer: Offer) -> Iterator[str]:
         yield _line(item.size, f"(unnamed item {item.index})" if item.name is None else _listed(item.name))
     for name, target in offer.links.items():
         yield f"{'link':>9}  {_listed(name)} -> {_listed(target)}"
+    for name in _empty_folders(offer):
+        yield f"{'folder':>9}  {_listed(name)}/"
 
 
 def _line(size: int | None, name: str) -> str:

@@ -127,7 +127,7 @@ class _Receiver:
             if not self._yes:
                 await self._ask(offer)
             transfer = await self._accept(offer)
-            names = [item.name for item in offer.items]
+            names = [item.name for item in offer.items] or [*offer.links, *offer.folders]
             receipt = await self._console.follow(transfer, names, offer.uuid, kept=self._folder != OUTPUT)
         except SpaceblockError as error:
             self._console.failed(error, offer.uuid)

@@ -49,6 +49,7 @@ class Offer(TypedDict):
     total_size: int | None
     items: list[OfferedItem]
     links: list[OfferedLink]
+    folders: list[str]
 
 
 class MovingItem(TypedDict):

@@ -47,6 +47,8 @@ class Offer:
             entry.name: entry.target for entry in entries if entry.target is not None and entry.kind is EntryKind.LINK
         }
         """The symbolic links that would be made beside the items, by name, with what each points to."""
+        self.folders: tuple[str, ...] = tuple(entry.name for entry in entries if entry.kind is EntryKind.FOLDER)
+        """The folders that the sender names, whether or not anything lies in them."""
         sizes = [request.length for request in requests.items]
         self.total_size: int | None = None if None in sizes else sum(size or 0 for size in sizes)
         """Bytes that would travel; None while a size is unknown."""
