@@ -132,9 +132,18 @@ def test_a_home_that_cannot_be_used_says_how_to_choose_another(tmp_path: Path) -
     assert said(ended).endswith("; choose a folder, and name it in SPACEBLOCK_HOME\n")
 
 
-def test_a_home_that_depends_on_the_current_folder_is_none(tmp_path: Path) -> None:
+@pytest.mark.parametrize("home", ["here", ""])
+def test_a_home_that_depends_on_the_current_folder_or_is_empty_is_none(tmp_path: Path, home: str) -> None:
     there = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(tmp_path)]
-    ended = run(tmp_path, ["id"], "", there, SPACEBLOCK_HOME="", XDG_DATA_HOME="", HOME="here")
+    ended = run(tmp_path, ["id"], "", there, SPACEBLOCK_HOME="", XDG_DATA_HOME="", HOME=home)
     assert ended.returncode == 6
     assert said(ended) == "spaceblock: this user's home folder is not known: set SPACEBLOCK_HOME to a folder\n"
+    assert not list(tmp_path.iterdir())
+
+
+def test_a_key_without_a_path_is_not_made_in_the_current_folder(tmp_path: Path) -> None:
+    there = ["sh", "-c", 'cd "$1" && shift && exec "$@"', "sh", str(tmp_path)]
+    ended = run(tmp_path, ["id", "--identity", ""], "", there)
+    assert ended.returncode == 6
+    assert said(ended) == "spaceblock: the path of the key is empty: name a file or a folder, or leave it out\n"
     assert not list(tmp_path.iterdir())

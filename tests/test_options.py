@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import sys
 from importlib.util import find_spec
+from typing import Any
 
 import pytest
 
@@ -48,9 +49,35 @@ def test_any_other_datagram_is_refused(size: int) -> None:
         Options(datagram_size=size)
 
 
-def test_a_single_peer_to_trust_must_still_be_in_a_list() -> None:
-    with pytest.raises(LocalProtocolError, match=r"write trust=\[\.\.\.\]"):
-        Options(trust="peer-id")
+@pytest.mark.parametrize("name", ["trust", "advertise"])
+def test_a_single_peer_or_address_must_still_be_in_a_list(name: str) -> None:
+    with pytest.raises(LocalProtocolError, match=rf"write {name}=\[\.\.\.\]"):
+        Options(**{name: "only-one"})  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("make", [Timeouts, Limits, Reports, Options])
+@pytest.mark.parametrize("value", [-1, float("nan"), "3", [3], b"ab"])
+def test_what_cannot_be_is_refused_when_it_is_said(make: Any, value: object) -> None:
+    """It would be noticed by a callback in the middle of a handshake or transfer, and look like a peer that is gone."""
+    free = {"engine", "identity"}  # looked at by whoever uses them
+    for field in dataclasses.fields(make):
+        if field.name not in free and not (field.name == "name" and isinstance(value, str)):
+            with pytest.raises(LocalProtocolError, match=field.name):
+                make(**{field.name: value})
+
+
+def test_time_outs_may_be_infinite_but_for_the_one_that_the_peer_is_told() -> None:
+    for field in dataclasses.fields(Timeouts):
+        if field.name == "idle":
+            with pytest.raises(LocalProtocolError, match=r"Timeouts\.idle is inf: choose a number of seconds above 0"):
+                Timeouts(idle=float("inf"))
+        else:
+            assert getattr(Timeouts(**{field.name: float("inf")}), field.name) == float("inf")
+
+
+def test_a_list_of_peers_is_not_used_up_by_looking_at_it() -> None:
+    with pytest.raises(LocalProtocolError, match=r"trust is <generator .*: choose a list of strings"):
+        Options(trust=(peer for peer in ["peer-id"]))  # type: ignore[arg-type]
 
 
 def test_the_engine_can_be_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

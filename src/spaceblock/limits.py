@@ -6,6 +6,11 @@ of :class:`Limits`, :class:`Timeouts` or of :class:`spaceblock.Options`.
 
 from __future__ import annotations
 
+import math
+from collections.abc import Callable
+from typing import Any
+
+from .errors import LocalProtocolError
 from .process.lazily import dataclass
 
 MESSAGE_PAYLOAD_MAX = 65_536
@@ -28,6 +33,16 @@ SLOT_SIZE = 1_048_576 + 65_536
 
 SMALL_ITEM = 1_048_576
 """Items up to this size share a data stream back to back; larger ones get a stream of their own."""
+
+
+def check_choice(name: str, value: Any, fits: Callable[[Any], bool], wanted: str) -> None:
+    """Raise :class:`LocalProtocolError` where what a program chose does not fit, or is of another type altogether."""
+    try:
+        good = fits(value)
+    except (TypeError, ValueError):
+        good = False
+    if not good:
+        raise LocalProtocolError(f"{name} is {value!r}: choose {wanted}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,6 +77,10 @@ class Limits:
     offered_bytes: int = 512 * 1024 * 1024
     """Encoded requests and manifests of all open transfers of one peer, over all its connections."""
 
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            check_choice(f"Limits.{name}", getattr(self, name), lambda number: number >= 0, "a number from 0 up")
+
 
 @dataclass(frozen=True, slots=True)
 class Timeouts:
@@ -92,6 +111,14 @@ class Timeouts:
 
     close: float = 5.0
     """How long the closing choreography may take before the connection is dropped."""
+
+    def __post_init__(self) -> None:
+        for name in ("connect", "offer", "sink", "source", "verify"):
+            check_choice(f"Timeouts.{name}", getattr(self, name), lambda time: time > 0, "a number of seconds above 0")
+        for name in ("retry", "close"):
+            check_choice(f"Timeouts.{name}", getattr(self, name), lambda time: time >= 0, "seconds, from 0 up")
+        # Every time-out but this one may be infinite. A peer is told this one, and QUIC has no number for that.
+        check_choice("Timeouts.idle", self.idle, lambda time: 0 < time < math.inf, "a number of seconds above 0")
 
 
 HEARTBEAT = 0.25

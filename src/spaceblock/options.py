@@ -5,7 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import sys
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from dataclasses import field
 from enum import Enum
 from functools import cache
@@ -13,7 +13,7 @@ from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
 from .errors import EngineUnavailable, LocalProtocolError
-from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, RATE_MIN, Limits, Timeouts
+from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, RATE_MIN, Limits, Timeouts, check_choice
 from .process.lazily import dataclass
 
 if TYPE_CHECKING:
@@ -47,6 +47,12 @@ class Reports:
     interval: float | None = HEARTBEAT
     blocks: int | None = None
 
+    def __post_init__(self) -> None:
+        for name in self.__slots__:
+            check_choice(
+                f"Reports.{name}", getattr(self, name), lambda many: many is None or many >= 0, "a number, or None"
+            )
+
 
 @dataclass(frozen=True, slots=True)
 class Options:
@@ -74,15 +80,27 @@ class Options:
     bandwidth: float | None = None
 
     def __post_init__(self) -> None:
-        if self.datagram_size is not None and not DATAGRAM_MIN <= self.datagram_size <= DATAGRAM_MAX:
-            raise LocalProtocolError(
-                f"datagram_size is {self.datagram_size}: choose {DATAGRAM_MIN} to {DATAGRAM_MAX} bytes"
-            )
-        if isinstance(self.trust, str):
-            raise LocalProtocolError("trust is a list of peer IDs, not one string: write trust=[...]")
-
-        if self.bandwidth is not None and not self.bandwidth >= RATE_MIN:
-            raise LocalProtocolError(f"bandwidth is {self.bandwidth}: choose {RATE_MIN} bytes a second or more")
+        for name in ("trust", "advertise"):
+            if isinstance(getattr(self, name), str):
+                raise LocalProtocolError(f"{name} is a list, not one string: write {name}=[...]")
+            check_choice(name, getattr(self, name), _are_words, "a list of strings")
+        for name, kind in {"reports": Reports, "limits": Limits, "timeouts": Timeouts}.items():
+            if not isinstance(given := getattr(self, name), kind):
+                raise LocalProtocolError(f"{name} is {given!r}: choose a spaceblock.{kind.__name__}")
+        check_choice("name", self.name, lambda name: name is None or isinstance(name, str), "a string")
+        check_choice("ticket_lifetime", self.ticket_lifetime, lambda time: time > 0, "a number of seconds above 0")
+        check_choice(
+            "datagram_size",
+            self.datagram_size,
+            lambda size: size is None or DATAGRAM_MIN <= size <= DATAGRAM_MAX,
+            f"{DATAGRAM_MIN} to {DATAGRAM_MAX} bytes",
+        )
+        check_choice(
+            "bandwidth",
+            self.bandwidth,
+            lambda rate: rate is None or RATE_MIN <= rate <= sys.float_info.max,
+            f"{RATE_MIN} bytes a second or more",
+        )
 
     def chosen_engine(self) -> Engine:
         """The engine to use; raises :class:`EngineUnavailable` if this build does not have it.
@@ -103,6 +121,11 @@ class Options:
         raise EngineUnavailable(
             f"this build has no QUIC engine named {engine!r}: leave engine unset or choose 'aioquic'"
         )
+
+
+def _are_words(value: object) -> bool:
+    """Whether it holds strings, and still does when it was looked through."""
+    return isinstance(value, Collection) and all(isinstance(word, str) for word in value)
 
 
 @cache

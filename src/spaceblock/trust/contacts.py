@@ -23,7 +23,8 @@ class Contact:
     addresses: Sequence[str]
 
     def __post_init__(self) -> None:
-        if isinstance(self.addresses, str) or not 0 < len(self.addresses) <= ADDRESSES_MAX:
+        given = self.addresses
+        if not isinstance(given, Sequence) or isinstance(given, str) or not 0 < len(given) <= ADDRESSES_MAX:
             raise LocalProtocolError(f"a contact has a list of 1 to {ADDRESSES_MAX} addresses: give them as HOST:PORT")
         _ = self.peer_id, self.endpoints
 
@@ -40,6 +41,8 @@ class Contact:
 
 def split_address(text: str, default_port: int | None = None) -> tuple[str, int]:
     """``HOST``, ``HOST:PORT``, ``[IPV6]`` or ``[IPV6]:PORT`` as host and port; raises :class:`LocalProtocolError`."""
+    if not isinstance(text, str):
+        raise LocalProtocolError(f"{text!r} is not an address: write HOST:PORT, or [HOST]:PORT for IPv6")
     host, colon, port = text.rpartition(":")
     if (text.count(":") > 1 and not text.startswith("[")) or text.endswith("]"):
         host, colon, port = text, "", ""

@@ -189,7 +189,7 @@ def parse_peer_id(text: str) -> bytes:
     """
     try:
         peer_id = from_base32(text.strip().lower())
-    except ValueError:
+    except (AttributeError, ValueError):  # the former where it is no text at all
         peer_id = b""
     if len(peer_id) != PEER_ID_SIZE:
         raise LocalProtocolError("this is not a peer ID: copy all 52 characters of it, made of the letters and 2 to 7")
@@ -271,8 +271,9 @@ def _home_path() -> Path:
         if os.path.isabs(data_home := os.environ.get("XDG_DATA_HOME", "")):
             return Path(data_home, "spaceblock")
         user = Path.home()
-        if not user.is_absolute():  # such as an empty HOME; no key belongs into whatever folder is the current one
-            raise RuntimeError(f"HOME is {os.fspath(user)!r}")
+        is_empty = sys.platform != "win32" and os.environ.get("HOME") == ""  # which Python takes for the root
+        if is_empty or not user.is_absolute():  # no key belongs into whatever folder is the current one
+            raise RuntimeError(f"HOME is {os.environ.get('HOME')!r}")
     except RuntimeError as error:
         message = "this user's home folder is not known: set SPACEBLOCK_HOME to a folder"
         raise StorageError(message, errno=errno.ENOENT) from error
@@ -288,6 +289,8 @@ def _home_path() -> Path:
 def _key_file(path: str | os.PathLike[str] | None) -> Path:
     if path is None:
         return home() / KEY_FILE
+    if not os.fspath(path):  # nobody means the current folder by that
+        raise StorageError("the path of the key is empty: name a file or a folder, or leave it out")
     chosen = Path(path).expanduser()
     is_file = chosen.is_file() or (chosen.suffix == ".pem" and not chosen.is_dir())
     return chosen if is_file else chosen / KEY_FILE
