@@ -1,4 +1,4 @@
-"""Forked processes: what a child may do, and what it is told to leave to its parent."""
+"""Forked processes and other event loops: what they may do, and what they are told to leave to its maker."""
 
 from __future__ import annotations
 
@@ -70,6 +70,42 @@ async def test_a_child_is_told_what_stayed_with_its_parent_and_harms_nothing() -
         target = bytearray(b"?" * SIZE)
         await asyncio.gather(sending, offer.accept(into=[target]))
         assert target == bytes(SIZE), "the parent's transfer went on"
+
+
+async def test_another_event_loop_is_told_where_things_belong_instead_of_waiting_for_ever() -> None:
+    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
+        sending = peer.send(bytes(SIZE))
+        offer = await anext(aiter(listener))
+        calls: list[Callable[[], object]] = [
+            lambda: peer.send(b"data"),
+            lambda: first_step(anext(peer.offers())),
+            lambda: first_step(anext(aiter(listener))),
+            lambda: first_step(anext(listener.peers())),
+            lambda: offer.accept(into=[bytearray(SIZE)]),
+            lambda: first_step(offer.decline()),
+            lambda: first_step(sending),
+            lambda: first_step(anext(aiter(sending))),
+            sending.cancel,
+        ]
+
+        async def elsewhere() -> None:
+            for call in calls:
+                with pytest.raises(spaceblock.LocalProtocolError, match="belongs to another event loop"):
+                    call()
+
+        await asyncio.to_thread(asyncio.run, elsewhere())
+        for call in calls:
+            with pytest.raises(spaceblock.LocalProtocolError, match="belongs to another event loop"):
+                await asyncio.to_thread(call)
+        await asyncio.to_thread(listener.invite, 1)
+        target = bytearray(b"?" * SIZE)
+        receipt, _ = await asyncio.gather(sending, offer.accept(into=[target]))
+        assert target == bytes(SIZE), "this loop's transfer went on"
+
+        async def later() -> spaceblock.Receipt:
+            return await sending
+
+        assert await asyncio.to_thread(asyncio.run, later()) is receipt, "what is over says so anywhere"
 
 
 async def test_leaving_by_an_exception_in_a_child_does_not_end_its_parents_connection() -> None:

@@ -109,7 +109,7 @@ class Listener:
 
         They are recorded durably before this returns. Raises :class:`LimitExceeded` and :class:`StorageError`.
         """
-        self._maker.check("this listener")
+        self._maker.check_process("this listener")
         seconds = self._options.ticket_lifetime if lifetime is None else lifetime
         return [ticket.encode() for ticket in self._book.issue_many(count, self._addresses, seconds, time.time())]
 

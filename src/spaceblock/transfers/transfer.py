@@ -75,7 +75,7 @@ class Transfer:
         return self._wait().__await__()
 
     def __aiter__(self) -> AsyncIterator[Progress]:
-        self._job.maker.check("this transfer")
+        self._check()
         return _News(self._job)
 
     @property
@@ -91,11 +91,16 @@ class Transfer:
     def cancel(self) -> None:
         """End this transfer and no other. Both sides' awaits then raise :class:`TransferCancelled`, unless the receiver
         had verified everything before it heard of it."""
-        self._job.maker.check("this transfer")
+        self._check()
         self._job.cancel()
 
+    def _check(self) -> None:
+        """What is over may be asked about anywhere."""
+        if not self.done:
+            self._job.maker.check("this transfer")
+
     async def _wait(self) -> Receipt:
-        self._job.maker.check("this transfer")
+        self._check()
         self._job.seen = True
         try:
             await self._job.finished.wait()
