@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from spaceblock.api import connect, listen
 from spaceblock.core import HEADER_ROOM, MESSAGE_DATA_MAX
 from spaceblock.errors import EngineUnavailable, LocalProtocolError
 from spaceblock.limits import (
@@ -78,6 +79,14 @@ def test_time_outs_may_be_infinite_but_for_the_one_that_the_peer_is_told() -> No
 def test_a_list_of_peers_is_not_used_up_by_looking_at_it() -> None:
     with pytest.raises(LocalProtocolError, match=r"trust is <generator .*: choose a list of strings"):
         Options(trust=(peer for peer in ["peer-id"]))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("options", [{}, Timeouts(), Options])
+async def test_what_are_no_options_is_refused(options: Any) -> None:
+    for made in (listen("127.0.0.1", options=options), connect("sb2", options=options)):
+        with pytest.raises(LocalProtocolError, match=r"^options is a \w+: give a spaceblock\.Options$"):
+            async with made:
+                pass
 
 
 def test_the_engine_can_be_chosen_by_the_environment(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -240,6 +240,32 @@ def test_what_is_neither_a_path_nor_a_buffer_is_refused(thing: object) -> None:
         hold_buffers([thing])
 
 
+def test_an_empty_path_is_not_the_current_folder() -> None:
+    with pytest.raises(LocalProtocolError, match=r'the path to send is empty: .* "." for the current one'):
+        hold_buffers([""])
+
+
+@pytest.mark.parametrize("name", [3, b"name", Path("folder/name")])
+def test_a_name_that_is_no_string_is_refused_at_once(name: Any) -> None:
+    with pytest.raises(LocalProtocolError, match="is not a string: write it with '/' between folders"):
+        hold_buffers([Item(b"data", name=name)])
+
+
+@pytest.mark.parametrize("part", [3, (1,), (0.0, 2.0), ("0", "2"), (0, None), slice(0, 2)])
+@pytest.mark.parametrize("source", [b"data", Path(__file__)])
+def test_a_range_that_is_no_pair_of_numbers_is_refused_at_once(source: object, part: Any) -> None:
+    with pytest.raises(LocalProtocolError, match=r"is not a pair of whole numbers: write \(start, stop\)"):
+        hold_buffers([Item(source, range=part)])
+
+
+def test_a_range_may_come_from_numpy_and_a_path_from_a_listing_in_bytes(tmp_path: Path) -> None:
+    (tmp_path / "f\xe4").write_bytes(b"hello")
+    (entry,) = os.scandir(os.fsencode(tmp_path))
+    offer = prepared(Item(entry, range=(np.int64(1), np.int64(3))))
+    assert names(offer) == ["f\xe4"]
+    assert offer.requests.items[0].length == 2
+
+
 # Opening what was offered.
 
 

@@ -19,7 +19,7 @@ from .errors import (
     WrongPeer,
 )
 from .events import Phase
-from .options import Options
+from .options import Options, checked
 from .peer import Peer, load_identity, transport_options
 from .process.forks import Maker
 from .quic.endpoint import Endpoint
@@ -59,7 +59,7 @@ async def listen(
     from .listener import Listener
 
     maker = Maker()
-    listener = await Listener.open(host, port, options or Options())
+    listener = await Listener.open(host, port, checked(options))
     try:
         yield listener
     except BaseException:
@@ -82,7 +82,7 @@ async def connect(ticket: str | Ticket | Contact, *, options: Options | None = N
     an exception cancels them. Raises :class:`TicketMalformed`, :class:`Unreachable`, :class:`WrongPeer`,
     :class:`AdmissionRefused` and its kinds, and :class:`Stalled` where the listener does not greet in time.
     """
-    options = options or Options()
+    options = checked(options)
     options.chosen_engine()
     if isinstance(ticket, str):
         ticket = Ticket.parse(ticket)

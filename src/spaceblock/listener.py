@@ -6,6 +6,7 @@ import asyncio
 import importlib
 import time
 from collections.abc import AsyncIterator, Callable
+from operator import index
 from typing import TYPE_CHECKING, Any
 
 from .errors import (
@@ -18,7 +19,7 @@ from .errors import (
     TicketUnknown,
     error_code,
 )
-from .limits import ADDRESSES_MAX
+from .limits import ADDRESSES_MAX, check_choice
 from .options import Options
 from .peer import Peer, load_identity, transport_options
 from .process.forks import Maker
@@ -247,6 +248,8 @@ def _prepare_for_others(native: bool) -> None:
 def _open_place(host: str, port: int | range, options: Options) -> tuple[Identity, Place, Memory]:
     if isinstance(port, range) and not (port and port[0] > 0 and port[-1] < 65_536 and port.step == 1):
         raise LocalProtocolError(f"{port} is not a range of ports: choose one within 1 to 65535")
+    if not isinstance(port, range):
+        check_choice("port", port, lambda port: 0 <= index(port) <= 65_535, "0 to 65535, or a range of ports")
     identity = load_identity(options)
     memory = Memory(identity)
     return identity, open_book(identity, host, port, options, memory.has_unfinished), memory

@@ -123,6 +123,13 @@ class Options:
         )
 
 
+def checked(options: Options | None) -> Options:
+    """``options``, or those that nobody chose; raises :class:`LocalProtocolError` for what is none."""
+    if options is not None and not isinstance(options, Options):
+        raise LocalProtocolError(f"options is a {type(options).__name__}: give a spaceblock.Options")
+    return options or Options()
+
+
 def _are_words(value: object) -> bool:
     """Whether it holds strings, and still does when it was looked through."""
     return isinstance(value, Collection) and all(isinstance(word, str) for word in value)

@@ -31,7 +31,7 @@ from .protocol.sender import error_message
 from .protocol.session import FEATURES, StreamOpening, check_hello, local_hello
 from .quic.interface import CloseReason, Connection, Stream, TransportOptions
 from .storage.sources import hold_buffers
-from .transfers.asking import Rename
+from .transfers.asking import Rename, check_rename
 from .transfers.control import MessageStream
 from .transfers.following import ShowProgress, follower
 from .transfers.mailbox import Mailbox
@@ -172,6 +172,7 @@ class Peer:
             )
         if links not in ("skip", "copy"):
             raise LocalProtocolError(f"links={links!r} is not 'skip' or 'copy'")
+        check_rename(rename)
         if not sources:
             raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
         if len(self._outgoing) >= self._options.limits.transfers:

@@ -8,6 +8,7 @@ import socket
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -303,6 +304,13 @@ async def test_listeners_share_a_range_of_ports() -> None:
 async def test_a_range_that_is_none_is_refused(ports: range) -> None:
     with pytest.raises(spaceblock.LocalProtocolError, match="not a range of ports"):
         async with spaceblock.listen("127.0.0.1", ports):
+            pass
+
+
+@pytest.mark.parametrize("port", [-1, 65_536, 1.5, "4000", None])
+async def test_a_port_that_is_none_is_refused(port: Any) -> None:
+    with pytest.raises(spaceblock.LocalProtocolError, match="choose 0 to 65535, or a range of ports"):
+        async with spaceblock.listen("127.0.0.1", port):
             pass
 
 

@@ -437,6 +437,32 @@ async def test_an_array_in_another_order_is_refused() -> None:
 # Kinds of names.
 
 
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({"folder": ""}, "the folder is '': name one, \".\" for the current one"),
+        ({"folder": 3}, "the folder is 3: name one"),
+        ({"into": bytearray(4)}, "into is a bytearray: give a list with a target for each item"),
+        ({"into": (target for target in [bytearray(4)])}, "into is a generator: give a list"),
+        ({"folder": ".", "rename": "other"}, "rename is 'other': give a function"),
+    ],
+)
+async def test_what_cannot_be_received_into_is_refused_at_once_and_the_offer_stays(
+    how: dict[str, Any], message: str
+) -> None:
+    async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
+        with pytest.raises(spaceblock.LocalProtocolError, match="rename is 3: give a function"):
+            peer.send(b"data", rename=3)  # type: ignore[arg-type]
+        sending = peer.send(b"data")
+        offer = await anext(aiter(listener))
+        with pytest.raises(spaceblock.LocalProtocolError) as refused:
+            offer.accept(**how)
+        assert refused.value.message.startswith(message)
+        target = bytearray(4)
+        await asyncio.gather(offer.accept(into=[target]), sending)
+        assert target == b"data"
+
+
 async def test_an_empty_folder_is_a_transfer_too(tmp_path: Path, inbox: Path) -> None:
     (tmp_path / "empty" / "inner").mkdir(parents=True)
     async with pair() as peers:

@@ -7,6 +7,7 @@ is held from the call on. Where only the end will tell the size, the item says s
 from __future__ import annotations
 
 import io
+import operator
 import os
 import stat
 import uuid
@@ -153,7 +154,7 @@ def description(held: Sequence[Held], links: Links) -> list[str] | None:
     for thing in held:
         if not isinstance(thing, Item):
             return None
-        words.append(f"{os.path.abspath(os.fspath(thing.source))!r} {thing.name!r} {thing.range!r}")
+        words.append(f"{os.path.abspath(thing.source)!r} {thing.name!r} {thing.range!r}")
     return words
 
 
@@ -187,7 +188,7 @@ def prepare(
     entries: list[Entry] = []
     for thing in held:
         if isinstance(thing, Item):
-            for found in expand(os.fspath(thing.source), thing.name, thing.range, links):
+            for found in expand(thing.source, thing.name, thing.range, links):
                 on_work()
                 if isinstance(found, Entry):
                     entries.append(found)
@@ -204,8 +205,9 @@ def prepare(
 
 
 def _hold(item: Item) -> Held:
+    item = _checked(item)
     source = item.source
-    if isinstance(source, (str, os.PathLike)):
+    if isinstance(source, str):
         return item
     if type(source) is io.BytesIO and not source.closed:
         return _hold_bytes(item, source)
@@ -224,6 +226,26 @@ def _hold(item: Item) -> Held:
         reader.close()
         raise LocalProtocolError("a range can only be asked of a path, a buffer or an open file: leave it out")
     return StreamSource(reader, item.name, SpaceblockRequest(None, rereadable=False))
+
+
+def _checked(item: Item) -> Item:
+    """``item`` with a path as a string and a range of whole numbers; raises :class:`LocalProtocolError`."""
+    source, part = item.source, item.range
+    if item.name is not None and not isinstance(item.name, str):
+        raise LocalProtocolError(f"the name {item.name!r} is not a string: write it with '/' between folders")
+    if isinstance(source, os.PathLike):
+        source = os.fsdecode(source)
+    if isinstance(source, str) and not source:  # nobody means the current folder by that
+        raise LocalProtocolError('the path to send is empty: name a file or folder, "." for the current one')
+    if part is not None:
+        try:
+            start, stop = map(operator.index, part)
+        except (TypeError, ValueError):
+            raise LocalProtocolError(
+                f"the range {part!r} is not a pair of whole numbers: write (start, stop)"
+            ) from None
+        part = start, stop
+    return Item(source, item.name, part)
 
 
 def _hold_bytes(item: Item, file: io.BytesIO) -> BufferSource:

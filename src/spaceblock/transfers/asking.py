@@ -21,6 +21,12 @@ Rename = Callable[[OfferItem, BadName], "str | Awaitable[str | None] | None"]
 """Called with an item and what is wrong with its name; returns the whole new name, or None to leave it."""
 
 
+def check_rename(rename: Rename | None) -> None:
+    """Raise :class:`LocalProtocolError` for what cannot be called."""
+    if rename is not None and not callable(rename):
+        raise LocalProtocolError(f"rename is {rename!r}: give a function (item, problem) that returns a name or None")
+
+
 async def ask_for_names(
     rename: Rename,
     entries: Sequence[Entry],

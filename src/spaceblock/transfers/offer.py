@@ -13,7 +13,7 @@ from ..options import Conflict, Durability
 from ..storage.sinks import IntoSink, Sink
 from ..storage.targets import is_memory
 from ..wire.manifest import EntryKind, Manifest
-from .asking import Rename
+from .asking import Rename, check_rename
 from .following import ShowProgress, follower
 from .transfer import AT_ONCE_MAX
 
@@ -21,6 +21,10 @@ if TYPE_CHECKING:
     from ..blocks import SpaceblockRequests
     from .incoming import Incoming
     from .transfer import Transfer
+
+
+_ONE_TARGET = (str, bytes, bytearray, memoryview)
+"""Sequences that are one target at most, and no list of them."""
 
 
 class Offer:
@@ -92,6 +96,11 @@ class Offer:
             raise LocalProtocolError(f"on_conflict={on_conflict!r} is not 'rename', 'skip', 'overwrite' or 'error'")
         if durability not in ("fsync", "none"):
             raise LocalProtocolError(f"durability={durability!r} is not 'fsync' or 'none'")
+        if folder is not None and (not isinstance(folder, str | bytes | os.PathLike) or not os.fspath(folder)):
+            raise LocalProtocolError(f'the folder is {folder!r}: name one, "." for the current one')
+        if into is not None and (not isinstance(into, Sequence) or isinstance(into, _ONE_TARGET)):
+            raise LocalProtocolError(f"into is a {type(into).__name__}: give a list with a target for each item")
+        check_rename(rename)
         shown = None if progress is None else follower(progress)
 
         def make_sink() -> Sink:
