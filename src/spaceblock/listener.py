@@ -211,7 +211,8 @@ class Listener:
 
     def _sibling(self, lost: Peer) -> Peer | None:
         """Another connection to the same peer: its program may have been started anew."""
-        return next((peer for peer in self._peers_of(lost.peer_id) if peer is not lost and not peer.closed), None)
+        others = (peer for peer in self._peers_of(lost.peer_id) if peer is not lost)
+        return next((peer for peer in others if not (peer.closed or peer.awaits_connection)), None)
 
     def _peer_gone(self, peer: Peer) -> None:
         self._unclaimed.discard(peer)

@@ -198,8 +198,8 @@ class Peer:
 
     @property
     def closed(self) -> bool:
-        """Whether the connection is over."""
-        return self._gone
+        """Whether the connection is over, and not being made again."""
+        return self._gone and not self.awaits_connection
 
     async def close(self) -> None:
         """Wait for the transfers that run, decline what is unanswered, and close the connection.
@@ -594,7 +594,7 @@ class Peer:
 
     def _check_open(self) -> None:
         self._maker.check("this connection")
-        if self._gone or self._closing:
+        if self.closed or self._closing:
             raise ConnectionLost("the connection to the peer is over: connect again")
 
     def _ping(self) -> None:

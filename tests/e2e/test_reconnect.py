@@ -146,6 +146,21 @@ async def figures_of(transfer: spaceblock.Transfer) -> list[spaceblock.Progress]
     return [progress async for progress in transfer]
 
 
+async def test_what_is_sent_while_a_connection_is_made_again_waits_for_it(tmp_path: Path, inbox: Path) -> None:
+    large, small = file_of(tmp_path, "large", SIZE), file_of(tmp_path, "small", 100)
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, large)
+        await until(lambda: receiving.progress.durable > SIZE // 4)
+        way.is_cut = True
+        await until(lambda: is_reconnecting(sending))
+        assert not peers.here.closed
+        beside = peers.here.send(small)
+        await until(lambda: is_reconnecting(beside) and is_reconnecting(receiving))
+        way.is_cut = False
+        await within(asyncio.gather(sending, receiving, beside, (await peers.offer()).accept(inbox)))
+    assert tree(inbox) == {"large": large.read_bytes(), "small": small.read_bytes()}
+
+
 async def test_the_listening_side_sends_on_to_who_comes_back(tmp_path: Path, inbox: Path) -> None:
     source = file_of(tmp_path, "large", SIZE)
     async with network() as (peers, way):
