@@ -39,6 +39,8 @@ asyncio.run(main(*sys.argv[1:]))
 """
 """A program of somebody else's, which has to make do with the letters that it has."""
 
+SENDER = "import spaceblock, sys; spaceblock.sync.send(*sys.argv[1:], links='copy')"
+
 
 @pytest.fixture(autouse=True)
 def _without_most_letters(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -57,6 +59,17 @@ def papers(tmp_path: Path) -> Path:
     (papers / "\u65e5\u672c" / "\U0001f600.txt").write_text("face")
     (papers / "caf\u00e9.bin").write_bytes(bytes(3_000_000))
     return papers
+
+
+@pytest.fixture
+def no_text(tmp_path: Path) -> Path:
+    """A file whose name is no text."""
+    path = tmp_path / os.fsdecode(b"\xff")
+    try:
+        path.touch()
+    except OSError:
+        pytest.skip("this disk has no such names")
+    return path
 
 
 def names_in(folder: Path) -> list[bytes]:
@@ -141,6 +154,28 @@ def test_a_peers_name_is_kept_shown_and_completed(commands: Commands) -> None:
 def test_what_standard_output_has_no_letter_for_is_escaped(commands: Commands) -> None:
     assert commands.run("trust", PEER, "--name", "b\u00fcro").code == 0
     assert commands.run("trust", PYTHONIOENCODING="ascii").out == f"{PEER}  b\\xfcro\n"
+
+
+async def test_a_program_without_the_letters_sends_the_names_that_are_on_the_disk(inbox: Path, papers: Path) -> None:
+    (papers / "link").symlink_to("caf\u00e9.bin")
+    (papers / "caf\u00e9 too.bin").touch()
+    async with spaceblock.listen("127.0.0.1") as listener:
+        sender = await asyncio.create_subprocess_exec(sys.executable, "-c", SENDER, listener.ticket, papers)
+        offer = await asyncio.wait_for(anext(aiter(listener)), 30)
+        assert "gr\u00fcne Akten/caf\u00e9.bin" in [item.name for item in offer.items]
+        await offer.accept(inbox)
+        assert await sender.wait() == 0
+    assert names_in(inbox / papers.name) == names_in(papers)
+    assert (inbox / papers.name / "link").readlink() == Path("caf\u00e9.bin")
+
+
+async def test_a_program_without_the_letters_still_refuses_names_that_are_no_text(no_text: Path) -> None:
+    async with spaceblock.listen("127.0.0.1") as listener:
+        sender = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", SENDER, listener.ticket, no_text, stderr=subprocess.PIPE
+        )
+        _, said = await sender.communicate()
+    assert b"is not valid Unicode" in said
 
 
 @pytest.mark.parametrize("who", ["sender", "receiver"])

@@ -13,6 +13,7 @@ import os
 import stat
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import suppress
 from dataclasses import field, replace
 from typing import Any
 
@@ -143,7 +144,7 @@ def expand(path: str, name: str | None, part: tuple[int, int] | None, links: Lin
     """
     path = os.path.abspath(path)
     if name is None:
-        name = os.path.basename(path)
+        name = _text_of(os.path.basename(path))
     try:
         status = os.stat(path)
     except OSError as error:
@@ -207,7 +208,7 @@ def _walk(path: str, name: str, status: os.stat_result, links: Links, depth: int
             if source is not None:
                 yield source
                 continue
-            inner = f"{name}/{entry.name}"
+            inner = f"{name}/{_text_of(entry.name)}"
             if entry.is_dir(follow_symlinks=False):
                 yield from _walk(entry.path, inner, entry.stat(follow_symlinks=False), links, depth + 1)
             elif entry.is_file(follow_symlinks=False):
@@ -233,15 +234,27 @@ def _plain_files(entries: Sequence[os.DirEntry[str]], folder: str) -> dict[str, 
     requests = make_records(SpaceblockRequest, ((identity[2], _FULL, True, None) for _, identity in found))
     identities = make_records(Identity, (identity for _, identity in found))
     rows = (
-        (entry.path, f"{folder}/{entry.name}", request, identity, mode & MODE, False, -1)
+        (entry.path, f"{folder}/{_text_of(entry.name)}", request, identity, mode & MODE, False, -1)
         for entry, request, identity, (mode, _) in zip(files, requests, identities, found, strict=False)
     )
     return {entry.name: source for entry, source in zip(files, make_records(FileSource, rows), strict=False)}
 
 
+def _text_of(name: str) -> str:
+    """A name from the disk as it travels: what this locale has no letters for is UTF-8, as it is elsewhere."""
+    if name.isascii():
+        return name
+    with suppress(UnicodeError):
+        name.encode()
+        return name
+    with suppress(UnicodeError):
+        return os.fsencode(name).decode()
+    return name
+
+
 def _link(entry: os.DirEntry[str], name: str, depth: int) -> Iterator[Entry]:
     """The entry of a link, unless it leads out of the folder that is sent, ``depth`` folders above it."""
-    target = os.readlink(entry.path)
+    target = _text_of(os.readlink(entry.path))
     if leads_out(target, depth):
         logger.warning("left out %s: it is a link that leads out of what is sent", printable(entry.path))
     else:
