@@ -303,7 +303,10 @@ def _bytes_of(piece: Any) -> memoryview:
     """A copy of a piece that its maker might change; bytes cannot be changed."""
     if isinstance(piece, str):
         raise _no_bytes(piece)
-    return memoryview(piece if isinstance(piece, bytes) else bytes(memoryview(piece)))
+    try:
+        return memoryview(piece if isinstance(piece, bytes) else bytes(memoryview(piece)))
+    except TypeError:
+        raise SourceError(f"the source to send gave a {type(piece).__name__}: let it give bytes") from None
 
 
 def _no_bytes(text: str) -> SourceError:
