@@ -169,6 +169,23 @@ def test_a_sender_shows_its_own_names_escaped(
     assert_all_safe(sent)
 
 
+@pytest.mark.parametrize("words", [(), ("--json",), ("--verbose",)])
+def test_a_folder_full_of_links_fills_no_screen(
+    commands: Commands, tmp_path: Path, inbox: Path, words: tuple[str, ...]
+) -> None:
+    top = tmp_path / "top"
+    top.mkdir()
+    for number in range(50):
+        (top / f"link{number:02}").symlink_to("elsewhere")
+    receiver = commands.start("receive", *LOCAL, "--dir", inbox, "--once", "--yes", "-q")
+    sent = commands.run("send", "--to", receiver.read_line(), *words, top)
+    assert (sent.code, receiver.end().code) == (0, 0), sent.err
+    named = [line for line in sent.err.splitlines() if "left out" in line]
+    assert len(named) == (50 if "--verbose" in words else 20)
+    assert named[19].endswith("/link19: it is a link, and links are copied only if asked for")
+    assert ("spaceblock: and 30 more warnings: --verbose prints all" in sent.err) == ("--verbose" not in words)
+
+
 @pytest.mark.parametrize("debug", ["0", "1"])
 def test_a_path_that_is_not_there_is_shown_escaped(debug: str, commands: Commands, tmp_path: Path) -> None:
     ended = commands.run("send", *LOCAL, tmp_path / HOSTILE, terminal=True, SPACEBLOCK_DEBUG=debug)

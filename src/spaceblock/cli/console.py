@@ -38,6 +38,9 @@ DIGESTS_SHOWN = 20
 LINES_LISTED = 20
 """Lines about an offer's contents before the user is asked, who may then ask for all of them."""
 
+WARNINGS_SHOWN = 20
+"""Warnings about one transfer that are printed; of more there is the number. A folder may be full of links."""
+
 LISTED_MAX = 500
 """Characters of a name in a list."""
 
@@ -88,6 +91,7 @@ class Console:
         self._data_on_output = data_on_output
         self._known = known
         self._display = open_display(quiet=quiet)
+        self._warnings = 0
         self._question = asyncio.Lock()
         self._keyboard = _Keyboard()
 
@@ -109,7 +113,9 @@ class Console:
 
     def warn(self, text: str) -> None:
         """Something that the user should know; the work goes on."""
-        self._display.print(f"spaceblock: {printable(text)}", wrap=True)
+        self._warnings += 1
+        if self._verbose or self._warnings <= WARNINGS_SHOWN:
+            self._display.print(f"spaceblock: {printable(text)}", wrap=True)
 
     def invite(self, ticket: str, advice: str) -> None:
         """The ticket for the other side, alone on its line, and what to do with it."""
@@ -183,12 +189,20 @@ class Console:
                 row.update(transfer.progress)
             return outcome.result()
         finally:
+            self._count_warnings()
             if not outcome.done():
                 seen = transfer.progress
                 outcome.cancel()
                 await asyncio.wait({outcome})
                 if kept and seen.bytes_done and seen.phase is not Phase.CLOSING:
                     self.say("what arrived is kept: send the same again to go on from there")
+
+    def _count_warnings(self) -> None:
+        """How many were not printed of those that came since this was last told."""
+        more = self._warnings - WARNINGS_SHOWN
+        self._warnings = 0
+        if more > 0 and not self._verbose:
+            self._display.print(f"spaceblock: and {_count(more, 'more warning')}: --verbose prints all", wrap=True)
 
     async def confirm(self, offer: Offer, folder: str) -> bool:
         """Ask on the terminal whether to take ``offer``; anything but yes is no.

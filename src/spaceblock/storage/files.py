@@ -216,7 +216,7 @@ def _walk(path: str, name: str, status: os.stat_result, links: Links, depth: int
             elif entry.is_symlink() and links == "copy":
                 yield from _link(entry, inner, depth)
             else:
-                kind = "link" if entry.is_symlink() else "special file"
+                kind = "link, and links are copied only if asked for" if entry.is_symlink() else "special file"
                 logger.warning("left out %s: it is a %s", printable(entry.path), kind)
     except SpaceblockError:
         raise
