@@ -18,6 +18,8 @@ from spaceblock.quic import CloseReason, Connection, ConnectionEnded, TransportO
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.routes import look_up
 
+on_linux = pytest.mark.skipif(sys.platform != "linux", reason="other systems do not say where a datagram came to")
+
 
 def drop_all(data: bytes, peer: tuple[str, int], outgoing: bool) -> bool:
     return False
@@ -335,6 +337,44 @@ async def test_one_socket_serves_both_families() -> None:
     connection = await client.connect(("127.0.0.1", port), CLIENT, timeout=30)
     assert connection.peer_address == ("127.0.0.1", port)
     await client.close()
+    await server.close()
+
+
+@on_linux
+@pytest.mark.parametrize("native", [False, True])
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_whoever_listens_everywhere_answers_from_where_it_was_called(host: str, native: bool) -> None:
+    if native and why_not_native():
+        pytest.skip(why_not_native() or "")
+    options = TransportOptions(native=native, retry_above=0)
+    accepted: asyncio.Queue[Connection] = asyncio.Queue()
+    server = await bind_or_skip(host, options=options, server=SERVER, on_connection=accepted.put_nowait)
+    called = ("127.0.0.2", server.local_address[1])  # the system would choose another one for its answers
+    client = await Endpoint.bind("127.0.0.1", 0, options)
+    connection = await client.connect(called, CLIENT, timeout=30)
+    streams = Streams(await accepted.get())
+    for address in ("127.0.0.1", "127.0.0.3"):
+        if client.local_address[0] != address:
+            await client.rebind(address)
+        stream = connection.open_stream(unidirectional=True)
+        stream.write(bytes(512 * KIB), fin=True)
+        assert await (await streams.next()).read_all() == bytes(512 * KIB)
+        await stream.drain(0)
+    await client.close()
+    await server.close()
+
+
+@on_linux
+@pytest.mark.parametrize("host", ["0.0.0.0", "::"])
+async def test_strangers_too_are_answered_from_where_they_called(host: str) -> None:
+    server = await bind_or_skip(host, server=SERVER)
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as stranger:
+        stranger.setblocking(False)
+        stranger.bind(("127.0.0.1", 0))
+        stranger.connect(("127.0.0.2", server.local_address[1]))  # takes nothing from elsewhere
+        for packet in (b"\xc0\x1a\x2a\x3a\x4a\x08of a new version", b"\x40of a connection that is over"):
+            stranger.send(packet.ljust(1200, b"\0"))
+            assert await asyncio.get_running_loop().sock_recv(stranger, 2000)
     await server.close()
 
 

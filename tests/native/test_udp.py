@@ -16,6 +16,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from spaceblock.quic.native.udp import Datagrams, ReceiveBatch, SendBatch, SocketFacts, prepare_socket
+from spaceblock.quic.routes import Way, tell_ways
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -248,6 +249,59 @@ def test_a_sender_without_an_internet_address(stack: contextlib.ExitStack) -> No
     left.send(b"hello")
     (found,) = everything(ReceiveBatch(), right)
     assert (bytes(found.data), found.address) == (b"hello", None)
+
+
+@linux
+@gso
+@pytest.mark.parametrize("name", ["IPv4", "IPv4 mapped"])
+def test_a_sender_is_answered_from_where_its_datagrams_came_to(
+    stack: contextlib.ExitStack, name: str, gso: bool
+) -> None:
+    family, _, _ = FAMILIES[name]
+    if family == socket.AF_INET6 and not has_ipv6():
+        pytest.skip("this machine has no IPv6")
+    everywhere = stack.enter_context(socket.socket(family, socket.SOCK_DGRAM))
+    if family == socket.AF_INET6:
+        everywhere.setsockopt(*IPV6_V6ONLY_OFF)
+    everywhere.bind(("", 0))
+    assert tell_ways(everywhere)
+    caller = stack.enter_context(socket.socket(socket.AF_INET, socket.SOCK_DGRAM))
+    caller.bind(("127.0.0.1", 0))
+    port = everywhere.getsockname()[1]
+    caller.sendto(b"hello", ("127.0.0.2", port))
+    (found,) = everything(ReceiveBatch(), everywhere)
+    assert isinstance(found.address, Way)
+    assert found.address.local[-4:] == bytes([127, 0, 0, 2])
+    batch = SendBatch(gso=gso)
+    batch.ecn = 2  # room for all control messages at once
+    data = fill(batch, 2_000)
+    batch.send(everywhere, 1_000, 2_000, found.address)
+    assert [(bytes(each.data), each.address) for each in everything(ReceiveBatch(), caller)] == [
+        (piece, ("127.0.0.2", port)) for piece in cut(data, 1_000)
+    ]
+    batch.send(everywhere, 1_000, 1_000, tuple(found.address))
+    assert [each.address for each in everything(ReceiveBatch(), caller)] == [("127.0.0.1", port)]
+
+
+@linux
+def test_an_address_of_ours_that_is_gone_is_no_reason_against_trains(stack: contextlib.ExitStack) -> None:
+    pair = Pair(stack, "IPv6")
+    way = Way(pair.target)
+    way.local = socket.inet_pton(socket.AF_INET6, "2001:db8::99")
+    batch = SendBatch()
+    fill(batch, 2_000)
+    with pytest.raises(OSError, match=os.strerror(errno.EINVAL)):
+        batch.send(pair.sender, 1_000, 2_000, way)
+    assert batch.gso
+    assert everything(ReceiveBatch(), pair.receiver) == []
+
+
+def test_an_address_of_ours_has_one_of_two_sizes(stack: contextlib.ExitStack) -> None:
+    pair = Pair(stack)
+    way = Way(pair.target)
+    way.local = b"localhost"
+    with pytest.raises(ValueError, match="pass 4 or 16"):
+        SendBatch().send(pair.sender, 1, 1, way)
 
 
 # ---- Full socket buffers ----

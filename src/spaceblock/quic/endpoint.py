@@ -25,7 +25,7 @@ from .handshake.engine import client_engine, server_engine
 from .handshake.first_packets import CID_SIZE, VERSION, RetryTokens, initial_token, version_negotiation
 from .interface import Address, Connection, HandshakeConfig, TransportOptions
 from .resets import StatelessResets, reset_key
-from .routes import largest_datagram, reachable_addresses
+from .routes import answer_by, largest_datagram, reachable_addresses, tell_ways, way_of
 from .sockets import (
     PASSING,
     SOCKET_BUFFER,
@@ -119,6 +119,7 @@ class Endpoint:
         self._idle.set()
         self._is_closing = False
         self._has_trains = knows_trains(sock)
+        self._has_ways = server is not None and tell_ways(sock)
 
     @classmethod
     async def bind(
@@ -307,12 +308,11 @@ class Endpoint:
         while start < len(datagrams):
             stop = train_stop(datagrams, start) if self._has_trains else start + 1
             data, address = datagrams[start]
+            ancillary = answer_by(address)
+            if stop - start > 1:
+                ancillary.append((SOL_UDP, UDP_SEGMENT, len(data).to_bytes(2, sys.byteorder)))
             try:
-                if stop - start == 1:
-                    self._sock.sendto(data, address)
-                else:
-                    segment = (SOL_UDP, UDP_SEGMENT, len(data).to_bytes(2, sys.byteorder))
-                    self._sock.sendmsg([data for data, _ in datagrams[start:stop]], [segment], 0, address)
+                self._write([data for data, _ in datagrams[start:stop]], ancillary, address)
             except OSError as error:
                 if stop - start > 1 and error.errno not in PASSING:
                     # A device without checksum offload, or a path for smaller datagrams: one at a time, from now on.
@@ -354,7 +354,7 @@ class Endpoint:
             return True
         train = [(SOL_UDP, UDP_SEGMENT, segment.to_bytes(2, sys.byteorder))] if len(data) > segment else []
         try:
-            self._sock.sendmsg([data], train, 0, address)
+            self._sock.sendmsg([data], train + answer_by(address), 0, address)
         except (BlockingIOError, InterruptedError):
             self._wait_for_room(connection)
             return False
@@ -478,6 +478,7 @@ class Endpoint:
                 break
             except OSError:
                 break  # an error that an earlier datagram met; _take_errors finds which
+            address = way_of(address, ancillary)
             segment = size
             for level, kind, value in ancillary:
                 if level == SOL_UDP and kind == UDP_GRO:
@@ -493,13 +494,12 @@ class Endpoint:
         self._work(touched)
 
     def _on_readable(self) -> None:
-        receive = self._sock.recvfrom
         routes = self._routes
         now = self._loop.time()
         touched: dict[AioquicConnection, None] = {}
         for _ in range(RECEIVE_BATCH):
             try:
-                data, address = receive(65_535)
+                data, address = self._read()
             except (BlockingIOError, InterruptedError):
                 break
             except OSError:
@@ -514,6 +514,12 @@ class Endpoint:
                 connection.receive(data, address, now)
                 touched[connection] = None
         self._work(touched)
+
+    def _read(self) -> tuple[bytes, Any]:
+        if not self._has_ways:
+            return self._sock.recvfrom(65_535)
+        data, ancillary, _, address = self._sock.recvmsg(65_535, _ANCILLARY_SIZE)
+        return data, way_of(address, ancillary)
 
     def _take_in(self, data: bytes, address: Any, now: float, touched: dict[AioquicConnection, None]) -> None:
         if self.packet_filter is not None and not self.packet_filter(data, plain_address(address), False):
@@ -678,6 +684,12 @@ class Endpoint:
             for connection in list(self._engines):
                 connection.serve()
 
+    def _write(self, data: list[bytes], ancillary: list[tuple[int, int, bytes]], address: Any) -> None:
+        if ancillary:
+            self._sock.sendmsg(data, ancillary, 0, address)
+        else:
+            self._sock.sendto(data[0], address)
+
     def _send_again(self, data: bytes, address: Any) -> bool:
         """Send a datagram after an error, or lose it to another one; False when the socket is full.
 
@@ -685,7 +697,7 @@ class Endpoint:
         """
         self._take_errors()
         try:
-            self._sock.sendto(data, address)
+            self._write([data], answer_by(address), address)
         except (BlockingIOError, InterruptedError):
             return False
         except OSError as error:
@@ -734,4 +746,4 @@ RECEIVE_BUFFERS = 8
 """Receive buffers, of up to 64 KiB each, taken in before the connections work."""
 
 _BUFFER_SIZE = 65_535
-_ANCILLARY_SIZE = 64
+_ANCILLARY_SIZE = 128

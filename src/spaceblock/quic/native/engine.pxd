@@ -7,7 +7,7 @@ from spaceblock.quic.native.protection cimport HeaderKey
 from spaceblock.quic.native.ranges cimport AckFrame
 from spaceblock.quic.native.sending cimport GROUP, PacketSender
 from spaceblock.quic.native.streams cimport ReceiveStream, StreamTable
-from spaceblock.quic.native.udp cimport sockaddr
+from spaceblock.quic.native.udp cimport Received
 
 cpdef enum:  # errors of the transport (RFC 9000, section 20.1)
     FLOW_CONTROL_ERROR = 0x03
@@ -80,7 +80,7 @@ cdef class PacketEngine(PacketSender):
 
     cdef size_t take_in(self, uint8_t *data, size_t size, size_t segment, int ecn, int64_t now) except? 9999999 nogil
     cdef size_t take_in_elsewhere(
-        self, uint8_t *data, size_t size, size_t segment, int ecn, const sockaddr *source, int64_t now
+        self, uint8_t *data, size_t size, const Received *received, int64_t now
     ) except? 9999999 nogil
     cdef int drain(self) except -1 nogil
     cdef int report(self) except -1

@@ -25,7 +25,7 @@ from spaceblock.quic.native.ranges cimport REPEATED, parse_ack
 from spaceblock.quic.native.recovery cimport ACK_OF_SKIPPED
 from spaceblock.quic.native.sending cimport ACK, BATCH_SIZE, PADDING, PING, PN_SIZE, SAMPLE, STREAM, TAG, PacketSender
 from spaceblock.quic.native.streams cimport ReceiveStream, SendStream
-from spaceblock.quic.native.udp cimport unpack_address
+from spaceblock.quic.native.udp cimport unpack_sender
 from spaceblock.varint cimport VARINT_MAX, read_varint
 
 cimport cython
@@ -231,16 +231,16 @@ cdef class PacketEngine(PacketSender):
         return max(total, <size_t>self.is_broken)
 
     cdef size_t take_in_elsewhere(
-        self, uint8_t *data, size_t size, size_t segment, int ecn, const sockaddr *source, int64_t now
+        self, uint8_t *data, size_t size, const Received *received, int64_t now
     ) except? 9999999 nogil:
-        """The same for datagrams that do not come from where the peer is."""
+        """The same for datagrams out of a buffer that does not come from where the peer is."""
         cdef size_t count
         with gil:
-            self._elsewhere = unpack_address(source)
+            self._elsewhere = unpack_sender(received)
             self.is_elsewhere = self._elsewhere is not None
         if not self.is_elsewhere:
             return 0
-        count = self.take_in(data, size, segment, ecn, now)
+        count = self.take_in(data, size, received.segment, received.ecn, now)
         self.is_elsewhere = False
         return count
 

@@ -18,7 +18,7 @@ from libc.string cimport memcpy
 from spaceblock.quic.native.engine cimport LOCAL_CID_SIZE
 from spaceblock.quic.native.probing cimport same_address
 from spaceblock.quic.native.streams cimport ReceiveStream
-from spaceblock.quic.native.udp cimport sockaddr, unpack_address
+from spaceblock.quic.native.udp cimport sockaddr, unpack_sender
 
 cimport cython
 
@@ -504,9 +504,7 @@ cdef class Pump:
         elif (<PacketEngine>engine).peer_is_fixed:
             return 0  # a client knows one address of its server (RFC 9000, section 9)
         else:
-            count = (<PacketEngine>engine).take_in_elsewhere(
-                received.data + start, size, received.segment, received.ecn, received.address, now
-            )
+            count = (<PacketEngine>engine).take_in_elsewhere(received.data + start, size, received, now)
         if count:
             (<PacketEngine>engine).unanswered = (<PacketEngine>engine).unanswered + size
             self.touch(engine)
@@ -517,7 +515,7 @@ cdef class Pump:
         if self.others_size >= self.budget.size:
             return 0  # lost, as where the socket is full: a thread does not have more wait than that would
         self.has_others = True
-        address = unpack_address(received.address) if received.address_size else None
+        address = unpack_sender(received) if received.address_size else None
         while at < start + size:
             length = min(received.segment, start + size - at)
             self.others.append((PyBytes_FromStringAndSize(<char *>received.data + at, <Py_ssize_t>length), address))
@@ -545,6 +543,8 @@ cdef class Pump:
             if size == 0:
                 return ALL_SENT
             self.outgoing.mark = engine.mark
+            self.outgoing.local_size = engine.local_size
+            memcpy(self.outgoing.local, engine.local, sizeof(engine.local))
             code = -self.outgoing.flush(
                 self.fd, <sockaddr *>&engine.peer, engine.peer_size, engine.segment, size
             )

@@ -10,7 +10,7 @@ from spaceblock.quic.native.protection cimport HeaderKey
 from spaceblock.quic.native.ranges cimport PacketRanges
 from spaceblock.quic.native.recovery cimport Recovery, Sent
 from spaceblock.quic.native.streams cimport SendStream, StreamTable
-from spaceblock.quic.native.udp cimport sockaddr_storage, socklen_t
+from spaceblock.quic.native.udp cimport LOCAL_MAX, sockaddr_storage, socklen_t
 
 cdef enum:
     CID_MAX = 20  # RFC 9000, section 17.2
@@ -65,6 +65,8 @@ cdef class PacketSender:
     cdef bint _elicited  # an ack-eliciting packet was sent since the last that was received
     cdef sockaddr_storage peer  # where a pump sends to
     cdef socklen_t peer_size
+    cdef uint8_t[LOCAL_MAX] local  # the address of ours that it talks to, as Way.local has it
+    cdef uint8_t local_size
     # While the peer has not shown that it is there, no more than this is sent (RFC 9000, section 9.3.1).
     cdef readonly bint is_confined
     cdef public uint64_t path_room

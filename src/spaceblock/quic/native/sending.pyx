@@ -28,7 +28,7 @@ from spaceblock.quic.native.recovery cimport (
     TIMER_PROBE,
 )
 from spaceblock.quic.native.streams cimport Run, SendStream, StreamTable
-from spaceblock.quic.native.udp cimport pack_address
+from spaceblock.quic.native.udp cimport pack_address, pack_local
 from spaceblock.varint cimport VARINT_MAX, write_varint
 
 cdef enum:
@@ -80,6 +80,7 @@ cdef class PacketSender:
     def set_peer_address(self, address, int family):
         """Where a pump sends to, on a socket of that family."""
         self.peer_size = pack_address(address, family, &self.peer)
+        self.local_size = pack_local(address, self.local)
 
     def move_to(self, address, bytes used_cid not None):
         """The peer is elsewhere now, and sends from there to this connection ID of ours."""
@@ -87,7 +88,7 @@ cdef class PacketSender:
             raise ValueError("a connection ID of ours has 8 bytes")
         memcpy(&self._used_cid, PyBytes_AS_STRING(used_cid), sizeof(self._used_cid))
         if self.peer_size:
-            self.peer_size = pack_address(address, self.peer.ss_family, &self.peer)
+            PacketSender.set_peer_address(self, address, self.peer.ss_family)
 
     @property
     def used_cid(self):

@@ -21,6 +21,7 @@ cdef enum:
     SEGMENTS_MAX = 64
     PAYLOAD_MAX = 65507
     CONTROL_SIZE = 128
+    LOCAL_MAX = 16
 
 # One filled buffer: datagrams of `segment` bytes one behind the other, of which the last may be shorter.
 cdef struct Received:
@@ -32,6 +33,9 @@ cdef struct Received:
     socklen_t address_size
     # The two ECN bits of the IP header; 0 where the system does not tell.
     uint8_t ecn
+    # The address of ours that they came to, as Way.local has it; none where the system was not asked to tell.
+    uint8_t[LOCAL_MAX] local
+    uint8_t local_size
     # Bytes, or what says how long the segments are, did not fit: drop it whole.
     bint truncated
 
@@ -60,6 +64,9 @@ cdef class SendBatch:
     cdef public bint gso
     # Two ECN bits for the IP header of all that is sent; 0 leaves the socket's own.
     cdef uint8_t mark
+    # The address of ours that all is sent from, as Way.local has it; none leaves the choice to the system.
+    cdef uint8_t[LOCAL_MAX] local
+    cdef uint8_t local_size
     # Bytes of the batch in hand that were sent, whole segments; not 0 only after -EAGAIN or -ENOBUFS.
     cdef readonly size_t sent
     cdef readonly uint64_t soft_errors
@@ -90,10 +97,14 @@ cdef class SendBatch:
         self, int fd, const sockaddr *address, socklen_t address_size, size_t segment, size_t size
     ) noexcept nogil
     cdef size_t put_mark(self, size_t at) noexcept nogil
+    cdef size_t put_local(self, size_t at) noexcept nogil
 
 # The address of a numeric (host, port) or (host, port, flow, scope) for a socket of this family; an IPv4 address for an
 # IPv6 socket is mapped. Its size, or ValueError.
 cdef socklen_t pack_address(object address, int family, sockaddr_storage *out) except 0
 
-# (host, port), or (host, port, flow, scope) for IPv6; None for any other family.
-cdef object unpack_address(const sockaddr *address)
+# The bytes of an address's Way.local, which out has room for.
+cdef uint8_t pack_local(object address, uint8_t *out) except 255
+
+# (host, port), or (host, port, flow, scope) for IPv6, and a Way where it is known; None for any other family.
+cdef object unpack_sender(const Received *received)

@@ -23,6 +23,8 @@ from libc.string cimport memcpy, memset
 from os import strerror
 from typing import NamedTuple
 
+from spaceblock.quic.routes import Way
+
 cdef extern from *:
     """
     #include <errno.h>
@@ -41,9 +43,13 @@ cdef extern from *:
     #endif
     #define TRAINS 1
     #define MARKS 1
+    #define LOCAL_IPV4 IP_PKTINFO
+    #define LOCAL_IPV6 IPV6_PKTINFO
     #else
     #define TRAINS 0
     #define MARKS 0
+    #define LOCAL_IPV4 -1
+    #define LOCAL_IPV6 -1
     #endif
     #if !defined(__linux__) && !defined(__FreeBSD__) && !defined(__NetBSD__) && !defined(__OpenBSD__)
     struct mmsghdr {
@@ -154,7 +160,7 @@ cdef extern from *:
     uint32_t ntohl(uint32_t value)
     int EWOULDBLOCK, TRAINS, MARKS, MSG_DONTWAIT, MSG_TRUNC, MSG_CTRUNC, AF_INET, AF_INET6
     int IPPROTO_IP, IPPROTO_IPV6, IPPROTO_UDP, SOL_SOCKET, SO_RCVBUF, SO_SNDBUF, SO_RCVBUFFORCE, SO_SNDBUFFORCE
-    int UDP_SEGMENT, UDP_GRO, IP_TOS, IP_RECVTOS, IPV6_TCLASS, IPV6_RECVTCLASS
+    int UDP_SEGMENT, UDP_GRO, IP_TOS, IP_RECVTOS, IPV6_TCLASS, IPV6_RECVTCLASS, LOCAL_IPV4, LOCAL_IPV6
     int IP_MTU_DISCOVER, IP_PMTUDISC_PROBE, IPV6_MTU_DISCOVER, IPV6_PMTUDISC_PROBE, IP_DONTFRAG, IPV6_DONTFRAG
 
 cdef enum:
@@ -164,6 +170,11 @@ cdef enum:
     ROOM_MAX = 1 << 20
     # The kernel doubles it, in an int.
     SOCKET_BUFFER_MAX = (1 << 30) - 1
+    # struct in_pktinfo: the interface, the address of ours, and the one in the header; struct in6_pktinfo: the address,
+    # and the interface. In what is sent the interface is left to the system.
+    IPV4_INFO = 12
+    IPV4_INFO_LOCAL = 4
+    IPV6_INFO = 20
 
 
 # ---- Receiving ----
@@ -233,7 +244,7 @@ cdef class ReceiveBatch:
             found.append(Datagrams(
                 self.view[at * self.room:at * self.room + each.size].toreadonly(),
                 each.segment,
-                unpack_address(each.address) if each.address_size else None,
+                unpack_sender(each) if each.address_size else None,
                 each.ecn,
                 bool(each.truncated),
             ))
@@ -278,6 +289,7 @@ cdef inline void read_message(mmsghdr_layout *message, Received *received) noexc
     received.segment = received.size
     received.address_size = message.msg_hdr.msg_namelen
     received.ecn = 0
+    received.local_size = 0
     received.truncated = (message.msg_hdr.msg_flags & (MSG_TRUNC | MSG_CTRUNC)) != 0
     while control != NULL:
         value = control_value(control)
@@ -287,8 +299,16 @@ cdef inline void read_message(mmsghdr_layout *message, Received *received) noexc
         elif control.cmsg_level == IPPROTO_IP:
             if control.cmsg_type == IP_TOS or control.cmsg_type == IP_RECVTOS:
                 received.ecn = value & 3
-        elif control.cmsg_level == IPPROTO_IPV6 and control.cmsg_type == IPV6_TCLASS:
-            received.ecn = value & 3
+            elif control.cmsg_type == LOCAL_IPV4 and control.cmsg_len == CMSG_LEN(IPV4_INFO):
+                received.local_size = 4
+                memcpy(received.local, CMSG_DATA(control) + IPV4_INFO_LOCAL, 4)
+        elif control.cmsg_level == IPPROTO_IPV6:
+            if control.cmsg_type == IPV6_TCLASS:
+                received.ecn = value & 3
+            elif control.cmsg_type == LOCAL_IPV6 and control.cmsg_len == CMSG_LEN(IPV6_INFO):
+                # Nobody can send from a multicast address.
+                received.local_size = 0 if CMSG_DATA(control)[0] == 0xFF else 16
+                memcpy(received.local, CMSG_DATA(control), 16)
         control = CMSG_NXTHDR(&message.msg_hdr, control)
 
 
@@ -368,6 +388,7 @@ cdef class SendBatch:
         if address is not None:
             size = pack_address(address, sock.family, &to)
             target = <sockaddr *>&to
+        self.local_size = pack_local(address, self.local)
         with nogil:
             code = -self.flush(fd, target, size, <size_t>segment, <size_t>total)
         if code == EAGAIN or code == EWOULDBLOCK or code == ENOBUFS:
@@ -425,8 +446,8 @@ cdef class SendBatch:
                 refused = True
                 tries = 0
             else:
-                if refused and code == EMSGSIZE:
-                    # A single datagram is too large as well, so trains were not at fault.
+                if refused and (code == EMSGSIZE or code == EINVAL):
+                    # A single datagram is too large as well, or its addresses are at fault, and not the train.
                     self.gso = True
                 self.sent = 0
                 return -code
@@ -448,7 +469,9 @@ cdef class SendBatch:
         message.msg_iov = self.vectors
         message.msg_iovlen = 1
         message.msg_control = self.control
-        message.msg_controllen = self.put_mark(put_control(self.control, IPPROTO_UDP, UDP_SEGMENT, &each, sizeof(each)))
+        message.msg_controllen = self.put_local(
+            self.put_mark(put_control(self.control, IPPROTO_UDP, UDP_SEGMENT, &each, sizeof(each)))
+        )
         done = sendmsg(fd, &message, MSG_DONTWAIT)
         return done if done >= 0 else -errno
 
@@ -457,7 +480,7 @@ cdef class SendBatch:
     ) noexcept nogil:
         # Bytes of whole datagrams that were sent of size from sent on, not 0, or -errno.
         cdef mmsghdr_layout *messages = <mmsghdr_layout *>self.messages
-        cdef size_t control_size = self.put_mark(0)
+        cdef size_t control_size = self.put_local(self.put_mark(0))
         cdef size_t at = 0
         cdef unsigned int count = 0
         cdef int done
@@ -487,9 +510,22 @@ cdef class SendBatch:
             at += put_control(self.control + at, IPPROTO_IPV6, IPV6_TCLASS, &value, sizeof(int))
         return at
 
+    cdef size_t put_local(self, size_t at) noexcept nogil:
+        # Behind what is there already.
+        cdef uint8_t[IPV6_INFO] info
+        if self.local_size:
+            memset(info, 0, IPV6_INFO)
+            if self.local_size == 4:
+                memcpy(info + IPV4_INFO_LOCAL, self.local, 4)
+                at += put_control(self.control + at, IPPROTO_IP, LOCAL_IPV4, info, IPV4_INFO)
+            else:
+                memcpy(info, self.local, 16)
+                at += put_control(self.control + at, IPPROTO_IPV6, LOCAL_IPV6, info, IPV6_INFO)
+        return at
+
 
 cdef inline size_t put_control(uint8_t *at, int level, int what, const void *value, size_t size) noexcept nogil:
-    # The bytes it takes; three of an int each are well below CONTROL_SIZE.
+    # The bytes it takes; three of an int each and an address are below CONTROL_SIZE.
     cdef cmsghdr *control = <cmsghdr *>at
     control.cmsg_len = CMSG_LEN(size)
     control.cmsg_level = level
@@ -523,6 +559,23 @@ cdef socklen_t pack_address(object address, int family, sockaddr_storage *out) e
         if inet_pton(AF_INET6, host, &six.sin6_addr) == 1:
             return sizeof(sockaddr_in6)
     raise ValueError(f"{address[0]!r} is no numeric address for this socket; resolve it first")
+
+
+cdef uint8_t pack_local(object address, uint8_t *out) except 255:
+    cdef bytes local = address.local if type(address) is Way else b""
+    if len(local) not in (0, 4, 16):
+        raise ValueError(f"{len(local)} bytes are no address of ours; pass 4 or 16")
+    memcpy(out, <const uint8_t *>local, <size_t>len(local))
+    return <uint8_t>len(local)
+
+
+cdef object unpack_sender(const Received *received):
+    address = unpack_address(received.address)
+    if address is None or received.local_size == 0:
+        return address
+    way = Way(address)
+    way.local = (<const uint8_t *>received.local)[:received.local_size]
+    return way
 
 
 cdef object unpack_address(const sockaddr *address):
