@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import os
 import signal
 import subprocess
@@ -183,3 +184,20 @@ def test_an_interrupt_does_not_wait_for_a_pipe(who: str, sides: Any) -> None:
     stopped, other = (sender, receiver) if who == "sender" else (receiver, sender)
     assert stopped.end(signal.SIGINT)[0] == 130
     assert other.end()[0] == 1
+
+
+@pytest.mark.parametrize("who", ["sender", "receiver"])
+def test_nobody_is_told_that_a_pipe_goes_on_from_what_arrived(who: str, inbox: Path, sides: Any) -> None:
+    sender = sides("send", "-", *LOCAL, "--json", stdin=subprocess.PIPE)
+    ticket = json.loads(sender.ticket())["ticket"]
+    receiver = sides("receive", ticket, "--yes", "--dir", inbox)
+    sender.process.stdin.write(b"hello")
+    sender.process.stdin.flush()
+    while json.loads(sender.out.readline())["bytes_done"] < 5:
+        pass
+    stopped, other = (sender, receiver) if who == "sender" else (receiver, sender)
+    stopped.end(signal.SIGINT)
+    _, said = other.end()
+    told = f"the {who} cancelled the transfer; give the same command again when the other side is ready\n"
+    assert said.endswith(told)
+    assert os.listdir(inbox) == []

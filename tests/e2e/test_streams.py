@@ -225,6 +225,21 @@ async def test_a_transfer_that_waits_for_its_source_can_be_cancelled(who: str, k
 
 
 @pytest.mark.usefixtures("connections_live_on")
+async def test_nothing_stays_of_what_can_be_read_once_however_much_was_durable(inbox: Path) -> None:
+    with pipe() as (out, into):
+        into.write(b"begin")
+        async with pair(spaceblock.Options(limits=spaceblock.Limits(not_durable=1024))) as peers:
+            sending, offer = await offered(peers, spaceblock.Item(out, name="stream"))
+            receiving = offer.accept(inbox)
+            await until(lambda: receiving.progress.bytes_done == 5)
+            into.write(bytes(60_000))
+            await until(lambda: receiving.progress.durable > 0)
+            sending.cancel()
+            await failures(sending, receiving)
+    assert tree(inbox) == {}
+
+
+@pytest.mark.usefixtures("connections_live_on")
 @pytest.mark.parametrize("who", ["sender", "receiver"])
 async def test_a_transfer_that_waits_for_the_receivers_program_can_be_cancelled(who: str) -> None:
     with pipe() as (_, into):

@@ -48,7 +48,7 @@ INTERVAL = 0.25
 """Seconds between two looks at a transfer: drawing takes time from it."""
 
 
-_AGAIN = "; give the same command again when the other side is ready, and it goes on from what arrived"
+_AGAIN = "; give the same command again when the other side is ready"
 
 OUTPUT = "-"
 """The folder that stands for standard output."""
@@ -164,10 +164,11 @@ class Console:
             f"{seconds:.1f} s ({rate}/s){before}{again}, verified on both ends"
         )
 
-    def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
-        """One transfer failed; called while its error is handled."""
+    def failed(self, error: SpaceblockError, transfer_id: str | None = None, *, kept: bool = True) -> None:
+        """One transfer failed; called while its error is handled. For ``kept`` see :meth:`follow`."""
+        again = f"{_AGAIN}{', and it goes on from what arrived' if kept else ''}"
         with self._display.paused():
-            print_error(error.message + (_AGAIN if isinstance(error, TransferCancelled) and error.remote else ""))
+            print_error(error.message + (again if isinstance(error, TransferCancelled) and error.remote else ""))
             if error.receipt is not None and error.receipt.items:
                 count = len(error.receipt.items)
                 self.say(f"{_count(count)} of the transfer arrived and {'stays' if count == 1 else 'stay'}")
@@ -329,12 +330,12 @@ class JsonConsole(Console):
             }
         )
 
-    def failed(self, error: SpaceblockError, transfer_id: str | None = None) -> None:
+    def failed(self, error: SpaceblockError, transfer_id: str | None = None, *, kept: bool = True) -> None:
         record = error_record(error.code, error.message, error.exit_code)
         items = [] if error.receipt is None else [_json_item(item) for item in error.receipt.items]
         record |= {"transfer": transfer_id, "name": error.name, "phase": error.phase, "remote": error.remote}
         print_record({**record, "items": items})
-        super().failed(error)
+        super().failed(error, kept=kept)
 
 
 class _JsonRow(Row):

@@ -123,14 +123,15 @@ class _Receiver:
     async def _answer(self, offer: Offer) -> int:
         """Deal with one offer to its end; returns its exit code."""
         self._console.offer(offer, self._folder)
+        kept = self._folder != OUTPUT and all(item.rereadable for item in offer.items)
         try:
             if not self._yes:
                 await self._ask(offer)
             transfer = await self._accept(offer)
             names = [item.name for item in offer.items] or [*offer.links, *offer.folders]
-            receipt = await self._console.follow(transfer, names, offer.uuid, kept=self._folder != OUTPUT)
+            receipt = await self._console.follow(transfer, names, offer.uuid, kept=kept)
         except SpaceblockError as error:
-            self._console.failed(error, offer.uuid)
+            self._console.failed(error, offer.uuid, kept=kept)
             return error.exit_code
         self._console.complete(receipt, "received")
         return 0

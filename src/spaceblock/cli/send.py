@@ -46,6 +46,7 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
         if count > 1 and not asks:
             raise click.UsageError(f"{count} paths are called {printable(word or '')!r}: send them one after the other")
     sources = [_source_of(path, name) for path in paths]
+    kept = INPUT not in paths
     console = open_console(
         json=choices.json, quiet=choices.quiet, verbose=choices.verbose, known=choices.trusted().names
     )
@@ -54,7 +55,7 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
     async def to(peer: Peer) -> None:
         console.connected(peer, options)
         sending = peer.send(*sources, links=links, rename=rename)
-        receipt = await console.follow(sending, names, kept=INPUT not in paths)
+        receipt = await console.follow(sending, names, kept=kept)
         console.complete(receipt, "sent")  # at once: until it is said, the same command hears of it once more
 
     async def work() -> None:
@@ -72,7 +73,7 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
     try:
         run(work(), COMMAND_SIGNALS, kill_next=True)
     except SpaceblockError as error:
-        console.failed(error)
+        console.failed(error, kept=kept)
         if isinstance(error, NameRejected) and not fix_names:
             console.say("with --fix-names what is proposed is taken for every such name")
         return error.exit_code

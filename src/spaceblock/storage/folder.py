@@ -89,7 +89,7 @@ class FolderSink(Sink):
         self._names: list[str] = []
         self._starts: list[int] = []
         self._lengths: list[int | None] = []
-        self._all_again = True
+        self._read_once: set[int] = set()
         self._folders: list[str] = []
         self._metadata = Metadata()
         self._to_come: set[int] = set()
@@ -305,9 +305,9 @@ class FolderSink(Sink):
         if staging is None:
             return False
         contents = staging.journal.contents if staging.journal is not None else None
-        may_return = self._to_come or (self._all_again and not over)
+        may_return = self._to_come or not (self._read_once or over)
         kept = {*contents.parts, *contents.placings} if contents and may_return else set()
-        kept -= set() if lost else {self._keys[item] for item in self._unnamed}
+        kept -= {self._keys[item] for item in (self._read_once if lost else self._read_once | self._unnamed)}
         for fd in self._open.values():
             with suppress(OSError):
                 os.close(fd)
@@ -466,7 +466,7 @@ class FolderSink(Sink):
         self._keys = item_keys(zip(count(), given, requests.items))
         plain = all(type(request.range) is Full for request in requests.items)  # as nearly always
         self._lengths = [request.size if plain else request.length for request in requests.items]
-        self._all_again = all(request.rereadable for request in requests.items)
+        self._read_once = {item for item, request in enumerate(requests.items) if not request.rereadable}
         self._starts = [0 if plain else request.start for request in requests.items]
 
     def _check_space(self, needed: int) -> None:
