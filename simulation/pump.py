@@ -62,7 +62,7 @@ class SimulatedPump:
             got = sum(self._take_buffer(touched, others) for _ in range(BUFFERS))
             touched.update(dict.fromkeys(self.take_turns()))
             for engine in touched:
-                if engine.violation is None and not engine.is_closing and not engine.has_moved:
+                if engine.violation is None and not engine.is_closing and not engine.awaits_python:
                     self.send(engine)
             if got < BUFFERS:
                 break

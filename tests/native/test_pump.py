@@ -104,6 +104,19 @@ def test_a_route_that_is_gone_leads_nowhere(make_pump: MakePump) -> None:
         assert not b.data
 
 
+def test_nothing_is_sent_after_a_close_before_python_has_looked(make_pump: MakePump) -> None:
+    pair = Pair()
+    with joined(make_pump) as (a, b):
+        b.side.write(b.side.open(3), b"more to say", fin=True)
+        for pn, payload in enumerate((b"\x0a\x02\x02hi", b"\x1d\x00\x00")):
+            a.sock.sendto(pair.seal(payload, pn), b.sock.getsockname())
+        assert select.select([b.sock], [], [], PATIENCE)[0]
+        assert b.turn() == []
+        assert bytes(b.data) == b"hi"
+        assert b.engine.rare == [(0x1D, 0, 0, b"")]
+        assert not select.select([a.sock], [], [], 0)[0]
+
+
 def test_thousands_of_routes_come_and_go(make_pump: MakePump) -> None:
     rng = random.Random(2)
     with joined(make_pump) as (a, b):

@@ -62,7 +62,8 @@ cdef class PacketEngine(PacketSender):
     cdef public object owner
     # Where the peer is, and where else packets come from (RFC 9000, section 9).
     cdef public bint peer_is_fixed  # it is a server: what comes from elsewhere is dropped
-    cdef public bint has_moved  # its newest packet came from elsewhere, and nothing was done about it yet
+    # Its newest packet came from elsewhere, or it closes, and nothing was done about it: until then nothing is sent.
+    cdef public bint awaits_python
     cdef int64_t _newest_plain  # the highest number of those packets that are not probing
     cdef bint is_elsewhere  # what is being taken in comes from elsewhere, which is:
     cdef object _elsewhere

@@ -35,7 +35,7 @@ class PacketEngine(PacketSender):
     heard_close: bool
     owner: Any
     peer_is_fixed: bool
-    has_moved: bool
+    awaits_python: bool
     look_at: int
     def set_local_cids(self, cids: Iterable[bytes]) -> None: ...
     def set_credit(

@@ -254,7 +254,7 @@ cdef class PacketEngine(PacketSender):
             if self._moves(&self._packets[i]):
                 moved = True
                 cid = self._packets[i].cid
-        self.has_moved |= moved
+        self.awaits_python |= moved
         used_cid = PyBytes_FromStringAndSize(<const char*>&cid, LOCAL_CID_SIZE)
         return self._put_rare((ELSEWHERE, self._elsewhere, size, used_cid, moved))
 
@@ -276,7 +276,7 @@ cdef class PacketEngine(PacketSender):
 
     cdef bint may_answer(self) noexcept nogil:
         """Whether what is due may be sent before Python had a look at what came."""
-        return not (self.is_broken or self.is_closing or self.has_moved)
+        return not (self.is_broken or self.is_closing or self.awaits_python)
 
     cdef bint needs_python(self, int64_t now) except -1:
         """Whether what came is more than acknowledgements and credit that changed nothing for those who wait.
@@ -636,7 +636,9 @@ cdef class PacketEngine(PacketSender):
             if not read_varint(at, end, &numbers[count]):
                 return False
             count += 1
-        if kind not in (0x1C, 0x1D):
+        if kind in (0x1C, 0x1D):
+            self.awaits_python = True  # after a close no packet follows but the answer to it (RFC 9000, section 10.2.2)
+        else:
             self.ack_due = True
         if kind in (0x06, 0x07, 0x1C, 0x1D):
             # The last number is the length of what follows.

@@ -335,7 +335,7 @@ class NativeEngine:
                 if self._close_reason is None and packets.violation is None:
                     self._rare.handle(frame, now)
             packets.rare.clear()
-            packets.has_moved = False
+            packets.awaits_python = False
             if packets.waiting > WAITING_MAX:
                 packets.violate(PROTOCOL_VIOLATION, 0, "more to answer than is acknowledged")
         if packets.delivered:
