@@ -287,8 +287,9 @@ def test_a_missing_source_or_folder_is_found_before_anything_is_tried(commands: 
     assert_failed(commands.run("receive", "--dir", __file__), 6, "not a directory; choose a folder")
 
 
-def test_a_missing_folder_is_made_when_wanted(commands: Commands, report: Path, tmp_path: Path) -> None:
-    folder = tmp_path / "downloads"
+@pytest.mark.parametrize("name", ["downloads", "downloads/2026/from desk"])
+def test_a_missing_folder_is_made_when_wanted(commands: Commands, report: Path, tmp_path: Path, name: str) -> None:
+    folder = tmp_path / name
     receiver = commands.start("receive", *LOCAL, "--dir", folder, "--yes", "--once", terminal=True)
     receiver.terminal.wait_for("Make it? [Y/n]")
     assert not folder.exists()
@@ -300,11 +301,12 @@ def test_a_missing_folder_is_made_when_wanted(commands: Commands, report: Path, 
 
 @pytest.mark.parametrize(
     ("folder", "answer", "sentence"),
-    [("missing", "n", "create the folder or choose another"), ("missing/inner", "y", "cannot make the folder")],
+    [("missing", "n", "create the folder or choose another"), ("file/inner", "y", "cannot make the folder")],
 )
 def test_a_missing_folder_that_is_not_made(
     commands: Commands, tmp_path: Path, folder: str, answer: str, sentence: str
 ) -> None:
+    (tmp_path / "file").touch()
     receiver = commands.start("receive", *LOCAL, "--dir", tmp_path / folder, terminal=200)
     receiver.terminal.wait_for("Make it? [Y/n]")
     receiver.terminal.type(f"{answer}\n")

@@ -157,11 +157,11 @@ class _Receiver:
 
 
 def _offer_to_make(folder: str) -> None:
-    """Make a folder that is missing, if the user wants it; raises :class:`StorageError`."""
+    """Make a folder that is missing, and those above it, if the user wants it; raises :class:`StorageError`."""
     if not confirmed(f"There is no folder {printable(folder)!r}. Make it?"):
         return
     try:
-        os.mkdir(folder)
+        os.makedirs(folder)
     except OSError as error:
         raise storage_error(error, f"cannot make the folder {printable(folder)!r}") from error
 
