@@ -200,6 +200,7 @@ def test_the_numbers_never_change() -> None:
         (errno.EPERM, TargetNotWritable),
         (errno.EROFS, TargetNotWritable),
         (errno.EEXIST, TargetExists),
+        (errno.EISDIR, StorageError),
         (errno.EIO, StorageError),
         (errno.EFBIG, StorageError),
         (errno.EMFILE, StorageError),
@@ -212,6 +213,7 @@ def test_the_disks_error_gets_a_type_a_reason_and_advice(number: int, kind: type
     assert str(error).startswith("cannot write 'a': ")
     assert os.strerror(number).lower() in str(error).lower()
     assert "; " in str(error), "there is advice"
+    assert ("; check the disk" in str(error)) == (number == errno.EIO), "which fits the reason"
 
 
 @pytest.mark.parametrize(

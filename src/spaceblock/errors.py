@@ -431,6 +431,9 @@ _STORAGE: dict[int, tuple[type[StorageError], str]] = {
     errno_module.EPERM: (TargetNotWritable, "choose a folder that you may write to"),
     errno_module.EROFS: (TargetNotWritable, "mount it for writing or choose a folder on another disk"),
     errno_module.EEXIST: (TargetExists, "move it away or let it be renamed"),
+    errno_module.EISDIR: (StorageError, "move that folder away or choose another name"),
+    errno_module.EFBIG: (StorageError, "choose a disk, or a limit, that takes files of this size"),
+    errno_module.EMFILE: (StorageError, "let this program have more files open (ulimit -n)"),
     errno_module.EXDEV: (StorageError, "receive into that folder itself, which is another disk"),
     errno_module.EPIPE: (StorageError, "keep the program that reads it running"),
 }

@@ -19,7 +19,7 @@ from spaceblock.storage.feed import Feed, Filled
 from spaceblock.storage.folder import FolderSink
 from spaceblock.transfers import incoming, outgoing
 
-from .support import deliver, digest_of, failure, file_of, pair, tree, within
+from .support import deliver, digest_of, failure, failures, file_of, pair, tree, within
 
 
 @pytest.fixture
@@ -206,6 +206,17 @@ async def test_a_replacement_happens_in_one_step(tmp_path: Path, inbox: Path) ->
         assert os.read(reader, 100) == b"old", "who had it open keeps what it was"
         os.close(reader)
     assert tree(inbox) == {"x": source.read_bytes()}
+
+
+async def test_a_folder_is_not_replaced_by_a_file(inbox: Path) -> None:
+    (inbox / "x").mkdir()
+    async with pair() as peers:
+        sending = peers.here.send(Item(b"new", name="x"))
+        receiving = (await peers.offer()).accept(inbox, on_conflict="overwrite")
+        for error in await failures(sending, receiving):
+            assert isinstance(error, spaceblock.StorageError)
+            assert str(error).endswith("'x': is a directory; move that folder away or choose another name")
+    assert (inbox / "x").is_dir()
 
 
 async def test_what_was_to_be_replaced_stays_if_the_transfer_fails(inbox: Path) -> None:
