@@ -110,6 +110,18 @@ def test_words_that_mean_nothing_are_wrong_usage(tmp_path: Path, words: list[str
     assert not ended.stdout
 
 
+@pytest.mark.parametrize(
+    ("name", "reason"), [("", "the name '' is empty"), ("../x", "'..' as a part"), ("/x", "is absolute")]
+)
+def test_a_name_that_no_receiver_takes_is_found_before_anybody_is_asked_to_come(
+    tmp_path: Path, name: str, reason: str
+) -> None:
+    ended = run(tmp_path, ["send", "-", "--name", name, *LOCAL])
+    assert ended.returncode == 7
+    assert reason in said(ended)
+    assert not ended.stdout
+
+
 # The computer.
 
 

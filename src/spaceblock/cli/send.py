@@ -14,6 +14,7 @@ import click
 from ..api import connect, listen
 from ..display import printable
 from ..errors import ConnectionLost, NameRejected, SourceError, SpaceblockError, source_error
+from ..names import WIRE_RULES
 from ..options import Links
 from ..peer import Peer
 from ..process.interrupts import COMMAND_SIGNALS, run
@@ -37,6 +38,8 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
         raise click.UsageError('--name is for standard input: give "-" as a path')
     if INPUT in paths and choices.ticket == "-":
         raise click.UsageError(f'"-" cannot be both the ticket and a path: use --ticket-file or {TICKET_VARIABLE}')
+    if name is not None and not fix_names:
+        WIRE_RULES.check(name)
     ticket, address, options = choices.find_ticket(), choices.address(), choices.options()
     if paths.count(INPUT) > 1:
         raise click.UsageError("standard input can be sent once: leave the other away")
