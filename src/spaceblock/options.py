@@ -65,6 +65,8 @@ class Options:
     fixed port does so by itself, and any other for the same command, until it is left in order. ``advertise``: the
     addresses that tickets carry, where the bound ones are not what others see. ``ticket_lifetime`` is in seconds.
     ``bandwidth``: bytes a second that are sent at most, over all peers and transfers together; None: no limit.
+
+    Raises :class:`LocalProtocolError` for what cannot be, as do :class:`Reports`, :class:`Limits`, :class:`Timeouts`.
     """
 
     datagram_size: int | None = None
