@@ -36,7 +36,7 @@ from .transfers.control import MessageStream
 from .transfers.following import ShowProgress, follower
 from .transfers.mailbox import Mailbox
 from .transfers.query import Answering, give_up
-from .transfers.reunions import Reunions
+from .transfers.reunions import CAME_BACK, Reunions
 from .transfers.shares import Share, Stake
 from .transfers.throttle import Throttle
 from .transfers.transfer import Transfer, Unseen, either, error_of_close, error_of_greeting, may_go_unheard, spawn
@@ -424,7 +424,7 @@ class Peer:
             if before.may_become(incoming):
                 before.succeeded_by(incoming)
             else:
-                before.lose_connection(ConnectionLost("the sender came back on another connection"))
+                before.lose_connection(ConnectionLost(CAME_BACK))
             spawn(self._farewells, self._offer_after(before, incoming, offer))
 
     async def _offer_after(self, before: Incoming, incoming: Incoming, offer: Offer) -> None:

@@ -15,6 +15,7 @@ import pytest
 import spaceblock
 from spaceblock.errors import ConnectionLost
 from spaceblock.limits import Limits
+from spaceblock.storage.folder import FolderSink
 from spaceblock.transfers.incoming import Incoming
 from spaceblock.transfers.outgoing import Outgoing
 from spaceblock.trust.memory import Memory
@@ -301,6 +302,41 @@ async def test_a_sender_that_comes_back_while_the_end_is_recorded_hears_of_it(
         ours, theirs = await within(asyncio.gather(sending, receiving))
         assert ours.items == theirs.items
     assert tree(inbox) == {"file": source.read_bytes()}
+
+
+async def test_a_sender_that_is_lost_again_while_its_receiver_lets_go_is_waited_for(
+    tmp_path: Path, inbox: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The receiver's disk is not ready for its second attempt before the third."""
+    source = file_of(tmp_path, "large", SIZE)
+    async with network(replace(TIMES, close=50.0)) as (peers, way):
+        sending, receiving = await begin(peers, inbox, source)
+        await until(lambda: receiving.progress.durable > SIZE // 4)
+        came = incoming_of(peers, monkeypatch)
+        with Gate(monkeypatch, FolderSink, "close") as gate:
+            await lose(way, sending)
+            await until(lambda: len(came) == 1)
+            way.is_cut = True
+            await until(came[0].finished.is_set)
+            way.is_cut = False
+            await until(lambda: len(came) == 2)
+            await within(gate.reached.wait())
+        ours, theirs = await within(asyncio.gather(sending, receiving))
+        assert ours.items == theirs.items
+    assert tree(inbox) == {"large": source.read_bytes()}
+
+
+def incoming_of(peers: Pair, monkeypatch: pytest.MonkeyPatch) -> list[Incoming]:
+    """What is offered from now on."""
+    came: list[Incoming] = []
+    offer_read = peers.there._offer_read
+
+    def note(incoming: Incoming, offer: spaceblock.Offer) -> None:
+        came.append(incoming)
+        offer_read(incoming, offer)
+
+    monkeypatch.setattr(peers.there, "_offer_read", note)
+    return came
 
 
 async def test_who_comes_back_to_a_receiver_that_cancels_in_that_moment_is_offered_anew(

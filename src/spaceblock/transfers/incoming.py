@@ -72,6 +72,7 @@ from .control import MessageStream
 from .offer import Offer
 from .receipts import given, receipt_of
 from .rehashing import Rehashing
+from .reunions import CAME_BACK, Successors
 from .shares import Share, Stake
 from .transfer import HASHED_INTERVAL, Current, Job, Transfer, cancel_all, damaged, either, may_go_unheard, typed_error
 
@@ -112,7 +113,9 @@ class Incoming(Job):
         self._memory = memory
         resumes = memory is not None and features & Feature.RESUME
         self.keeper: Keeper | None = memory.keeper(peer_id) if memory is not None and resumes else None
-        self._successor: asyncio.Future[Incoming] = self.loop.create_future()
+        self._successors = Successors()
+        self.came_after: Incoming | None = None
+        """What this is to go on with."""
         self._recording = False
         self._to_record: Settled | None = None
         self._is_lost = False
@@ -244,22 +247,22 @@ class Incoming(Job):
 
     def succeeded_by(self, incoming: Incoming) -> None:
         """The sender came back on another connection, and offers the same again."""
-        if not self._successor.done():
-            self._successor.set_result(incoming)
-        self.lose_connection(ConnectionLost("the sender came back on another connection"))
+        incoming.came_after = self
+        self._successors.put(incoming)
+        self.lose_connection(ConnectionLost(CAME_BACK))
 
     async def asked_for(self) -> None:
         """The sender came back and asks how this ended. So that the answer stays true: what is over is recorded before
         there is one, and all else comes to no end over this connection."""
         if self._is_over:
             await either(self._settled)
-        self.lose_connection(ConnectionLost("the sender came back on another connection"))
+        self.lose_connection(ConnectionLost(CAME_BACK))
 
     async def find_successor(self) -> Job | None:
-        await either(self._successor, timeout=self._timeouts.retry)
-        if not self._successor.done():
+        incoming = await self._successors.next(self._timeouts.retry)
+        if incoming is None:
             return None
-        incoming, make_sink = self._successor.result(), self._make_sink
+        make_sink = self._make_sink
         mine, other = self._offered_event, incoming._offered_event
         assert make_sink is not None
         assert mine is not None
