@@ -5,6 +5,7 @@ from __future__ import annotations
 import dataclasses
 import importlib
 import inspect
+from pathlib import Path
 
 import pytest
 
@@ -231,3 +232,13 @@ def test_the_sync_module_has_two_calls() -> None:
         if inspect.isfunction(thing) and thing.__module__ == module.__name__
     ]
     assert sorted(name for name in own if not name.startswith("_")) == ["receive", "send"]
+
+
+def test_the_reference_has_every_public_name() -> None:
+    """The errors are on it by themselves, in a list that is made with the page."""
+    page = (Path(__file__).parents[1] / "docs" / "python.md").read_text(encoding="utf-8")
+    values = {name: getattr(spaceblock, name) for name in spaceblock.__all__}
+    errors = {name for name, value in values.items() if isinstance(value, type) and issubclass(value, Exception)}
+    apart = {"ErrorCode", "__version__"}  # the numbers of errors on the wire, which docs/protocol.md has
+    missing = [name for name in values if name not in errors | apart and f"spaceblock.{name}" not in page]
+    assert missing == []
