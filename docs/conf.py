@@ -27,7 +27,7 @@ nitpicky = True
 nitpick_ignore_regex = [
     ("py:.*", r"(asyncio|collections|os|typing|numpy|rich)\..*"),  # other people's pages
     ("py:attr", r"Options\.[a-z_]+"),  # fields, which the class describes together
-    ("py:class", r"(spaceblock\.tickets\.)?Ticket"),  # a ticket is given as a string
+    ("py:class", r"(spaceblock\.trust\.tickets\.)?Ticket"),  # a ticket is given as a string
     ("py:.*", r"[A-Z][A-Za-z]*Error|[a-z]+|Any|Sequence|Mapping|Callable|AsyncIterator|Enum|PathLike|_T"),
 ]
 
