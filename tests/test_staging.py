@@ -303,6 +303,16 @@ def test_a_partial_file_that_becomes_a_link_is_written_on_where_it_was(
     sink.close()
 
 
+def test_a_partial_file_that_is_removed_meanwhile_is_not_taken_for_durable(tmp_path: Path, root: int) -> None:
+    sink, partial = sink_of(tmp_path, "name")
+    sink.begin(0)
+    sink.write(0, 0, memoryview(b"12345"))
+    os.unlink(partial, dir_fd=sink._staging.fd)
+    error = sink.checkpoint([Mark(0, 5, 5, bytes(32))])[0]
+    assert "what had arrived of 'name' was removed" in str(error)
+    sink.close()
+
+
 @pytest.mark.parametrize("name", ["name", "a/b/name"])
 @pytest.mark.parametrize("on_conflict", ["rename", "overwrite", "error", "skip"])
 def test_a_final_name_that_becomes_a_link_is_not_written_through(

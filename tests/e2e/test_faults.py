@@ -488,3 +488,22 @@ async def test_a_target_folder_that_vanishes_meanwhile_is_a_storage_error(
         assert isinstance(error, spaceblock.StorageError)
     assert_helpful(ours, theirs)
     await until(lambda: not inbox.exists())
+
+
+async def test_a_file_that_is_removed_from_the_hidden_folder_fails_before_all_has_come(
+    tmp_path: Path, inbox: Path
+) -> None:
+    size = 24 * 1024 * 1024
+    slow = spaceblock.Options(limits=spaceblock.Limits(not_durable=size // 8), bandwidth=size)
+    async with pair(slow, here=slow) as peers:
+        sending = peers.here.send(file_of(tmp_path, "large", size))
+        receiving = (await peers.offer()).accept(inbox)
+        await until(lambda: 0 < sending.progress.durable)
+        (hidden,) = inbox.iterdir()
+        shutil.rmtree(hidden)
+        for error in await failures(sending, receiving):
+            assert isinstance(error, spaceblock.StorageError)
+            assert "was removed from the hidden folder" in str(error)
+        assert receiving.progress.bytes_done < size
+        assert sending.progress.durable <= sending.progress.bytes_done
+    assert tree(inbox) == {}

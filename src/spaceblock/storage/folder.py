@@ -202,6 +202,8 @@ class FolderSink(Sink):
             else:
                 if inode is not None:
                     durable.append((key, Part(inode, mark.offset, mark.checked, mark.digest)))
+                elif mark.item in self._open:  # so it was neither put into its place nor given up
+                    failed[mark.item] = self._removed(mark.item)
         with self._errors("write the journal in", self.path, phase=Phase.MOVING):
             if self.durable:
                 self._staging.flush_names()
@@ -639,6 +641,16 @@ class FolderSink(Sink):
             f"{printable(name)!r} is already there: move it away or let it be renamed",
             errno=errno.EEXIST,
             item=item,
+            name=name,
+        )
+
+    def _removed(self, item: int) -> StorageError:
+        name = self._names[item]
+        return StorageError(
+            f"what had arrived of {printable(name)!r} was removed from the hidden folder meanwhile: send again",
+            errno=errno.ENOENT,
+            item=item,
+            phase=str(Phase.MOVING),
             name=name,
         )
 

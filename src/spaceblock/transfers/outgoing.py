@@ -646,7 +646,8 @@ class Outgoing(Job):
                 self.start_beside(self._resend(event))
             elif isinstance(event, Completed):
                 moved = self._moved_bytes(event)
-                self._told = replace(self._told, received=moved, verified=moved)
+                durable = min(self._told.durable, moved)
+                self._told = replace(self._told, received=moved, verified=moved, durable=durable)
                 verdict: asyncio.Future[Any] = self._verdict if self._end.done() else self._end
                 if not verdict.done():
                     verdict.set_result(event)
