@@ -498,9 +498,9 @@ async def test_a_file_that_is_removed_from_the_hidden_folder_fails_before_all_ha
     async with pair(slow, here=slow) as peers:
         sending = peers.here.send(file_of(tmp_path, "large", size))
         receiving = (await peers.offer()).accept(inbox)
-        await until(lambda: 0 < sending.progress.durable)
-        (hidden,) = inbox.iterdir()
-        shutil.rmtree(hidden)
+        await until(lambda: sending.progress.durable > 0)
+        (hidden,) = os.listdir(inbox)
+        shutil.rmtree(inbox / hidden)
         for error in await failures(sending, receiving):
             assert isinstance(error, spaceblock.StorageError)
             assert "was removed from the hidden folder" in str(error)
