@@ -14,7 +14,7 @@ import pytest
 from engines import why_not_native
 from quic_pair import CLIENT, KIB, SERVER, Streams, endpoints, pair
 from spaceblock.errors import ConnectionFailed, Unreachable
-from spaceblock.quic import CloseReason, Connection, ConnectionEnded, TransportOptions
+from spaceblock.quic import CloseReason, Connection, ConnectionEnded, Stream, TransportOptions
 from spaceblock.quic.endpoint import Endpoint
 from spaceblock.quic.routes import look_up
 
@@ -74,6 +74,36 @@ async def test_what_arrived_before_the_close_is_delivered() -> None:
         both.client.close(0)
         await both.server.wait_closed()
         assert await (await streams.next()).read_all() == b"last words"
+
+
+@pytest.mark.parametrize("native", [False, True])
+async def test_nobody_is_told_that_what_is_written_after_the_end_arrived(native: bool) -> None:
+    if native and why_not_native():
+        pytest.skip(why_not_native() or "")
+    async with pair(TransportOptions(native=native)) as both:
+        Streams(both.server)
+        asked, later = both.client.open_stream(unidirectional=False), list[Stream]()
+        released: list[bool] = []
+
+        def answer(data: bytes, fin: bool) -> None:
+            later.append(both.client.open_stream(unidirectional=True))
+            for stream in (asked, *later):
+                stream.write(b"too late", release=lambda: released.append(True))
+
+        asked.set_handlers(on_data=answer)
+        asked.write(b"what?")
+        await asked.drain(0)
+        there = next(iter(both.server._streams.values()))  # type: ignore[attr-defined]
+        there.write(b"last words")
+        await asyncio.sleep(0)
+        both.server.close(0)
+        await both.client.wait_closed()
+        assert released == [True, True]
+        asked.write(b"too late as well", release=lambda: released.append(True))
+        assert len(released) == 3
+        for stream in (asked, *later):
+            with pytest.raises(ConnectionEnded):
+                await stream.drain(0)
 
 
 async def test_a_lost_close_is_sent_again_to_whoever_still_talks() -> None:

@@ -81,6 +81,7 @@ class AioquicStream(Stream):
         self._write_ended = not self._sending  # FIN written, reset or stopped
         self._stop_code: int | None = None  # why what was written will not arrive
         self._stopped_by_peer = False
+        self._dropped = False  # something that was written after the end
         self._waiters: dict[asyncio.Future[None], int] = {}  # with each one's limit
 
     # The interface.
@@ -127,7 +128,10 @@ class AioquicStream(Stream):
         return fin
 
     def write(self, data: Any, fin: bool = False, release: Callable[[], None] | None = None) -> None:
-        if self._owner.close_reason is not None or self._stopped_by_peer:
+        owner = self._owner
+        # A handler may write in the turn in which the connection ends, before that is told.
+        if owner.close_reason is not None or owner.engine.ended() is not None or self._stopped_by_peer:
+            self._dropped = True
             if release is not None:
                 release()
             return
@@ -285,7 +289,7 @@ class AioquicStream(Stream):
                 error_code=self._stop_code,
                 remote=self._stopped_by_peer,
             )
-        if self.backlog <= limit:
+        if self.backlog <= limit and not self._dropped:
             return True
         if self._owner.close_reason is not None:
             raise self._owner.ended_error()
