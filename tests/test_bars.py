@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from spaceblock.bars import Bars, Lines, duration_text, figures, fit, open_display, size_text, title_of
+from spaceblock.bars import LINE_TITLE_MAX, Bars, Lines, duration_text, figures, fit, open_display, size_text, title_of
 from spaceblock.cli.console import Console
 from spaceblock.events import Phase, Progress, Receipt, ReceiptItem
 
@@ -85,6 +85,12 @@ def test_lines_come_at_most_once_a_second(monkeypatch: pytest.MonkeyPatch, capsy
         "evil\\x1b[2J: 3%  10.0 MB",
         "evil\\x1b[2J: 7%  20.0 MB",
     ]
+
+
+def test_a_long_name_does_not_fill_line_after_line(capsys: pytest.CaptureFixture[str]) -> None:
+    Lines().row("begin" + "n" * 4000 + "end").update(progress())
+    title = capsys.readouterr().err.partition(": ")[0]
+    assert (len(title), title[:6], title[-4:]) == (LINE_TITLE_MAX, "beginn", "nend")
 
 
 def test_no_bars_fit_into_any_terminal() -> None:

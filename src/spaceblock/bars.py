@@ -25,6 +25,9 @@ if TYPE_CHECKING:
 LINE_INTERVAL = 1.0
 """Seconds between the plain lines of one transfer."""
 
+LINE_TITLE_MAX = 80
+"""Characters of what a plain line begins with."""
+
 TITLE_MAX = 32
 """Columns of a bar's title; longer ones lose their middle."""
 
@@ -236,7 +239,7 @@ class _BarRow(Row):
 
 class _LineRow(Row):
     def __init__(self, title: str) -> None:
-        self._title = printable(title)
+        self._title = shortened(printable(title), LINE_TITLE_MAX)
         self._printed = 0.0
         self._text = ""
 
