@@ -259,7 +259,7 @@ def assert_failed(ended: Ended, code: int, words: str) -> None:
         (["send", "--to", "word", "--listen", "127.0.0.1:0", __file__], "--listen is for the side that listens"),
         (["send", "--to", "word", "--ticket-file", __file__, __file__], "choose one of them"),
         (["receive", "--listen", "nowhere:x"], "'nowhere:x' is not an address"),
-        (["receive", "--trust", "somebody"], "this is not a peer ID"),
+        (["receive", "--trust", "somebody"], "--trust: this is not a peer ID"),
         (["receive", "--timeout", "0"], "--timeout"),
         (["receive", "--bogus"], "--bogus"),
         (["fetch"], "fetch"),

@@ -99,7 +99,7 @@ def test_without_a_standard_input_nothing_is_sent_from_it(tmp_path: Path) -> Non
         (["receive", "--retry", "inf"], "write a number of seconds"),
         (["receive", "--timeout", "inf"], "write a number of seconds"),
         (["peers", "--seconds", "nan"], "write a number of seconds"),
-        (["receive", "--advertise", "two words"], "a ticket cannot hold the host name 'two words'"),
+        (["receive", "--advertise", "two words"], "--advertise: a ticket cannot hold the host name 'two words'"),
         (["send", "--to", "", "x"], "the ticket is empty: give the word that the listener printed"),
     ],
 )

@@ -99,13 +99,15 @@ class Choices:
 
     def options(self) -> Options:
         """The options of the library; raises ``click.UsageError`` for a value that it would not take."""
-        try:
-            for peer_id in self.trust:
-                parse_peer_id(peer_id)
-            for address in self.advertise:
-                usual_address(*split_address(address, 1))
-        except LocalProtocolError as error:
-            raise click.UsageError(error.message) from None
+        for option, given, check in (
+            ("--trust", self.trust, parse_peer_id),
+            ("--advertise", self.advertise, lambda address: usual_address(*split_address(address, 1))),
+        ):
+            try:
+                for word in given:
+                    check(word)
+            except LocalProtocolError as error:
+                raise click.UsageError(f"{option}: {error.message}") from None
         timeouts = Timeouts()
         if self.timeout is not None:
             timeouts = replace(timeouts, connect=self.timeout)
