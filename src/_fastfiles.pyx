@@ -37,6 +37,7 @@ cdef extern from *:
     #include <unistd.h>
     #ifdef __linux__
     #include <sys/syscall.h>
+    #include <sys/vfs.h>
     #endif
 
     #ifdef __APPLE__
@@ -143,6 +144,18 @@ cdef extern from *:
         return -1;
     #endif
     }
+
+    /* By what Linux's magic.h calls TMPFS_MAGIC and RAMFS_MAGIC; 0 where that cannot be known. */
+    static int lies_in_memory(int fd) {
+    #ifdef __linux__
+        struct statfs status;
+        if (fstatfs(fd, &status) != 0) return 0;
+        return (uint32_t)status.f_type == 0x01021994u || (uint32_t)status.f_type == 0x858458f6u;
+    #else
+        (void)fd;
+        return 0;
+    #endif
+    }
     """
     ctypedef struct FileIdentity:
         uint64_t device
@@ -162,6 +175,7 @@ cdef extern from *:
         uint64_t *inode, int64_t *modified
     ) noexcept nogil
     int move_file(int from_folder, const char *src, int to_folder, const char *to) noexcept nogil
+    bint lies_in_memory(int fd) noexcept nogil
     int close(int fd) noexcept nogil
 
 cdef struct ToFind:
@@ -296,6 +310,14 @@ def place_files(staging, folder, files):
         return done
     finally:
         free(jobs)
+
+
+def is_in_memory(fd):
+    cdef int descriptor = fd
+    cdef bint answer
+    with nogil:
+        answer = lies_in_memory(descriptor)
+    return answer
 
 
 cdef bint read_one(

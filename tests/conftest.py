@@ -6,7 +6,9 @@ import importlib
 import logging
 import os
 import sys
+import tempfile
 from importlib.util import find_spec
+from pathlib import Path
 from types import ModuleType
 from typing import TYPE_CHECKING
 
@@ -18,7 +20,6 @@ from support import open_descriptors
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
     from commands import Commands
 
@@ -30,6 +31,8 @@ if find_spec("spaceblock.quic.native.engine") is None:
 elif sys.version_info < (3, 11):
     # They need an aioquic that needs Python 3.11.
     collect_ignore_glob = ["native/test_handover.py", "native/test_paths.py", "native/test_rare.py", "test_simulated_*"]
+
+SHARED_MEMORY = Path("/dev/shm")
 
 CORES = {"python": ("_pyblock", "_pydeframer", "_pylists", "_pyfiles")}
 if os.environ.get("SPACEBLOCK_NO_EXTENSION") != "1":
@@ -85,6 +88,15 @@ def spaceblock_home(tmp_path_factory: pytest.TempPathFactory, monkeypatch: pytes
     home = tmp_path_factory.mktemp("home")
     monkeypatch.setenv("SPACEBLOCK_HOME", str(home))
     return home
+
+
+@pytest.fixture
+def memory_folder() -> Iterator[Path]:
+    """A folder on a file system that has no disk."""
+    if not SHARED_MEMORY.is_dir():
+        pytest.skip(f"there is no {SHARED_MEMORY}")
+    with tempfile.TemporaryDirectory(dir=SHARED_MEMORY) as folder:
+        yield Path(folder)
 
 
 @pytest.fixture(autouse=True)

@@ -9,6 +9,7 @@ from concurrent.futures import Future, ThreadPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
 from functools import partial
+from pathlib import Path
 from queue import Queue
 
 from blake3 import blake3
@@ -53,6 +54,14 @@ def manifest_of(*names: str | None, folders: tuple[str, ...] = ()) -> Manifest:
 def pattern(size: int, seed: int = 0) -> bytes:
     """Bytes that differ from place to place, and from seed to seed."""
     return blake3(seed.to_bytes(8, "little")).digest(length=size)
+
+
+def is_on_tmpfs(path: Path) -> bool:
+    """Whether Linux's table of mounts says so of the device that ``path`` is on."""
+    device = path.stat().st_dev
+    number = f"{os.major(device)}:{os.minor(device)}"
+    rows = [line.split(" ") for line in Path("/proc/self/mountinfo").read_text(encoding="utf-8").splitlines()]
+    return any(row[2] == number and row[row.index("-") + 1] in {"tmpfs", "ramfs"} for row in rows)
 
 
 def open_descriptors() -> int:

@@ -16,6 +16,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from spaceblock.blocks import Partial
+from spaceblock.core import IMPLEMENTATION
 from spaceblock.errors import (
     NoSpace,
     SourceChanged,
@@ -28,11 +29,13 @@ from spaceblock.storage.feed import Feed
 from spaceblock.storage.rereading import Pursuit
 from spaceblock.storage.sources import Item, Source, hold_buffers, prepare
 from spaceblock.wire.messages import ItemAbort, ItemEnd, Message
-from support import BLOCK, Piece, no_more_descriptors, pattern, read_stream
+from support import BLOCK, Piece, is_on_tmpfs, no_more_descriptors, pattern, read_stream
 
 pytestmark = pytest.mark.usefixtures("nothing_stays_open")
 
 SMALL_SLOT = 8_192
+
+needs_extension = pytest.mark.skipif(IMPLEMENTATION != "cython", reason="where a file lies is known to the core alone")
 
 
 def sources_of(*things: object) -> tuple[Source, ...]:
@@ -162,6 +165,33 @@ def test_of_a_small_file_that_is_repaired_only_what_differs_is_sent(tmp_path: Pa
     outcome = carry(sources_of(tmp_path / "a"), again={0: [Partial(10, 30), Partial(60, 61)]})
     pieces = [(piece.offset, piece.data) for piece in outcome.messages if isinstance(piece, Piece)]
     assert pieces == [(10, data[10:30]), (60, data[60:61])]
+
+
+@needs_extension
+def test_what_is_left_in_memory_is_read_without_a_worker(memory_folder: Path, tmp_path: Path) -> None:
+    first, last, on_disk = memory_folder / "first", memory_folder / "last", tmp_path / "on disk"
+    for path in (first, last, on_disk):
+        path.write_bytes(pattern(3 * BLOCK))
+    found: list[bool] = []
+    outcome = carry(sources_of(first, last), BLOCK, lambda feed, _: found.append(feed.never_waits))
+    assert outcome.content(1) == pattern(3 * BLOCK)
+    assert not any(found[:4]), "as another file is to be opened"
+    assert all(found[5:])
+    for source in sources_of(on_disk):
+        carry([source], BLOCK, lambda feed, _: found.append(feed.never_waits))
+    assert is_on_tmpfs(tmp_path) or not any(found[-3:])
+
+
+@needs_extension
+def test_a_file_in_memory_with_holes_is_left_to_a_worker(memory_folder: Path) -> None:
+    path = memory_folder / "sparse"
+    with path.open("wb") as file:
+        file.write(pattern(BLOCK))
+        file.truncate(64 * BLOCK)
+    found: list[bool] = []
+    outcome = carry(sources_of(path), BLOCK, lambda feed, _: found.append(feed.never_waits))
+    assert outcome.sent[0][1] == 64 * BLOCK
+    assert not any(found)
 
 
 def test_many_small_items_fit_one_buffer() -> None:

@@ -17,12 +17,12 @@ from hypothesis import strategies as st
 
 import spaceblock
 from spaceblock import core
-from spaceblock.core import IMPLEMENTATION, Deframer, find_files, place_files, read_files, store_files
+from spaceblock.core import IMPLEMENTATION, Deframer, find_files, is_in_memory, place_files, read_files, store_files
 from spaceblock.storage.feed import Feed
 from spaceblock.storage.files import TICK, FileSource, expand
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.metadata import NO_TIME
-from support import manifest_of, requests_of
+from support import is_on_tmpfs, manifest_of, requests_of
 
 pytestmark = [
     pytest.mark.usefixtures("nothing_stays_open"),
@@ -328,7 +328,22 @@ def test_where_it_is_missing_nothing_is_done_at_once(monkeypatch: pytest.MonkeyP
     assert _pyfiles.store_files(0, True, [(b"a", 0o600, NO_TIME, b"")]) == []
     assert _pyfiles.find_files([b"a"]) == []
     assert _pyfiles.place_files(0, 0, [(b"a", b"b")]) == 0
+    assert not _pyfiles.is_in_memory(0)
     assert core.IMPLEMENTATION == "cython"
+
+
+def test_only_what_has_no_disk_counts_as_memory(tmp_path: Path, memory_folder: Path) -> None:
+    for folder in (tmp_path, memory_folder):
+        with (folder / "a").open("wb") as file:
+            assert is_in_memory(file.fileno()) == is_on_tmpfs(folder)
+    assert is_on_tmpfs(memory_folder)
+    with Path("/proc/self/status").open("rb") as file:
+        assert not is_in_memory(file.fileno())
+    assert not is_in_memory(-1)
+    with pytest.raises((TypeError, OverflowError)):
+        is_in_memory(2**40)
+    with pytest.raises(TypeError):
+        is_in_memory("3")  # type: ignore[arg-type]
 
 
 def test_plain_files_are_found_as_they_are_and_others_are_left(tmp_path: Path) -> None:

@@ -30,7 +30,7 @@ from spaceblock.storage.debts import Debts
 from spaceblock.storage.folder import FolderSink
 from spaceblock.storage.journal import Keeper
 from spaceblock.storage.ring import Ring
-from spaceblock.storage.sinks import IntoSink, Sink
+from spaceblock.storage.sinks import IntoSink, Mark, Sink
 from spaceblock.wire.manifest import Manifest
 from spaceblock.wire.messages import Done, HaveReply, Hole, ItemAbort, ItemDigest, ItemEnd, OutcomeKind
 from support import BLOCK, Host, manifest_of, pattern, requests_of
@@ -244,6 +244,107 @@ def test_messages_that_are_ignorable_and_unknown_are_skipped(tmp_path: Path) -> 
     host.receive(digest_of(0, b"abc"))
     host.settle()
     assert kinds(host) == [OutcomeKind.VERIFIED]
+    host.close()
+
+
+# In memory.
+
+
+class MemorySink(FolderSink):
+    """A folder of which it is said that it never waits; notes which threads write."""
+
+    def __init__(self, folder: Path) -> None:
+        super().__init__(folder)
+        self.writers: list[bool] = []
+        self.gate = threading.Event()
+        self.gate.set()
+
+    def never_waits(self, item: int) -> bool:
+        return item in self._open
+
+    def begin(self, item: int) -> None:
+        assert self.gate.wait(60)
+        super().begin(item)
+
+    def write(self, item: int, offset: int, data: memoryview) -> None:
+        self.writers.append(threading.current_thread() is threading.main_thread())
+        super().write(item, offset, data)
+
+
+def test_what_goes_to_memory_is_written_on_the_event_loop(tmp_path: Path) -> None:
+    data = pattern(12 * BLOCK)
+    sink = MemorySink(tmp_path)
+    host = hosted(sink, requests_of(len(data)), manifest_of("a"))
+    landing = host.landing()
+    landing.receive_data(block(0, 0, data[:BLOCK]), False)
+    host.settle()
+    for start in range(BLOCK, len(data), BLOCK):
+        landing.receive_data(block(0, start, data[start : start + BLOCK]), False)
+        assert not landing.working
+    assert sink.writers == [False, *[True] * 11], "the file has to be opened first"
+    landing.receive_data(ItemEnd(0, len(data)).encode(), True)
+    host.receive(digest_of(0, data))
+    host.settle()
+    assert kinds(host) == [OutcomeKind.VERIFIED]
+    host.close()
+    assert (tmp_path / "a").read_bytes() == data
+
+
+def test_what_goes_to_memory_waits_for_the_worker_that_opens_the_file(tmp_path: Path) -> None:
+    data = pattern(6 * BLOCK)
+    sink = MemorySink(tmp_path)
+    sink.gate.clear()
+    host = hosted(sink, requests_of(len(data), 9), manifest_of("a", "b"), Ring(3, 2 * BLOCK))
+    landing = host.landing()
+    landing.receive_data(whole_item(0, data) + whole_item(1, b"012345678"), True)
+    assert not landing.ended
+    sink.gate.set()
+    for digest in (digest_of(0, data), digest_of(1, b"012345678")):
+        host.receive(digest)
+    host.settle()
+    assert kinds(host) == [OutcomeKind.VERIFIED] * 2
+    host.close()
+    assert contents_of(tmp_path, ["a", "b"]) == [data, b"012345678"]
+
+
+def test_memory_that_is_full_ends_the_whole_transfer(tmp_path: Path) -> None:
+    class FullSink(MemorySink):
+        def write(self, item: int, offset: int, data: memoryview) -> None:
+            if threading.current_thread() is threading.main_thread():
+                raise NoSpace("no space left")
+            super().write(item, offset, data)
+
+    data = pattern(4 * BLOCK)
+    host = hosted(FullSink(tmp_path), requests_of(len(data)), manifest_of("a"))
+    landing = host.landing()
+    landing.receive_data(block(0, 0, data[:BLOCK]), False)
+    host.settle()
+    landing.receive_data(block(0, BLOCK, data[BLOCK : 2 * BLOCK]), False)
+    assert isinstance(host.error, NoSpace)
+    assert landing.ended
+    host.close()
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_marks_of_what_went_to_memory_are_made_on_the_event_loop(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    data = pattern(40 * BLOCK)
+    sink = MemorySink(tmp_path)
+    sink.keeps = True
+    host = hosted(sink, requests_of(len(data)), manifest_of("a"))
+    marks: list[Mark] = []
+    monkeypatch.setattr(host, "marked", marks.extend)
+    landing = host.landing()
+    landing.receive_data(block(0, 0, data[:BLOCK]), False)
+    host.settle()
+    for start in (BLOCK, 2 * BLOCK):
+        landing.receive_data(block(0, start, data[start : start + BLOCK]), False)
+    landing.mark()
+    assert not landing.working
+    assert [(mark.item, mark.offset, mark.digest) for mark in marks] == [
+        (0, 3 * BLOCK, blake3(data[: 3 * BLOCK]).digest())
+    ]
     host.close()
 
 

@@ -41,3 +41,7 @@ def store_files(
 
 def place_files(staging: int, folder: int, files: Sequence[tuple[bytes | str, bytes | str]]) -> int:
     """Move files from one open folder into another, from one name to another that is free; returns how many."""
+
+def is_in_memory(fd: int) -> bool:
+    """Whether the open file is on a file system that has no disk, so that to read and to write it only copies memory;
+    False where that cannot be known."""

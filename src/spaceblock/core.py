@@ -27,6 +27,7 @@ __all__ = [
     "find_files",
     "frame_blocks",
     "frame_digests",
+    "is_in_memory",
     "make_records",
     "parse_digests",
     "place_files",
@@ -58,7 +59,7 @@ if TYPE_CHECKING:
         write_uint_var,
     )
     from ._fastdeframer import Deframer
-    from ._fastfiles import find_files, place_files, read_files, store_files
+    from ._fastfiles import find_files, is_in_memory, place_files, read_files, store_files
     from ._fastlists import frame_digests, make_records, parse_digests, read_rows, short_digests, write_rows
 else:
 

@@ -6,7 +6,7 @@ import asyncio
 import os
 import time
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 
 import pytest
@@ -118,6 +118,18 @@ async def test_sending_the_same_again_goes_on_from_where_it_broke_off(tmp_path: 
         assert receipt.resumed >= durable
         assert receipt.repaired == 0
     assert tree(sides.inbox) == {"large": source.read_bytes()}, "nothing is left behind"
+
+
+async def test_what_broke_off_in_memory_goes_on_from_there(memory_folder: Path, sides: Sides) -> None:
+    source = file_of(memory_folder, "large", SIZE)
+    target = memory_folder / "target"
+    target.mkdir()
+    sides = replace(sides, inbox=target)
+    durable = await break_off(sides, source)
+    for receipt in await finish(sides, source):
+        assert receipt.items[0].digest == digest_of(source.read_bytes())
+        assert receipt.resumed >= durable
+    assert tree(target) == {"large": source.read_bytes()}
 
 
 async def test_progress_tells_what_was_resumed(tmp_path: Path, sides: Sides) -> None:

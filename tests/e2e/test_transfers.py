@@ -37,6 +37,17 @@ async def test_a_file_of_any_size_arrives_as_it_is(size: int, tmp_path: Path, in
     assert sent.bytes == received.bytes == size
 
 
+@pytest.mark.parametrize("size", [*SIZES, 40 * 1024 * 1024 + 1])
+async def test_a_file_goes_from_memory_to_memory(size: int, memory_folder: Path) -> None:
+    source = file_of(memory_folder, "data.bin", size)
+    target = memory_folder / "target"
+    target.mkdir()
+    async with pair() as peers:
+        sent, received = await deliver(peers, source, folder=target)
+    assert tree(target) == {"data.bin": source.read_bytes()}
+    assert sent.items[0].digest == received.items[0].digest == b3sum(source)
+
+
 @pytest.mark.parametrize("size", SIZES)
 async def test_a_buffer_of_any_size_arrives_in_place(size: int) -> None:
     data = os.urandom(size)

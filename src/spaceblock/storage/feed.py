@@ -22,7 +22,7 @@ from typing import TypeVar
 from blake3 import blake3
 
 from ..blocks import Partial
-from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks, read_files
+from ..core import HEADER_ROOM, MESSAGE_DATA_MAX, fill_blocks, frame_blocks, is_in_memory, read_files
 from ..display import printable
 from ..errors import SourceChanged, SpaceblockError, source_error
 from ..events import Phase
@@ -107,10 +107,16 @@ class Feed:
         self._hasher: blake3 | Pursuit | None = blake3()
         self._head = bytearray(HEADER_ROOM)
         self._asked = 0
-        self.never_waits: bool = all(_is_in_memory(sources[item]) for item in self._lane)
-        """Whether :meth:`fill` only computes, so that it may be called on the event loop."""
+        self._has_buffers_only = all(_is_resident(sources[item]) for item in self._lane)
+        self._only_copies = False  # the rest of the present item
         self.question: int = 0
         """The number of the question to somebody else's program that :meth:`fill` waits for; 0: it does not wait."""
+
+    @property
+    def never_waits(self) -> bool:
+        """Whether :meth:`fill` only computes from now on, so that it may be called on the event loop: there are only
+        buffers, or all that is left is in an open file that is in memory."""
+        return self._has_buffers_only or (self._only_copies and not self._lane)
 
     @property
     def position(self) -> int:
@@ -211,6 +217,7 @@ class Feed:
             self._fd = source.open()
             holes = source.is_sparse and self._hasher is not None
             self._data_stop = self._offset if holes else source.identity.size
+            self._only_copies = not holes and isinstance(self._hasher, blake3) and is_in_memory(self._fd)
         elif isinstance(source, StreamSource):
             self._ask(source, lambda: source.reader.begin(self._start))
 
@@ -383,6 +390,7 @@ class Feed:
 
     def _leave(self) -> None:
         self._item = -1
+        self._only_copies = False
         if self._fd >= 0:
             fd, self._fd = self._fd, -1
             with suppress(OSError):  # what was read is read
@@ -447,5 +455,5 @@ def _changed(source: StreamSource, how: str) -> SourceChanged:
     return SourceChanged(text, name=source.name)
 
 
-def _is_in_memory(source: Source) -> bool:
+def _is_resident(source: Source) -> bool:
     return isinstance(source, BufferSource) and is_resident(source.view)

@@ -21,7 +21,7 @@ from itertools import count, groupby, islice
 from blake3 import blake3
 
 from ..blocks import Full, Had, SpaceblockRequest, SpaceblockRequests
-from ..core import make_records, place_files, store_files, write_all
+from ..core import is_in_memory, make_records, place_files, store_files, write_all
 from ..display import printable, shown
 from ..errors import (
     NoSpace,
@@ -84,6 +84,7 @@ class FolderSink(Sink):
         self._set_aside: set[int] = set()
         self._rewritten: set[int] = set()  # whose bytes are put between others, so that holes have to be written
         self._open: dict[int, int] = {}
+        self._in_memory: set[int] = set()  # of the open files, those on no disk
         self._staged: set[int] = set()
         self._made: dict[int, tuple[int, int, int]] = {}  # of files made whole: inode, size and time of change
         self._names: list[str] = []
@@ -163,6 +164,9 @@ class FolderSink(Sink):
     def memory(self, item: int, offset: int, length: int) -> memoryview | None:
         return None
 
+    def never_waits(self, item: int) -> bool:
+        return item in self._in_memory
+
     def begin(self, item: int) -> None:
         with self._errors("create a file in", self.path, item, Phase.MOVING):
             if item in self.had:
@@ -238,6 +242,7 @@ class FolderSink(Sink):
     def finish(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item)
+            self._in_memory.discard(item)
         with self._errors("finish", self._names[item], item, Phase.VERIFYING):
             try:
                 self._metadata.apply_to_file(item, fd)
@@ -278,6 +283,7 @@ class FolderSink(Sink):
     def _drop(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item, -1)
+            self._in_memory.discard(item)
             staged = item in self._staged
             self._staged.discard(item)
             aside = item in self._set_aside
@@ -339,6 +345,8 @@ class FolderSink(Sink):
     def _opened(self, item: int, fd: int) -> None:
         with self._lock:
             self._open[item] = fd
+            if is_in_memory(fd):
+                self._in_memory.add(item)
             self._staged.add(item)
             self._staging.named()
 

@@ -104,7 +104,7 @@ class _Step:
     length: int = 0
     data: memoryview = _NOTHING
     at_once: bool = False
-    """It only computes, so that it may be done on the event loop."""
+    """It only computes or copies memory, so that it may be done on the event loop."""
 
     whole: Sequence[tuple[int, memoryview]] = ()
     """The items of :attr:`_Kind.WHOLE`, with their bytes."""
@@ -162,7 +162,7 @@ class Landing:
     @property
     def _is_behind(self) -> bool:
         """Whether so much waits for the worker that no more is read: items without bytes need no buffer to wait for."""
-        return self._handed_over >= _STEPS_MAX
+        return self.working and self._handed_over + len(self._steps) >= _STEPS_MAX
 
     def receive(self, fin: bool) -> None:
         """The intake took bytes, or may take some again; with ``fin`` there are no more to come."""
@@ -195,7 +195,8 @@ class Landing:
                 self._end()
             else:
                 self._submit()
-                self._prepare_room()
+                if not self.ended:
+                    self._prepare_room()
         except SpaceblockError as error:
             self.close()
             self._host.fail(error)
@@ -205,7 +206,8 @@ class Landing:
         while not self.ended:
             # Looked at first: when it has stopped, what is collected then is all that came before it stopped.
             stopped_for = self.intake.event
-            self._collect()
+            if not self._collect():
+                return False
             self.intake.check()
             if self._is_behind or stopped_for == Deframer.NEED_DATA:
                 return False
@@ -219,8 +221,8 @@ class Landing:
                 return True
         return False
 
-    def _collect(self) -> None:
-        """Check the blocks that have landed, and note them for the worker."""
+    def _collect(self) -> bool:
+        """Check the blocks that have landed, and note what is to be done with them; False if that was the end."""
         left = self.intake.room
         landed = self.intake.landed()
         whole = 0  # up to here items were taken whole
@@ -251,11 +253,13 @@ class Landing:
                 if is_stored:
                     data.release()
                 else:
-                    self._steps.append(_Step(_Kind.STORE, item, offset, length, data))
+                    never_waits = self._host.sink.never_waits(item)
+                    self._steps.append(_Step(_Kind.STORE, item, offset, length, data, never_waits))
         self._retire(left)
         debts = self._host.debts
         if debts is not None and debts.wants_marks:
             self._host.mark_all()
+        return not self.ended
 
     def _take_whole(self, landed: Sequence[tuple[int, int, int, int, int]], index: int) -> int:
         """Note the items of which a block and the end landed together, from ``landed[index]`` on; returns how many."""
@@ -310,8 +314,9 @@ class Landing:
         for item, offset in self._unmarked.items():
             hasher = self._hashers.get(item)
             if hasher is not None:
-                data = memoryview(b"" if item in self._hashed_late else hasher.digest())
-                self._steps.append(_Step(_Kind.MARK, item, offset, data=data))
+                late = item in self._hashed_late
+                data = memoryview(b"" if late else hasher.digest())
+                self._steps.append(_Step(_Kind.MARK, item, offset, data=data, at_once=not late))
         self._unmarked.clear()
 
     def _make_room(self) -> bool:
@@ -410,11 +415,12 @@ class Landing:
         self._host.act(events)
 
     def _submit(self) -> None:
-        """Hand over what has landed."""
+        """Have done what is to be done with what has landed."""
+        at_once = all(step.at_once for step in self._steps)
+        if not self._steps or (at_once and self.working and not self.ended):
+            return  # whoever works tells when that is over
         steps, self._steps = self._steps, []
-        if not steps:
-            return
-        if self.working or not all(step.at_once for step in steps):
+        if self.working or not at_once:
             self._handed_over += len(steps)
             self._turns.add(steps)
             return

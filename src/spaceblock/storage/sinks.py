@@ -1,7 +1,7 @@
 """What is received into: what the caller gives for each item (see :mod:`.targets`), or a folder (see :mod:`.folder`).
 
-A sink works in worker threads, one call per item at a time, and never on the event loop. Offsets are item-absolute;
-byte 0 of a sink's item is the start of the requested range.
+A sink works in worker threads, one call per item at a time, and on the event loop only where it says so. Offsets are
+item-absolute; byte 0 of a sink's item is the start of the requested range.
 """
 
 from __future__ import annotations
@@ -93,6 +93,10 @@ class Sink(abc.ABC):
 
     def forgets(self, item: int) -> bool:
         """Whether nobody keeps the bytes of ``item``, so that none have to be passed to :meth:`write`."""
+        return False
+
+    def never_waits(self, item: int) -> bool:
+        """Whether :meth:`write` only copies memory for ``item``, so that the event loop may call it."""
         return False
 
     @abc.abstractmethod

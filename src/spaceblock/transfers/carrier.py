@@ -134,11 +134,11 @@ class Carrier:
         """Send one buffer's worth; whether it was the last."""
         if self._throttle is not None:
             await self._throttle.turn()
-        if feed.never_waits:
+        if feed.never_waits and not ahead.count:
             slot = await self._free_slot()
             filled = feed.fill(slot[: self._portion])
         else:
-            filled, slot = await self._fill_ahead(ahead)
+            filled, slot = await self._fill_ahead(feed, ahead)
         if self._throttle is not None:
             self._throttle.sent(sum(map(len, filled.pieces)))
         self._write(stream, filled, slot)
@@ -154,10 +154,11 @@ class Carrier:
         limit = DATA_BACKLOG + min(self._connection.congestion_window, FLIGHT_MAX)
         await stream.drain(limit if stream.backlog <= limit else limit - DATA_BACKLOG // 2)
 
-    async def _fill_ahead(self, ahead: Ahead) -> tuple[Filled, memoryview]:
+    async def _fill_ahead(self, feed: Feed, ahead: Ahead) -> tuple[Filled, memoryview]:
         if not ahead.count:
             ahead.give(await self._free_slot())
-        while ahead.count < AHEAD and self._ring.free > SPARE and self._throttle is None:
+        goes_on = self._throttle is None and not feed.never_waits
+        while goes_on and ahead.count < AHEAD and self._ring.free > SPARE:
             ahead.give(await self._free_slot())
         return await ahead.take()
 
