@@ -270,6 +270,8 @@ def test_a_folder_below_the_target_that_cannot_be_written_fails_its_own_files_on
         with unprivileged():
             refused, placed = receive(Path(folder), "locked/a", "b")
         assert isinstance(refused, TargetNotWritable)
+        assert "cannot create 'locked/a'" in str(refused)
+        assert refused.name == "locked/a"
         assert placed == "b"
         assert tree(Path(folder)) == {"b": DATA, "locked/": b""}
 

@@ -608,7 +608,7 @@ class FolderSink(Sink):
                 if self._inside.has(name):
                     continue
                 self._announce({item: name}, digests)
-            if self._try_place(item, folder, name.rpartition("/")[2]):
+            if self._try_place(item, folder, name):
                 with self._lock:
                     self._staged.discard(item)
                 return name
@@ -662,9 +662,9 @@ class FolderSink(Sink):
             name=name,
         )
 
-    def _try_place(self, item: int, folder: int, last: str) -> bool:
-        source, staging = self._partial(item), self._staging.fd
-        with self._errors("create", last, item, Phase.VERIFYING):
+    def _try_place(self, item: int, folder: int, name: str) -> bool:
+        source, staging, last = self._partial(item), self._staging.fd, name.rpartition("/")[2]
+        with self._errors("create", name, item, Phase.VERIFYING):
             if self._on_conflict == "overwrite" and self._names[item] not in self.unseen:
                 os.replace(source, last, src_dir_fd=staging, dst_dir_fd=folder)
                 return True
