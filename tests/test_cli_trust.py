@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 import signal
 import socket
@@ -18,6 +19,7 @@ from commands import Commands
 from spaceblock.cli import lan, main
 from spaceblock.cli.trusted import FILE, TrustedPeers
 from spaceblock.trust.contacts import split_address
+from spaceblock.trust.tickets import Ticket
 
 A = "tvrqinl3jc33ghavk3ekxbq7rknyebrbdvwud6yft6wnzkvjws2a"
 B = spaceblock.Identity.ephemeral().peer_id
@@ -86,9 +88,21 @@ def test_contacts_are_checked() -> None:
 async def test_whoever_else_answers_at_a_contacts_address_is_refused() -> None:
     async with spaceblock.listen("127.0.0.1") as listener:
         host, port = listener.addresses[0]
-        with pytest.raises(spaceblock.WrongPeer):
+        with pytest.raises(spaceblock.WrongPeer, match="check the address and the peer ID"):
             async with spaceblock.connect(spaceblock.Contact(B, [f"{host}:{port}"])):
                 pass
+
+
+def test_whoever_else_answers_at_a_trusted_peers_address_is_told_in_one_sentence(
+    commands: Commands, inbox: Path, report: Path
+) -> None:
+    receiver = commands.start("receive", "--listen", "127.0.0.1", "--dir", inbox, "--json")
+    ticket = Ticket.parse(json.loads(receiver.read_line())["ticket"])
+    commands.run("trust", B, "--name", "desk", "--address", f"127.0.0.1:{ticket.addresses[0][1]}", home="send")
+    ended = commands.run("send", "--to", "desk", report)
+    assert ended.code == 4
+    assert ended.err.startswith("spaceblock: whoever listens at the peer's address has another key")
+    assert ended.err.count("\n") == 1
 
 
 def test_trusting_listing_and_forgetting(commands: Commands) -> None:

@@ -249,7 +249,11 @@ def _check_pin(shown: object, ticket: Ticket | Contact) -> None:
     with suppress(AdmissionRefused):
         if peer_id_of(public_key_of(shown)) == ticket.peer_id:
             return
-    raise WrongPeer("the listener at the ticket's address has another key than the ticket says: ask for a new ticket")
+    if isinstance(ticket, Ticket):
+        text = "the listener at the ticket's address has another key than the ticket says: ask for a new ticket"
+    else:
+        text = "whoever listens at the peer's address has another key than that peer: check the address and the peer ID"
+    raise WrongPeer(text)
 
 
 async def _any_address(address: tuple[str, int]) -> str:

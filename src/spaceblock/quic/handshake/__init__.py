@@ -5,6 +5,8 @@ Sans-IO: no clock, no socket, ``now`` is an argument.
 
 from __future__ import annotations
 
+import logging
+
 from ...process.unneeded import put_off, uncompiled
 
 with (
@@ -13,3 +15,6 @@ with (
     uncompiled("aioquic"),
 ):
     import aioquic.quic.connection as _connection  # noqa: F401  # all modules here import it, or what it imports
+
+logging.getLogger("quic").addHandler(logging.NullHandler())
+"""What aioquic logs is for who asks for it: what ends a connection is in the error that is raised."""
