@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 import subprocess
 import sys
 from pathlib import Path
@@ -159,3 +160,25 @@ def test_a_key_without_a_path_is_not_made_in_the_current_folder(tmp_path: Path) 
     assert ended.returncode == 6
     assert said(ended) == "spaceblock: the path of the key is empty: name a file or a folder, or leave it out\n"
     assert not list(tmp_path.iterdir())
+
+
+# Two of a kind.
+
+
+def test_two_that_send_to_each_other_are_told_so_at_once(commands: Commands, tmp_path: Path) -> None:
+    (tmp_path / "file").write_bytes(b"x")
+    one = commands.start("send", *LOCAL, tmp_path / "file", home="one")
+    other = commands.start("send", "--to", one.read_line(), tmp_path / "file", home="other")
+    ended = [other.end(), one.end()]
+    assert any(
+        each.code == 3 and "the receiver declined: it sends, too; run spaceblock receive on one of the two" in each.err
+        for each in ended
+    ), ended
+    assert all(each.code in (1, 3, 4) for each in ended), ended
+
+
+def test_two_that_receive_from_each_other_wonder(commands: Commands, inbox: Path) -> None:
+    one = commands.start("receive", *LOCAL, "--dir", inbox, home="one")
+    other = commands.start("receive", one.read_line(), "--dir", inbox, home="other", terminal=200)
+    other.terminal.wait_for("nothing is offered yet: see that the other side sends, and does not receive")
+    assert (other.end(signal.SIGINT).code, one.end(signal.SIGINT).code) == (130, 130)

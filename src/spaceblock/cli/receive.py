@@ -23,6 +23,9 @@ from .console import OUTPUT, Console, can_ask, open_console
 from .lan import announcing
 from .prompts import confirmed
 
+PATIENCE = 5.0
+"""Seconds without an offer after which somebody who came with a ticket wants to know why nothing happens."""
+
 ADVICE = "On the other computer run: spaceblock send --to TICKET PATH"
 
 
@@ -58,7 +61,11 @@ def receive(
         if ticket is not None:
             async with connect(await choices.reach(ticket), options=options) as peer:
                 console.connected(peer, options)
-                return await receiver.take_all(peer.offers())
+                hint = asyncio.get_running_loop().call_later(PATIENCE, receiver.wonder)
+                try:
+                    return await receiver.take_all(peer.offers())
+                finally:
+                    hint.cancel()
         async with listen(*address, options=options) as listener, announcing(listener, choices.announce, console):
             console.listening(listener, ADVICE)
             return await receiver.take_all(aiter(listener))
@@ -82,6 +89,14 @@ class _Receiver:
         self._once = once
         self._on_conflict = on_conflict
         self._rename = rename
+        self._taken = 0
+
+    def wonder(self) -> None:
+        """Say what may be wrong where nothing was offered so far."""
+        if not self._taken:
+            self._console.say(
+                "connected, and nothing is offered yet: see that the other side sends, and does not receive"
+            )
 
     async def take_all(self, offers: AsyncIterator[Offer]) -> int:
         """Take offers until they end, or one; returns the first exit code that is not 0.
@@ -92,7 +107,7 @@ class _Receiver:
         async def next_offer() -> Offer | None:
             return await anext(offers, None)
 
-        taken = exit_code = 0
+        exit_code = 0
         expects_more = True
         coming = asyncio.create_task(next_offer())
         answers: set[asyncio.Task[int]] = set()
@@ -107,7 +122,7 @@ class _Receiver:
                     offer = coming.result()
                     expects_more = offer is not None and not self._once
                     if offer is not None:
-                        taken += 1
+                        self._taken += 1
                         answers.add(asyncio.create_task(self._answer(offer)))
                     if expects_more:
                         coming = asyncio.create_task(next_offer())
@@ -116,7 +131,7 @@ class _Receiver:
             for task in unfinished:
                 task.cancel()
             await asyncio.gather(*unfinished, return_exceptions=True)
-        if not taken:
+        if not self._taken:
             raise ConnectionLost("the sender ended the connection without an offer: ask what went wrong there")
         return exit_code
 

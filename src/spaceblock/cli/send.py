@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import asyncio
 import errno
 import os
 import stat
 import sys
 from collections import Counter
 from collections.abc import Sequence
+from contextlib import suppress
 
 import click
 
@@ -57,8 +59,12 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
 
     async def to(peer: Peer) -> None:
         console.connected(peer, options)
-        sending = peer.send(*sources, links=links, rename=rename)
-        receipt = await console.follow(sending, names, kept=kept)
+        declining = asyncio.create_task(_decline_all(peer))
+        try:
+            sending = peer.send(*sources, links=links, rename=rename)
+            receipt = await console.follow(sending, names, kept=kept)
+        finally:
+            declining.cancel()
         console.complete(receipt, "sent")  # at once: until it is said, the same command hears of it once more
 
     async def work() -> None:
@@ -81,6 +87,13 @@ def send(choices: Choices, paths: Sequence[str], *, name: str | None, links: Lin
             console.say("with --fix-names what is proposed is taken for every such name")
         return error.exit_code
     return 0
+
+
+async def _decline_all(peer: Peer) -> None:
+    """Tell a peer that wants to send, too, that nobody here takes anything, instead of letting both wait."""
+    with suppress(SpaceblockError):
+        async for offer in peer.offers():
+            await offer.decline("it sends, too; run spaceblock receive on one of the two")
 
 
 def _source_of(path: str, name: str | None) -> str | Item:
