@@ -260,8 +260,7 @@ def test_an_old_packet_that_comes_late_does_not_move_the_client_back() -> None:
     path.flush()
     move(path, OTHER_HOST)
     path.client.engine.ping()
-    path.settle()
-    assert path.server.engine.get_peer_address() == OTHER_HOST
+    path.run(lambda: path.server.engine.get_peer_address() == OTHER_HOST)
     opened = path.server.native.packets.opened
     path.inject(path.server, held[0], ("client", 1))
     path.settle()
@@ -543,6 +542,23 @@ def test_an_answer_to_nothing_is_ignored() -> None:
     path.run(lambda: path.server.engine.get_peer_address() == OTHER_HOST)
     path.server.native._paths.answered(b"ananswer", path.now)
     assert path.server.native.packets.is_confined
+
+
+def test_who_says_little_from_elsewhere_hears_that_it_arrived() -> None:
+    """A client whose window is full of what was lost may not even answer a challenge before it is acknowledged."""
+    path = street()
+    probe(path, b"\x01", OTHER_HOST, size=0)
+    path.run(lambda: path.server.engine.get_peer_address() == OTHER_HOST)
+    path.flush()
+    packets = path.server.native.packets
+    assert packets.is_confined
+    assert not packets.ack_due
+    assert path.worst[OTHER_HOST] <= 3
+    probe(path, b"\x01", OTHER_HOST, size=0)
+    path.run(lambda: packets.ack_due or packets.path_room > 87)
+    packets.path_room, packets.ack_due = 30, True
+    assert packets.build(int(path.now * 1e6)) == 0  # it has no room for that
+    assert packets.ack_due
 
 
 def test_nothing_is_busy_while_there_is_no_room() -> None:

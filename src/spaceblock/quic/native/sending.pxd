@@ -78,6 +78,7 @@ cdef class PacketSender:
     cdef uint8_t[BATCH_SIZE] _scratch
 
     cdef bint has_to_send(self) noexcept nogil
+    cdef bint may_only_acknowledge(self) noexcept nogil
     cdef int64_t _settled_at(self) noexcept nogil
     cdef bint is_early(self) noexcept nogil
     cdef size_t build_into(self, uint8_t *out, int64_t now) except? 9999999 nogil
@@ -88,7 +89,7 @@ cdef class PacketSender:
     cdef size_t _probe_packet(self, uint8_t *out, size_t size, int64_t now) noexcept nogil
     cdef void _resize(self) noexcept nogil
     cdef void _turn(self) noexcept nogil
-    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999 nogil
+    cdef size_t _mixed_packet(self, uint8_t *out, size_t limit, bint may_elicit, int64_t now) except? 9999999 nogil
     cdef int _put_control(self, size_t room, size_t *head) except -1
     cdef size_t _stream_packets(
         self, SendStream stream, uint8_t *out, size_t packets, uint64_t allowance, int64_t now

@@ -33,6 +33,7 @@ from spaceblock.varint cimport VARINT_MAX, write_varint
 
 cdef enum:
     STREAM_HEAD_MAX = 1 + 8 + 8
+    ACK_MIN = 5  # bytes of the shortest acknowledgement
     HAS_CREDIT = 0x80  # in Sent.flags: limits were told
 
 
@@ -211,7 +212,9 @@ cdef class PacketSender:
         self.segment = full
         if self.is_confined:
             if self.path_room < full:
-                return 0
+                if not self.may_only_acknowledge():
+                    return 0
+                return self._finish(out, self._mixed_packet(out, <size_t>self.path_room, False, now), now)
             allowance = min(allowance, self.path_room)
         self.mark = self.recovery.choose_mark(True)
         if self.recovery.next_number() >= self.phases.update_at and self.phases.may_update(self.recovery.largest_acked):
@@ -225,7 +228,7 @@ cdef class PacketSender:
         while packets < self._per_batch and (
             self.ack_due or ((self._waiting or self.credit.is_due()) and allowance >= full)
         ):
-            size = self._mixed_packet(out + total, allowance >= full, now)
+            size = self._mixed_packet(out + total, full, allowance >= full, now)
             if size == 0:
                 break
             total += size
@@ -275,8 +278,13 @@ cdef class PacketSender:
 
     cdef bint has_to_send(self) noexcept nogil:
         if self.is_confined and self.path_room < self.datagram_size:
-            return False
+            return self.may_only_acknowledge()
         return self.ack_due or self._waiting > 0 or self._first_turn != NULL or self.credit.is_due()
+
+    cdef bint may_only_acknowledge(self) noexcept nogil:
+        """Whether an acknowledgement is due and may find room where a whole datagram does not: a peer whose window is
+        full of what was lost may wait for it before it answers a challenge."""
+        return self.ack_due and self.path_room >= 1 + self._peer_cid_size + PN_SIZE + ACK_MIN + TAG
 
     def close_packet(self, bytes frame, int64_t now):
         """One packet with ``frame``, which is a CONNECTION_CLOSE."""
@@ -376,9 +384,9 @@ cdef class PacketSender:
         self.phases.turn(pn)
         self.packets_max = pn + self._key_packets
 
-    cdef size_t _mixed_packet(self, uint8_t *out, bint may_elicit, int64_t now) except? 9999999 nogil:
-        """A packet with an acknowledgement, control frames, and stream data in what is left."""
-        cdef size_t room = self.datagram_size - 1 - self._peer_cid_size - PN_SIZE - TAG
+    cdef size_t _mixed_packet(self, uint8_t *out, size_t limit, bint may_elicit, int64_t now) except? 9999999 nogil:
+        """A packet of ``limit`` bytes with an acknowledgement, control frames, and stream data in what is left."""
+        cdef size_t room = limit - 1 - self._peer_cid_size - PN_SIZE - TAG
         cdef size_t head = 0, size = 0, stream_head
         # A large datagram has room for more frames than what they are written to; a stream's head comes behind them.
         cdef size_t head_room = min(room, <size_t>(HEAD_MAX - STREAM_HEAD_MAX))
@@ -392,9 +400,11 @@ cdef class PacketSender:
         if self.ack_due:
             delay = <uint64_t>max(now - self.received.largest_time, 0) >> 3
             head = self.received.write_ack(self._head, head_room, delay)
-            acked = <uint64_t>(self.received.largest + 1)
-            self.phases.answered |= acked > self.phases.start
-            self.ack_due = False
+            if head:
+                acked = <uint64_t>(self.received.largest + 1)
+                self.phases.answered |= acked > self.phases.start
+            # While the peer may be elsewhere, there may be no room even for that.
+            self.ack_due = head == 0 and self.received.count > 0
         if may_elicit and self.credit.is_due():
             size = self.credit.write(self._head + head, head_room - head)
             if size:
