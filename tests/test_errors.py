@@ -214,6 +214,7 @@ def test_the_disks_error_gets_a_type_a_reason_and_advice(number: int, kind: type
     assert os.strerror(number).lower() in str(error).lower()
     assert "; " in str(error), "there is advice"
     assert ("; check the disk" in str(error)) == (number == errno.EIO), "which fits the reason"
+    assert "send" not in str(error), "keys and tickets are kept on disks, too"
 
 
 @pytest.mark.parametrize(

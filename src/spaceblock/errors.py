@@ -421,7 +421,7 @@ def _rebuild(kind: type[SpaceblockError], message: str, fields: dict[str, Any]) 
     return kind(message, **fields)
 
 
-_FREE_SPACE = "free some space there and send again"
+_FREE_SPACE = "free some space there and try again"
 _STORAGE: dict[int, tuple[type[StorageError], str]] = {
     errno_module.ENOSPC: (NoSpace, _FREE_SPACE),
     errno_module.EDQUOT: (NoSpace, _FREE_SPACE),

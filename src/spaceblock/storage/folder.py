@@ -489,7 +489,7 @@ class FolderSink(Sink):
         if status.f_blocks and free < needed:
             raise NoSpace(
                 f"the receiver's folder has room for {free} bytes and the offer has {needed}: "
-                "free some space there and send again",
+                "free some space there and try again",
                 errno=errno.ENOSPC,
             )
 
