@@ -221,7 +221,7 @@ async def test_only_so_many_data_streams_are_kept_of_one_transfer(inbox: Path) -
     async with attack(inbox, spaceblock.Options(timeouts=spaceblock.Timeouts(close=300.0))) as at:
 
         async def seen(number: int) -> None:
-            await until(lambda: at.incoming._streams_seen == number)
+            await until(lambda: at.incoming._arrivals._seen == number)
 
         for number in range(1, DATA_STREAMS_MAX):
             await seen(number)
@@ -243,7 +243,7 @@ async def test_nothing_is_kept_of_data_streams_that_were_reset(inbox: Path) -> N
     async with attack(inbox, spaceblock.Options(timeouts=spaceblock.Timeouts(close=0.1))) as at:
 
         async def seen(number: int) -> None:
-            await until(lambda: at.incoming._streams_seen == number)
+            await until(lambda: at.incoming._arrivals._seen == number)
 
         for number in range(1, 21):
             await seen(number)
@@ -251,7 +251,7 @@ async def test_nothing_is_kept_of_data_streams_that_were_reset(inbox: Path) -> N
             await stream.drain(0)
             await seen(number + 1)
             stream.reset(ErrorCode.CANCELLED)
-        await until(lambda: len(at.incoming._landings) == 1)
+        await until(lambda: len(at.incoming._arrivals._landings) == 1)
         gc.collect()
         assert sum(isinstance(each, Landing) for each in gc.get_objects()) == 1
         at.receiving.cancel()
@@ -354,7 +354,7 @@ async def test_a_reset_that_overtakes_the_senders_error_does_not_hide_it(inbox: 
         at.data.write(block(0, 0, b"x" * 100))
         await at.data.stream.drain(0)
         at.data.stream.reset(ErrorCode.CANCELLED)
-        await until(lambda: at.incoming._resets, "the reset arrives alone")
+        await until(lambda: at.incoming._arrivals._resets, "the reset arrives alone")
         at.control.send(Error(ErrorCode.CANCELLED, None, "", 0, "cancelled by its user"), fin=True)
         error = await failure(at.receiving)
         assert isinstance(error, spaceblock.TransferCancelled)
@@ -751,7 +751,7 @@ async def test_items_without_bytes_do_not_pile_up_behind_a_slow_receiver(monkeyp
             offer.data().write(b"".join(ItemEnd(item, 0).encode() for item in range(count)), fin=True)
             await within(gate.reached.wait())
             (incoming,) = next(iter(listener._peers))._incoming
-            (landing,) = incoming._landings.values()
+            (landing,) = incoming._arrivals._landings.values()
             await until(lambda: landing.waits_for_disk)
             assert len(landing._steps) < 2_000
             gate.open()

@@ -17,7 +17,6 @@ from ..errors import (
     InternalError,
     LocalProtocolError,
     OfferExpired,
-    RemoteProtocolError,
     SpaceblockError,
     Stalled,
     StorageError,
@@ -25,7 +24,7 @@ from ..errors import (
     error_code,
 )
 from ..events import Phase, Receipt
-from ..limits import DATA_STREAMS_MAX, NAME_ROUNDS, RATE_MIN, Limits, Timeouts
+from ..limits import NAME_ROUNDS, RATE_MIN, Limits, Timeouts
 from ..names import Problem, refusal
 from ..options import Reports
 from ..protocol.receiver import Receiver, State
@@ -48,7 +47,6 @@ from ..protocol.sender import first_error
 from ..quic.interface import Stream
 from ..storage.comparing import Comparison
 from ..storage.debts import Debts
-from ..storage.landing import Landing
 from ..storage.rereading import Pursuit
 from ..storage.ring import Ring
 from ..storage.sinks import IntoSink, Mark, Sink
@@ -67,6 +65,7 @@ from ..wire.messages import (
     VerifiedPage,
     Waiting,
 )
+from .arrivals import Arrivals
 from .asking import Rename, ask_for_names
 from .control import MessageStream
 from .offer import Offer
@@ -149,9 +148,7 @@ class Incoming(Job):
         self._is_over = False  # every item has its end, good or bad
         for future in (self._decision, self._settled, self._said):
             may_go_unheard(future)
-        self._landings: dict[Stream, Landing] = {}
-        self._streams_seen = 0
-        self._resets: dict[Stream, asyncio.TimerHandle] = {}
+        self._arrivals = Arrivals(self, timeouts.close, self._blocks_taken)
         self._agreed: dict[int, bytes] = {}
         self._placing = False
         self.offer: Offer | None = None
@@ -356,28 +353,7 @@ class Incoming(Job):
         if self.receiver.state is not State.MOVING:
             stream.stop(ErrorCode.CANCELLED)
             return
-        self._streams_seen += 1
-        open_landings = [landing for landing in self._landings.values() if not landing.ended]
-        if len(open_landings) >= DATA_STREAMS_MAX:
-            self.fail(RemoteProtocolError(f"the sender opened more than {DATA_STREAMS_MAX} data streams at once"))
-            stream.stop(ErrorCode.PROTOCOL)
-            return
-        landing = self._landings[stream] = Landing(self, self._streams_seen, stream.resume)
-
-        def receive(fin: bool) -> None:
-            landing.receive(fin)
-            self._after_data(stream, landing)
-
-        def give_up() -> None:
-            self._resets.pop(stream, None)
-            landing.receive_reset()
-            self._after_data(stream, landing)
-
-        def receive_reset(code: int) -> None:
-            # The sender's Error on the control stream says why, and may come later than the reset.
-            self._resets[stream] = self.loop.call_later(self._timeouts.close, give_up)
-
-        stream.set_intake(landing.intake, on_taken=receive, on_reset=receive_reset, first=first, fin=fin)
+        self._arrivals.open(stream, first, fin)
 
     def act(self, events: list[ReceiverEvent]) -> None:
         for event in events:
@@ -470,8 +446,7 @@ class Incoming(Job):
     def mark_all(self) -> None:
         if self.debts is not None:
             self.debts.marked()
-        for landing in self._landings.values():
-            landing.mark()
+        self._arrivals.mark()
 
     def marked(self, marks: list[Mark]) -> None:
         self._marks.update({mark.item: mark for mark in marks})
@@ -550,15 +525,12 @@ class Incoming(Job):
             await self._settle_names(offer.requests, problems)
         skip = await self._from_worker(lambda: self.sink.prepare(offer.requests, self._manifest))
         if self.sink.keeps:
-            self.debts = Debts(self._limits.not_durable, self._room)
+            self.debts = Debts(self._limits.not_durable, lambda: self._arrivals.room)
             if self._memory is not None:
                 memory, place = self._memory, self.sink.place_of_all
                 await self._from_worker(lambda: memory.begin(self.uuid, self.peer_id, place))
         compare = self.sink.comparable if self.receiver.may(Feature.COMPARE) else frozenset()
         return skip - compare, compare
-
-    def _room(self) -> int:
-        return sum(landing.room for landing in self._landings.values() if not landing.ended)
 
     async def _settle_names(self, requests: SpaceblockRequests, problems: list[Problem]) -> None:
         """Find other names: the sender's user is asked first, then this side's. Raises :class:`NameRejected`."""
@@ -653,14 +625,11 @@ class Incoming(Job):
     def _receive_end(self) -> None:
         self.act(self.receiver.receive_end())
 
-    def _after_data(self, stream: Stream, landing: Landing) -> None:
-        self._unreported_blocks += landing.blocks
-        landing.blocks = 0
+    def _blocks_taken(self, count: int) -> None:
+        self._unreported_blocks += count
         if self._reports.blocks is not None and self._unreported_blocks >= self._reports.blocks:
             self._unreported_blocks = 0
             self._report()
-        if landing.ended:
-            self._landings.pop(stream, None)
 
     def _report(self) -> None:
         self._reported_at = monotonic()
@@ -673,7 +642,7 @@ class Incoming(Job):
     def _present_phase(self) -> Phase:
         if self.receiver.state is not State.MOVING or self.phase is Phase.DONE:
             return self.phase
-        if self._waits_for_flush or any(landing.waits_for_disk for landing in self._landings.values()):
+        if self._waits_for_flush or self._arrivals.waits_for_disk:
             return Phase.SINK if self.sink.is_program else Phase.DISK
         if not self.receiver.expects_data():
             return Phase.VERIFYING
@@ -722,22 +691,16 @@ class Incoming(Job):
     def _break(self, error: SpaceblockError) -> None:
         """Stop taking data and let :meth:`run` end with ``error``."""
         self.sink.stop()
-        for stream, landing in self._landings.items():
-            landing.close()
-            stream.stop(error_code(error))
+        self._arrivals.close(error_code(error))
         for future in (self._decision, self._settled, self._said):
             if not future.done():
                 future.set_exception(error)
 
     async def _clean_up(self) -> None:
         self._stake.over()
-        for reset in self._resets.values():
-            reset.cancel()
+        self._arrivals.stop_waiting()
         await cancel_all(self.tasks)
-        for stream, landing in self._landings.items():
-            landing.close()
-            stream.stop(ErrorCode.CANCELLED)
-        self._landings.clear()
+        self._arrivals.close(ErrorCode.CANCELLED)
         self._control.stop_reading()
         self._control.send([], fin=True)
         self.sink.stop()
