@@ -347,6 +347,7 @@ def test_no_trick_hides_that_an_open_file_changed(tmp_path: Path, change: str) -
 def test_a_file_with_bytes_that_its_size_does_not_tell_is_not_sent_as_empty() -> None:
     outcome = carry(sources_of("/proc/self/status"))
     assert "more bytes than its size says" in str(outcome.aborted[0])
+    assert str(outcome.aborted[0]).endswith("when nobody writes to it, or through a pipe"), "which has no size"
 
 
 def test_a_file_that_cannot_be_read_fails_with_the_systems_reason(tmp_path: Path) -> None:

@@ -363,7 +363,7 @@ class Feed:
         if isinstance(source, FileSource):
             source.check(self._fd)
             if not source.identity.size and self._has_bytes(source):
-                raise source.changed("has more bytes than its size says")
+                raise source.changed("has more bytes than its size says", ", or through a pipe")  # as those in /proc
         elif isinstance(source, StreamSource) and self._stop is not None:
             with memoryview(bytearray(1)) as room:
                 if self._ask(source, lambda: source.reader.read_into(room)):

@@ -110,9 +110,10 @@ class FileSource:
         if now != self.identity:
             raise self.changed("was deleted or replaced" if not status.st_nlink else _difference(self.identity, now))
 
-    def changed(self, how: str) -> SourceChanged:
-        """The error for a file that is not any more what was offered."""
-        text = f"{printable(self.path)!r} {how} after it was offered: send it again when nobody writes to it"
+    def changed(self, how: str, other_way: str = "") -> SourceChanged:
+        """The error for a file that is not any more what was offered; ``other_way`` may add to what to do."""
+        advice = f"send it again when nobody writes to it{other_way}"
+        text = f"{printable(self.path)!r} {how} after it was offered: {advice}"
         return SourceChanged(text, name=self.name, path=self.path)
 
     def error(self, error: OSError, action: str) -> SourceError:
