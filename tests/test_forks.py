@@ -41,22 +41,28 @@ def first_step(work: Awaitable[Any]) -> None:
     next(work.__await__())
 
 
+def calls_of(
+    listener: spaceblock.Listener, peer: spaceblock.Peer, sending: spaceblock.Transfer, offer: spaceblock.Offer
+) -> list[Callable[[], object]]:
+    """What these are asked to do by the program that made them, and may not be by another."""
+    return [
+        lambda: peer.send(b"data"),
+        lambda: first_step(anext(peer.offers())),
+        lambda: first_step(anext(aiter(listener))),
+        lambda: first_step(anext(listener.peers())),
+        lambda: offer.accept(into=[bytearray(SIZE)]),
+        lambda: first_step(offer.decline()),
+        lambda: first_step(sending),
+        lambda: first_step(anext(aiter(sending))),
+        sending.cancel,
+    ]
+
+
 async def test_a_child_is_told_what_stayed_with_its_parent_and_harms_nothing() -> None:
     async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
         sending = peer.send(bytes(SIZE))
         offer = await anext(aiter(listener))
-        calls: list[Callable[[], object]] = [
-            lambda: peer.send(b"data"),
-            lambda: first_step(anext(peer.offers())),
-            lambda: first_step(anext(aiter(listener))),
-            lambda: first_step(anext(listener.peers())),
-            lambda: listener.invite(1),
-            lambda: offer.accept(into=[bytearray(SIZE)]),
-            lambda: first_step(offer.decline()),
-            lambda: first_step(sending),
-            lambda: first_step(anext(aiter(sending))),
-            sending.cancel,
-        ]
+        calls: list[Callable[[], object]] = [*calls_of(listener, peer, sending, offer), lambda: listener.invite(1)]
 
         def child() -> None:
             for call in calls:
@@ -76,17 +82,7 @@ async def test_another_event_loop_is_told_where_things_belong_instead_of_waiting
     async with spaceblock.listen("127.0.0.1") as listener, spaceblock.connect(listener.ticket) as peer:
         sending = peer.send(bytes(SIZE))
         offer = await anext(aiter(listener))
-        calls: list[Callable[[], object]] = [
-            lambda: peer.send(b"data"),
-            lambda: first_step(anext(peer.offers())),
-            lambda: first_step(anext(aiter(listener))),
-            lambda: first_step(anext(listener.peers())),
-            lambda: offer.accept(into=[bytearray(SIZE)]),
-            lambda: first_step(offer.decline()),
-            lambda: first_step(sending),
-            lambda: first_step(anext(aiter(sending))),
-            sending.cancel,
-        ]
+        calls = calls_of(listener, peer, sending, offer)
 
         async def elsewhere() -> None:
             for call in calls:

@@ -421,10 +421,12 @@ def _rebuild(kind: type[SpaceblockError], message: str, fields: dict[str, Any]) 
     return kind(message, **fields)
 
 
-_FREE_SPACE = "free some space there and try again"
+FREE_SPACE = "free some space there and try again"
+"""What to do about a full disk."""
+
 _STORAGE: dict[int, tuple[type[StorageError], str]] = {
-    errno_module.ENOSPC: (NoSpace, _FREE_SPACE),
-    errno_module.EDQUOT: (NoSpace, _FREE_SPACE),
+    errno_module.ENOSPC: (NoSpace, FREE_SPACE),
+    errno_module.EDQUOT: (NoSpace, FREE_SPACE),
     errno_module.ENOENT: (TargetMissing, "create the folder or choose another"),
     errno_module.ENOTDIR: (TargetMissing, "choose a folder"),
     errno_module.EACCES: (TargetNotWritable, "choose a folder that you may write to"),

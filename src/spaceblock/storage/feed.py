@@ -108,7 +108,7 @@ class Feed:
         self._head = bytearray(HEADER_ROOM)
         self._asked = 0
         self._has_buffers_only = all(_is_resident(sources[item]) for item in self._lane)
-        self._only_copies = False  # the rest of the present item
+        self._only_copies = False  # all that is left
         self.question: int = 0
         """The number of the question to somebody else's program that :meth:`fill` waits for; 0: it does not wait."""
 
@@ -116,7 +116,7 @@ class Feed:
     def never_waits(self) -> bool:
         """Whether :meth:`fill` only computes from now on, so that it may be called on the event loop: there are only
         buffers, or all that is left is in an open file that is in memory."""
-        return self._has_buffers_only or (self._only_copies and not self._lane)
+        return self._has_buffers_only or self._only_copies
 
     @property
     def position(self) -> int:
@@ -217,7 +217,8 @@ class Feed:
             self._fd = source.open()
             holes = source.is_sparse and self._hasher is not None
             self._data_stop = self._offset if holes else source.identity.size
-            self._only_copies = not holes and isinstance(self._hasher, blake3) and is_in_memory(self._fd)
+            is_last = not self._lane and not holes and isinstance(self._hasher, blake3)
+            self._only_copies = is_last and is_in_memory(self._fd)
         elif isinstance(source, StreamSource):
             self._ask(source, lambda: source.reader.begin(self._start))
 

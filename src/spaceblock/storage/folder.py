@@ -24,6 +24,7 @@ from ..blocks import Full, Had, SpaceblockRequest, SpaceblockRequests
 from ..core import is_in_memory, make_records, place_files, store_files, write_all
 from ..display import printable, shown
 from ..errors import (
+    FREE_SPACE,
     NoSpace,
     SpaceblockError,
     StorageError,
@@ -84,7 +85,7 @@ class FolderSink(Sink):
         self._set_aside: set[int] = set()
         self._rewritten: set[int] = set()  # whose bytes are put between others, so that holes have to be written
         self._open: dict[int, int] = {}
-        self._in_memory: set[int] = set()  # of the open files, those on no disk
+        self._is_in_memory = False
         self._staged: set[int] = set()
         self._made: dict[int, tuple[int, int, int]] = {}  # of files made whole: inode, size and time of change
         self._names: list[str] = []
@@ -165,7 +166,7 @@ class FolderSink(Sink):
         return None
 
     def never_waits(self, item: int) -> bool:
-        return item in self._in_memory
+        return self._is_in_memory and item in self._open
 
     def begin(self, item: int) -> None:
         with self._errors("create a file in", self.path, item, Phase.MOVING):
@@ -242,7 +243,6 @@ class FolderSink(Sink):
     def finish(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item)
-            self._in_memory.discard(item)
         with self._errors("finish", self._names[item], item, Phase.VERIFYING):
             try:
                 self._metadata.apply_to_file(item, fd)
@@ -283,7 +283,6 @@ class FolderSink(Sink):
     def _drop(self, item: int) -> None:
         with self._lock:
             fd = self._open.pop(item, -1)
-            self._in_memory.discard(item)
             staged = item in self._staged
             self._staged.discard(item)
             aside = item in self._set_aside
@@ -345,8 +344,6 @@ class FolderSink(Sink):
     def _opened(self, item: int, fd: int) -> None:
         with self._lock:
             self._open[item] = fd
-            if is_in_memory(fd):
-                self._in_memory.add(item)
             self._staged.add(item)
             self._staging.named()
 
@@ -488,8 +485,7 @@ class FolderSink(Sink):
         free = status.f_bavail * status.f_frsize
         if status.f_blocks and free < needed:
             raise NoSpace(
-                f"the receiver's folder has room for {free} bytes and the offer has {needed}: "
-                "free some space there and try again",
+                f"the receiver's folder has room for {free} bytes and the offer has {needed}: {FREE_SPACE}",
                 errno=errno.ENOSPC,
             )
 
@@ -500,6 +496,7 @@ class FolderSink(Sink):
             self._staged_in = Staging.make(self._inside.root, requests.uuid, self._keeper, self.durable)
             if self._keeper is not None:
                 sweep(self._inside.root)
+        self._is_in_memory = is_in_memory(self._staging.fd)
         journal = self._staging.journal
         self.keeps: bool = journal is not None
 
