@@ -81,7 +81,7 @@ async def test_nobody_is_told_that_what_is_written_after_the_end_arrived(native:
     if native and why_not_native():
         pytest.skip(why_not_native() or "")
     async with pair(TransportOptions(native=native)) as both:
-        Streams(both.server)
+        streams = Streams(both.server)
         asked, later = both.client.open_stream(unidirectional=False), list[Stream]()
         released: list[bool] = []
 
@@ -93,7 +93,7 @@ async def test_nobody_is_told_that_what_is_written_after_the_end_arrived(native:
         asked.set_handlers(on_data=answer)
         asked.write(b"what?")
         await asked.drain(0)
-        there = next(iter(both.server._streams.values()))  # type: ignore[attr-defined]
+        there = (await streams.next()).stream
         there.write(b"last words")
         await asyncio.sleep(0)
         both.server.close(0)
