@@ -173,10 +173,13 @@ class Commands:
         self._folder = folder
         self._running: list[Command] = []
 
-    def start(self, *words: str | Path, home: str = "", terminal: bool | int = False, **environment: str) -> Command:
+    def start(
+        self, *words: str | Path, home: str = "", terminal: bool | int = False, shell: str = "", **environment: str
+    ) -> Command:
         """Start ``spaceblock WORDS``; ``home`` names the identity, by default one for each of send and receive.
 
-        A ``terminal`` has as many columns as are given, or 100.
+        A ``terminal`` has as many columns as are given, or 100. A ``shell`` is a script to run that has the command as
+        ``"$@"``.
         """
         names = ("NO_COLOR", "SPACEBLOCK_TICKET", "COLUMNS")
         kept = {name: value for name, value in os.environ.items() if name not in names}
@@ -184,7 +187,8 @@ class Commands:
             "SPACEBLOCK_HOME": str(self._folder / f"home-{home or (words[0] if words else 'none')}"),
             "TERM": "xterm-256color",
         }
-        arguments = [sys.executable, "-m", "spaceblock", *map(str, words)]
+        before = ["sh", "-c", shell, "sh"] if shell else []
+        arguments = [*before, sys.executable, "-m", "spaceblock", *map(str, words)]
         log = self._folder / f"stderr-{len(self._running)}"
         command = Command(arguments, {**kept, **state, **environment}, log, 100 if terminal is True else int(terminal))
         self._running.append(command)

@@ -181,3 +181,53 @@ def test_the_sign_that_a_terminal_shows_for_an_interrupt_leaves_no_bar_behind(
     ended = sender.end()
     assert ended.code == 130
     assert " ".join(line.strip() for line in screen_of(ended.err, columns)) == "spaceblock: interrupted"
+
+
+SHELL = 'set -m; "$@"; while code=$?; [ "$code" = 148 ]; do echo is stopped >&2; read _; fg >&2; done; exit "$code"'
+"""One with jobs, which goes on when Enter is pressed."""
+
+HIDDEN, SHOWN = "\x1b[?25l", "\x1b[?25h"
+
+
+def test_a_command_that_its_user_stops_gives_the_cursor_back_and_goes_on_drawing(
+    commands: Commands, tmp_path: Path
+) -> None:
+    receiver = receiver_of(commands, tmp_path)
+    words = ("send", "--to", receiver.read_line(), tmp_path / "movie.mov")
+    sender = commands.start(*words, terminal=True, shell=SHELL)
+    sender.terminal.wait_for("waiting for the receiver's user")
+    sender.terminal.type("\x1a")
+    sender.terminal.wait_for("is stopped")
+    stopped = sender.terminal.written
+    assert stopped.rindex(SHOWN) > stopped.rindex(HIDDEN)
+    assert not any("movie.mov" in line for line in screen_of(stopped, 100))
+    sender.terminal.type("\n")
+    sender.terminal.wait_for(HIDDEN, times=stopped.count(HIDDEN) + 1)
+    sender.terminal.wait_for("waiting for the receiver's user", times=stopped.count("receiver's user") + 1)
+    sender.terminal.type("\x1a")
+    sender.terminal.wait_for("is stopped", times=2)
+    sender.terminal.type("\n")
+    receiver.terminal.wait_for("Accept? [y/N]")
+    receiver.terminal.type("y\n")
+    ended = sender.end()
+    assert ended.code == 0
+    assert ended.err.rindex(SHOWN) > ended.err.rindex(HIDDEN)
+    assert receiver.end(signal.SIGINT).code == 130
+
+
+def test_a_command_that_goes_on_in_the_background_leaves_the_cursor_alone(commands: Commands, tmp_path: Path) -> None:
+    receiver = receiver_of(commands, tmp_path)
+    words = ("send", "--to", receiver.read_line(), tmp_path / "movie.mov")
+    sender = commands.start(*words, terminal=True, shell='set -m; "$@"; bg >&2; echo behind >&2; wait %1')
+    sender.terminal.wait_for("waiting for the receiver's user")
+    sender.terminal.type("\x1a")
+    sender.terminal.wait_for("behind")
+    receiver.terminal.wait_for("Accept? [y/N]")
+    receiver.terminal.type("y\n")
+    ended = sender.end()
+    assert ended.code == 0
+    before, _, after = ended.err.partition("behind")
+    assert before.rindex(SHOWN) > before.rindex(HIDDEN)
+    assert HIDDEN not in after
+    assert "verified on both ends" in ended.err
+    assert receiver.end(signal.SIGINT).code == 130

@@ -102,6 +102,19 @@ def test_two_transfers_and_a_sentence(monkeypatch: pytest.MonkeyPatch, columns: 
     assert terminal.lines == ["something happened"]
 
 
+def test_what_is_said_between_two_drawings_stays(monkeypatch: pytest.MonkeyPatch) -> None:
+    terminal = opened(monkeypatch, 80)
+    display = Bars()
+    row = display.row("holiday")
+    row.update(progress())
+    with display.paused():
+        display.print("Accept? [y/N] y")
+    row.update(progress())
+    assert len(terminal.lines) == 3
+    row.close()
+    assert terminal.lines == ["Accept? [y/N] y"]
+
+
 @pytest.mark.parametrize("width", range(8, 200, 3))
 @pytest.mark.parametrize("title", ["a", "photos", "x" * 300, "写" * 40])
 def test_a_line_fills_its_width_and_no_more(title: str, width: int) -> None:

@@ -11,16 +11,18 @@ import os
 import sys
 import textwrap
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from time import monotonic
 from typing import TYPE_CHECKING, TextIO
 
 from .display import printable, shortened
 from .events import ItemProgress, Phase, Progress
 from .process.lazily import dataclass
+from .process.suspension import around_suspension, is_in_foreground
 
 if TYPE_CHECKING:
     from rich.console import Console, ConsoleOptions, RenderResult
+    from rich.live import Live
 
 LINE_INTERVAL = 1.0
 """Seconds between the plain lines of one transfer."""
@@ -97,23 +99,19 @@ class Bars(Display):
 
     def __init__(self) -> None:
         from rich.console import Console
-        from rich.live import Live
 
         self._console = Console(file=sys.stderr)
         self._rows: list[_BarRow] = []
-        self._live = Live(
-            self,
-            console=self._console,
-            auto_refresh=False,
-            transient=True,
-            redirect_stdout=False,
-            redirect_stderr=False,
-        )
+        self._live: Live | None = None
+        self._away = False  # since the user stopped this process, which may go on without the terminal
+        self._suspension = ExitStack()
 
     def row(self, title: str) -> Row:
+        if not self._rows:
+            self._suspension.enter_context(around_suspension(self._leave, self._come_back))
         row = _BarRow(self, printable(title))
         self._rows.append(row)
-        self._live.start()
+        self._start()
         return row
 
     def print(self, text: str, *, wrap: bool = False) -> None:
@@ -123,24 +121,60 @@ class Bars(Display):
 
     @contextmanager
     def paused(self) -> Iterator[None]:
-        self._live.stop()
+        self._stop()
         try:
             yield
         finally:
             if self._rows:
-                self._live.start()
+                self._start()
 
     def refresh(self) -> None:
         """Draw the latest figures."""
-        self._live.refresh()
+        self._come_back()
+        if self._live is not None:
+            self._live.refresh()
 
     def remove(self, row: _BarRow) -> None:
         """Forget a row; without rows the terminal is left as it was."""
         self._rows.remove(row)
         if self._rows:
-            self._live.refresh()
+            self.refresh()
         else:
+            self._stop()
+            self._away = False
+            self._suspension.close()
+
+    def _start(self) -> None:
+        from rich.live import Live
+
+        if self._live is None and not self._away:
+            # A new one each time: one that was stopped would first take away as many lines as it drew before.
+            self._live = Live(
+                self,
+                console=self._console,
+                auto_refresh=False,
+                transient=True,
+                redirect_stdout=False,
+                redirect_stderr=False,
+            )
+            self._live.start()
+
+    def _stop(self) -> None:
+        if self._live is not None:
             self._live.stop()
+            self._live = None
+
+    def _leave(self) -> None:
+        """Give the terminal, with its cursor, to the shell."""
+        self._away = self._away or self._live is not None
+        self._stop()
+
+    def _come_back(self) -> None:
+        """Draw again, unless the shell let this process go on in the background."""
+        if self._away and is_in_foreground(sys.stderr):
+            self._away = False
+            self._start()
+            self.refresh()
 
     def __rich_console__(self, console: Console, options: ConsoleOptions) -> RenderResult:
         from rich.progress_bar import ProgressBar
