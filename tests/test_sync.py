@@ -3,14 +3,16 @@
 from __future__ import annotations
 
 import dataclasses
+import io
 import os
 import signal
 import subprocess
 import sys
 import threading
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from concurrent.futures import Future
 from pathlib import Path
+from typing import Any
 
 import pytest
 from blake3 import blake3
@@ -113,6 +115,40 @@ def test_errors_are_those_of_the_library(tmp_path: Path) -> None:
         receiving.result(PATIENCE)
 
 
+@pytest.mark.parametrize(
+    ("source", "choices", "error", "words"),
+    [
+        ("missing", {}, spaceblock.SourceError, "missing"),
+        (spaceblock.Item("", name="a"), {}, spaceblock.LocalProtocolError, "empty"),
+        (spaceblock.Item(".", range=(0, 1)), {}, spaceblock.LocalProtocolError, "is a folder"),
+        (5, {}, spaceblock.LocalProtocolError, "cannot send"),
+        (memoryview(b"abcd")[::2], {}, spaceblock.BufferUnfit, "not C-contiguous"),
+        (b"x", {"links": "follow"}, spaceblock.LocalProtocolError, "links="),
+        (b"x", {"rename": 5}, spaceblock.LocalProtocolError, "rename is 5"),
+    ],
+)
+def test_what_cannot_be_sent_is_told_before_a_ticket_is_shown_or_used(
+    source: object, choices: dict[str, Any], error: type[Exception], words: str
+) -> None:
+    with pytest.raises(error, match=words):
+        spaceblock.sync.send(None, source, on_ticket=pytest.fail, host="127.0.0.1", **choices)
+    with pytest.raises(error, match=words):
+        spaceblock.sync.send("no ticket", source, **choices)
+
+
+def test_a_first_look_takes_nothing_from_what_is_read_once(other: spaceblock.Options) -> None:
+    async def pieces() -> AsyncIterator[bytes]:
+        yield b"piece"
+
+    file = io.BytesIO()
+    tickets: Future[str] = Future()
+    sources = [b"bytes", spaceblock.Item(pieces(), name="pieces")]
+    sending = beside(lambda: spaceblock.sync.send(None, *sources, on_ticket=tickets.set_result, host="127.0.0.1"))
+    spaceblock.sync.receive(into=[bytearray(5), file], ticket=tickets.result(PATIENCE), options=other)
+    assert sending.result(PATIENCE).bytes == 10
+    assert file.getvalue() == b"piece"
+
+
 def test_what_a_callback_raises_cancels_the_transfer(tmp_path: Path, other: spaceblock.Options) -> None:
     def stop(progress: spaceblock.Progress) -> None:
         if progress.bytes_done:
@@ -130,9 +166,14 @@ def test_what_a_callback_raises_cancels_the_transfer(tmp_path: Path, other: spac
 
 def test_a_sender_without_an_offer(tmp_path: Path, other: spaceblock.Options) -> None:
     tickets: Future[str] = Future()
-    sending = beside(
-        lambda: spaceblock.sync.send(None, tmp_path / "missing", on_ticket=tickets.set_result, host="127.0.0.1")
-    )
+    source = tmp_path / "gone soon"
+    source.touch()
+
+    def remove_and_show(ticket: str) -> None:
+        source.unlink()
+        tickets.set_result(ticket)
+
+    sending = beside(lambda: spaceblock.sync.send(None, source, on_ticket=remove_and_show, host="127.0.0.1"))
     with pytest.raises(spaceblock.ConnectionLost, match="without an offer"):
         spaceblock.sync.receive(tmp_path, tickets.result(PATIENCE), options=other)
     with pytest.raises(spaceblock.SourceMissing):

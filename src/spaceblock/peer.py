@@ -5,7 +5,7 @@ from __future__ import annotations
 import asyncio
 import logging
 import random
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
+from collections.abc import AsyncIterator, Callable, Coroutine, Iterator, Sequence
 from contextlib import suppress
 from types import TracebackType
 from typing import TYPE_CHECKING, Any
@@ -170,11 +170,7 @@ class Peer:
             raise TicketExpired(
                 "the peer's ticket has expired, and lets it finish what it began alone: invite it again"
             )
-        if links not in ("skip", "copy"):
-            raise LocalProtocolError(f"links={links!r} is not 'skip' or 'copy'")
-        check_rename(rename)
-        if not sources:
-            raise LocalProtocolError("nothing was given to send: name at least one path or buffer")
+        check_sending(sources, links, rename)
         if len(self._outgoing) >= self._options.limits.transfers:
             raise LimitExceeded(f"{len(self._outgoing)} transfers are on their way: wait until one is done")
         from .transfers.outgoing import Outgoing
@@ -629,3 +625,12 @@ def transport_options(options: Options) -> TransportOptions:
 def load_identity(options: Options) -> Identity:
     """The identity that the options name; reads, or on first use makes, its key file."""
     return options.identity if isinstance(options.identity, Identity) else Identity.load(options.identity)
+
+
+def check_sending(sources: Sequence[object], links: Links, rename: Rename | None) -> None:
+    """Raise :class:`LocalProtocolError` for what nobody can be asked to send."""
+    if links not in ("skip", "copy"):
+        raise LocalProtocolError(f"links={links!r} is not 'skip' or 'copy'")
+    check_rename(rename)
+    if not sources:
+        raise LocalProtocolError("nothing was given to send: name at least one path or buffer")

@@ -16,8 +16,9 @@ from .api import connect, listen
 from .errors import ConnectionLost, LocalProtocolError
 from .events import Receipt
 from .options import Conflict, Durability, Links, Options
-from .peer import Peer
+from .peer import Peer, check_sending
 from .process.interrupts import run
+from .storage.sources import check_sources
 from .transfers.asking import Rename
 from .transfers.following import ShowProgress
 from .transfers.offer import Offer
@@ -45,6 +46,7 @@ def send(
     With ``ticket=None`` this side listens on ``host`` and ``port``, calls ``on_ticket(ticket)`` and sends to the first
     peer that comes. ``links``, ``rename`` and ``progress`` are those of :meth:`Peer.send`. ``rename`` runs in another
     thread, the others in this one, between packets, and so should be quick; what they raise cancels the transfer.
+    What is missing or cannot be sent is told before a ticket is shown or used.
 
     Raises what :func:`spaceblock.connect`, :func:`spaceblock.listen` and :meth:`Peer.send` raise, and
     :class:`LocalProtocolError` inside a running event loop.
@@ -54,6 +56,9 @@ def send(
         return await peer.send(*sources, links=links, rename=rename, progress=progress)
 
     async def work() -> Receipt:
+        # Before a ticket is shown, or used up.
+        check_sending(sources, links, rename)
+        check_sources(sources, links)
         if ticket is not None:
             async with connect(ticket, options=options) as peer:
                 return await to(peer)

@@ -147,6 +147,19 @@ def hold_buffers(things: Sequence[object]) -> list[Held]:
     return held
 
 
+def check_sources(things: Sequence[object], links: Links = "skip") -> None:
+    """Raise what :func:`hold_buffers` and :func:`prepare` find wrong at a first look, which holds and opens nothing.
+
+    What gives its bytes once, as a pipe or an iterator, is not touched, and no folder is walked.
+    """
+    for thing in things:
+        item = _checked(thing if isinstance(thing, Item) else Item(thing))
+        if isinstance(item.source, str):
+            next(expand(item.source, item.name, item.range, links), None)
+        elif not any(hasattr(item.source, name) for name in ("__aiter__", "read", "readinto")):
+            release_buffers([_hold(item)])
+
+
 def description(held: Sequence[Held], links: Links) -> list[str] | None:
     """What was given to send, in words that say the same when the same is given again; None where it is not only
     paths."""
