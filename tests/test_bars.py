@@ -9,6 +9,7 @@ import pytest
 
 from spaceblock.bars import LINE_TITLE_MAX, Bars, Lines, duration_text, figures, fit, open_display, size_text, title_of
 from spaceblock.cli.console import Console
+from spaceblock.errors import TransferCancelled
 from spaceblock.events import Phase, Progress, Receipt, ReceiptItem
 
 
@@ -46,6 +47,19 @@ def progress(phase: Phase = Phase.MOVING, **changes: Any) -> Progress:
 )
 def test_sizes_have_three_digits(count: float, text: str) -> None:
     assert size_text(count) == text
+
+
+@pytest.mark.parametrize(
+    ("message", "said"),
+    [
+        ("the sender cancelled the transfer", "; give the same command again when the other side is ready\n"),
+        ("the peer closed the connection: connect and send again", "closed the connection: connect and send again\n"),
+    ],
+)
+def test_a_cancel_by_the_other_side_has_one_advice(message: str, said: str, capsys: pytest.CaptureFixture[str]) -> None:
+    console = Console(quiet=False, verbose=False, data_on_output=False, known={})
+    console.failed(TransferCancelled(message, remote=True), kept=False)
+    assert capsys.readouterr().err.endswith(said)
 
 
 @pytest.mark.parametrize(("seconds", "text"), [(0.4, "0:00"), (7, "0:07"), (754, "12:34"), (3_723, "1:02:03")])

@@ -166,9 +166,11 @@ class Console:
 
     def failed(self, error: SpaceblockError, transfer_id: str | None = None, *, kept: bool = True) -> None:
         """One transfer failed; called while its error is handled. For ``kept`` see :meth:`follow`."""
-        again = f"{_AGAIN}{', and it goes on from what arrived' if kept else ''}"
+        message = error.message
+        if isinstance(error, TransferCancelled) and error.remote and ": " not in message:  # which begins an advice
+            message += f"{_AGAIN}{', and it goes on from what arrived' if kept else ''}"
         with self._display.paused():
-            print_error(error.message + (again if isinstance(error, TransferCancelled) and error.remote else ""))
+            print_error(message)
             if error.receipt is not None and error.receipt.items:
                 count = len(error.receipt.items)
                 self.say(f"{_count(count)} of the transfer arrived and {'stays' if count == 1 else 'stay'}")
