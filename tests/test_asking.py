@@ -142,7 +142,7 @@ async def test_an_answer_keeps_to_what_the_receivers_problems_tell_of_it() -> No
 
 @pytest.mark.parametrize(
     ("answer", "words"),
-    [(lambda: 5, "returned a int"), (lambda: b"x", "returned a bytes"), (lambda: [][0], "IndexError")],
+    [(lambda: 5, "returned an int"), (lambda: b"x", "returned a bytes"), (lambda: [][0], "IndexError")],
 )
 async def test_what_is_no_answer_is_the_programs_mistake(answer: Any, words: str) -> None:
     with pytest.raises(LocalProtocolError, match=words) as caught:

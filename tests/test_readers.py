@@ -480,7 +480,7 @@ async def test_an_iterator_is_only_a_bounded_way_ahead() -> None:
     ("item", "reason"),
     [
         ("text", "gave text"),
-        (5, "gave a int: let it give bytes"),
+        (5, "gave an int: let it give bytes"),
         (ValueError("no"), "raised ValueError"),
         (OSError(5, "no"), "input/output error"),
         (asyncio.CancelledError(), "raised CancelledError"),

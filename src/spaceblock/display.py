@@ -35,6 +35,12 @@ def shortened(text: str, limit: int) -> str:
     return f"{text[: limit - 1 - half]}…{text[-half:]}"
 
 
+def kind_of(thing: object) -> str:
+    """What a program gave that will not do, such as ``an int``; it goes by the first letter."""
+    name = type(thing).__name__
+    return f"{'an' if name[0].lower() in 'aeio' else 'a'} {name}"
+
+
 def address_text(host: str, port: int) -> str:
     """An address as people write it; an IPv6 one has brackets."""
     return f"[{host}]:{port}" if ":" in host else f"{host}:{port}"

@@ -12,6 +12,7 @@ from functools import cache
 from importlib.util import find_spec
 from typing import TYPE_CHECKING, Literal
 
+from .display import kind_of
 from .errors import EngineUnavailable, LocalProtocolError
 from .limits import DATAGRAM_MAX, DATAGRAM_MIN, HEARTBEAT, RATE_MIN, Limits, Timeouts, check_choice
 from .process.lazily import dataclass
@@ -128,7 +129,7 @@ class Options:
 def checked(options: Options | None) -> Options:
     """``options``, or those that nobody chose; raises :class:`LocalProtocolError` for what is none."""
     if options is not None and not isinstance(options, Options):
-        raise LocalProtocolError(f"options is a {type(options).__name__}: give a spaceblock.Options")
+        raise LocalProtocolError(f"options is {kind_of(options)}: give a spaceblock.Options")
     return options or Options()
 
 

@@ -221,7 +221,7 @@ async def test_a_file_where_a_folder_is_needed_is_a_matter_of_names_too(inbox: P
 
 
 @pytest.mark.parametrize("who", ["sender", "receiver"])
-@pytest.mark.parametrize(("ask", "words"), [(lambda *_: 1 / 0, "ZeroDivisionError"), (lambda *_: 5, "returned a int")])
+@pytest.mark.parametrize(("ask", "words"), [(lambda *_: 1 / 0, "ZeroDivisionError"), (lambda *_: 5, "returned an int")])
 async def test_a_callback_that_fails_ends_the_transfer_as_this_programs_mistake(
     who: str, ask: Any, words: str, inbox: Path
 ) -> None:

@@ -19,6 +19,7 @@ from collections.abc import AsyncIterator
 from contextlib import suppress
 from typing import Any
 
+from ..display import kind_of
 from ..errors import LocalProtocolError, SourceError, SpaceblockError
 from .waiting import CAN_WAIT, Patience, called_off, widen
 
@@ -306,7 +307,7 @@ def _bytes_of(piece: Any) -> memoryview:
     try:
         return memoryview(piece if isinstance(piece, bytes) else bytes(memoryview(piece)))
     except TypeError:
-        raise SourceError(f"the source to send gave a {type(piece).__name__}: let it give bytes") from None
+        raise SourceError(f"the source to send gave {kind_of(piece)}: let it give bytes") from None
 
 
 def _no_bytes(text: str) -> SourceError:

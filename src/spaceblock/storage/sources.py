@@ -17,6 +17,7 @@ from typing import Any
 
 from ..blocks import BlockSize, SpaceblockRequest, SpaceblockRequests
 from ..core import MESSAGE_DATA_MAX, make_records
+from ..display import kind_of
 from ..errors import BufferUnfit, LocalProtocolError, SpaceblockError, source_error
 from ..names import WIRE_RULES
 from ..options import Links
@@ -232,7 +233,7 @@ def _hold(item: Item) -> Held:
     reader = reader_of(source)
     if reader is None:
         raise LocalProtocolError(
-            f"cannot send a {type(source).__name__}: give a path, a buffer, a binary file, an asynchronous iterator "
+            f"cannot send {kind_of(source)}: give a path, a buffer, a binary file, an asynchronous iterator "
             "of bytes, or a spaceblock.Item"
         )
     if item.range is not None:

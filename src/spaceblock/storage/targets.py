@@ -18,6 +18,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..blocks import SpaceblockRequest
+from ..display import kind_of
 from ..errors import BufferUnfit, StorageError, storage_error
 from ..events import Phase
 from ..options import DISCARD
@@ -246,7 +247,7 @@ def is_memory(thing: Any) -> bool:
 def _file_target(file: Any, index: int) -> Target:
     if not callable(getattr(file, "write", None)):
         raise BufferUnfit(
-            f"into[{index}] is a {type(file).__name__}, which is neither a buffer nor a file: "
+            f"into[{index}] is {kind_of(file)}, which is neither a buffer nor a file: "
             "give a bytearray, an array, a binary file or spaceblock.DISCARD",
             item=index,
         )

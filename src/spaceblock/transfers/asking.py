@@ -10,7 +10,7 @@ from contextlib import suppress
 from typing import Any
 
 from ..blocks import Full, SpaceblockRequest
-from ..display import shown
+from ..display import kind_of, shown
 from ..errors import LocalProtocolError, SpaceblockError
 from ..events import OfferItem
 from ..limits import NAME_ROUNDS
@@ -73,7 +73,7 @@ async def _call(rename: Rename, item: OfferItem, bad: BadName) -> str | None:
     if name is None or isinstance(name, str):
         return name
     raise LocalProtocolError(
-        f"rename() returned a {type(name).__name__} for {shown(bad.name)}: let it return a name or None", name=bad.name
+        f"rename() returned {kind_of(name)} for {shown(bad.name)}: let it return a name or None", name=bad.name
     )
 
 

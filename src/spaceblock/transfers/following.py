@@ -10,7 +10,7 @@ from collections.abc import AsyncIterable, Awaitable, Callable
 from time import monotonic
 from typing import TYPE_CHECKING, Any, Protocol, TypeAlias
 
-from ..display import printable
+from ..display import kind_of, printable
 from ..errors import LocalProtocolError
 from ..events import Phase, Progress
 
@@ -61,7 +61,7 @@ def follower(wanted: ShowProgress) -> Follower:
     if callable(wanted):
         return _OnFunction(wanted)
     raise LocalProtocolError(
-        f"progress is a {type(wanted).__name__}: give a function, tqdm or one of its bars, or rich's Progress"
+        f"progress is {kind_of(wanted)}: give a function, tqdm or one of its bars, or rich's Progress"
     )
 
 

@@ -7,6 +7,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from ..core import make_records
+from ..display import kind_of
 from ..errors import LocalProtocolError, TransferRefused
 from ..events import OfferItem
 from ..options import Conflict, Durability
@@ -99,7 +100,7 @@ class Offer:
         if folder is not None and (not isinstance(folder, str | bytes | os.PathLike) or not os.fspath(folder)):
             raise LocalProtocolError(f'the folder is {folder!r}: name one, "." for the current one')
         if into is not None and (not isinstance(into, Sequence) or isinstance(into, _ONE_TARGET)):
-            raise LocalProtocolError(f"into is a {type(into).__name__}: give a list with a target for each item")
+            raise LocalProtocolError(f"into is {kind_of(into)}: give a list with a target for each item")
         check_rename(rename)
         shown = None if progress is None else follower(progress)
 
