@@ -5,6 +5,7 @@ from __future__ import annotations
 import pytest
 
 from spaceblock.blocks import Partial, SpaceblockRequest, SpaceblockRequests
+from spaceblock.display import printable
 from spaceblock.errors import (
     ErrorCode,
     IntegrityError,
@@ -16,7 +17,7 @@ from spaceblock.errors import (
     TransferCancelled,
     TransferRefused,
 )
-from spaceblock.limits import PHASE_MAX, TEXT_MAX
+from spaceblock.limits import ITEM_TEXT_MAX, PHASE_MAX, TEXT_MAX
 from spaceblock.protocol.sender import (
     Answered,
     BlocksWanted,
@@ -31,6 +32,7 @@ from spaceblock.protocol.sender import (
     cut,
     error_message,
     first_error,
+    remote_error,
 )
 from spaceblock.wire.manifest import Entry, EntryKind, Manifest
 from spaceblock.wire.messages import (
@@ -39,6 +41,7 @@ from spaceblock.wire.messages import (
     Done,
     Error,
     Feature,
+    ItemAbort,
     ItemDigest,
     ItemFailed,
     ManifestPage,
@@ -237,6 +240,15 @@ def test_resuming_was_not_announced() -> None:
 def test_a_second_answer_is_refused() -> None:
     with pytest.raises(RemoteProtocolError, match="AnswerPage while the transfer was moving"):
         moving(ALL).receive_message(AnswerPage(True, 0, (ALL,)))
+
+
+@pytest.mark.parametrize("text", ["\x1b" * 1_024, "é" * 512, "says a lot. " * 80 + "Do this"])
+def test_what_is_kept_of_the_error_of_one_item_is_bounded(text: str) -> None:
+    for message in (ItemFailed(0, ErrorCode.STORAGE, 0, "", text), ItemAbort(0, ErrorCode.SOURCE, 0, "", text)):
+        kept = remote_error(message).message
+        assert len(kept) <= ITEM_TEXT_MAX
+        assert kept[-7:] == printable(text)[-7:]
+    assert remote_error(Error(ErrorCode.STORAGE, None, "", 0, text)).message == printable(text)
 
 
 @pytest.mark.parametrize("message", [VerifiedPage(True, 0, ()), ItemFailed(0, ErrorCode.STORAGE, 0, "", ""), Done()])

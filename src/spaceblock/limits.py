@@ -19,6 +19,9 @@ MESSAGE_PAYLOAD_MAX = 65_536
 TEXT_MAX = 1_024
 """UTF-8 bytes of an error's text on the wire."""
 
+ITEM_TEXT_MAX = 512
+"""Characters that are kept of the error of one item, which loses its middle: each item of a transfer may have one."""
+
 PHASE_MAX = 64
 """UTF-8 bytes of a phase's name on the wire."""
 

@@ -32,7 +32,7 @@ from ..errors import (
     error_code,
     error_from_wire,
 )
-from ..limits import NAME_PROBLEMS_MAX, NAME_ROUNDS, PHASE_MAX, TEXT_MAX
+from ..limits import ITEM_TEXT_MAX, NAME_PROBLEMS_MAX, NAME_ROUNDS, PHASE_MAX, TEXT_MAX
 from ..names import NameRules, Problem
 from ..process.lazily import dataclass
 from ..wire.manifest import Manifest
@@ -452,10 +452,13 @@ def abort_message(item: int, error: SpaceblockError) -> ItemAbort:
 
 
 def remote_error(message: Error | ItemFailed | ItemAbort) -> SpaceblockError:
-    """The typed error that a peer tells of; its words are made safe to print."""
+    """The typed error that a peer tells of; its words are made safe to print, which may make them longer."""
+    text = printable(message.text)
+    if not isinstance(message, Error):
+        text = shortened(text, ITEM_TEXT_MAX)
     return error_from_wire(
         message.code,
-        printable(message.text) or "the peer did not say why",
+        text or "the peer did not say why",
         item=message.item,
         phase=printable(message.phase) or None,
         errno=message.errno or None,
