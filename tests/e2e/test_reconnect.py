@@ -142,6 +142,24 @@ async def test_what_is_durable_stays_done_while_the_connection_is_made_again(tmp
             assert after.resumed <= after.bytes_done
 
 
+async def test_what_is_verified_and_durable_stays_so_while_the_connection_is_made_again(
+    tmp_path: Path, inbox: Path
+) -> None:
+    sources = [file_of(tmp_path, "a first one", SIZE // 4), file_of(tmp_path, "large", SIZE)]
+    async with network() as (peers, way):
+        sending, receiving = await begin(peers, inbox, *sources)
+        seen = [asyncio.create_task(figures_of(transfer)) for transfer in (sending, receiving)]
+        await until(lambda: sending.done or (sending.progress.durable > SIZE // 2 and sending.progress.verified > 0))
+        await lose(way, sending, receiving)
+        await within(asyncio.gather(sending, receiving))
+    for figures in seen:
+        for before, after in pairwise(await figures):
+            assert before.verified <= after.verified
+            assert before.durable <= after.durable
+        assert after.verified == after.bytes_done == sum(source.stat().st_size for source in sources)
+        assert after.durable <= after.bytes_done
+
+
 async def figures_of(transfer: spaceblock.Transfer) -> list[spaceblock.Progress]:
     """All that is told, to the end."""
     return [progress async for progress in transfer]

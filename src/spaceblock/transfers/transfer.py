@@ -170,6 +170,8 @@ class Job(ABC):
         self.successor: Job | None = None
         """What goes on with the transfer over another connection."""
         self._predecessor: Job | None = None
+        self._lasting = 0, 0
+        """Bytes verified and durable over an earlier connection, until both sides have found out what is there."""
         self._reunion: asyncio.Future[None] | None = None
 
     # What each direction has of its own.
@@ -300,6 +302,7 @@ class Job(ABC):
         if self.successor is not None:
             return self.successor.progress()
         done, total, verified, durable, items_done, items_total, current = self.figures()
+        verified, durable = max(verified, self._lasting[0]), max(durable, self._lasting[1])
         rate = self._rate.of(max(done - self.resumed, 0))
         item = None
         if current is not None:
@@ -465,6 +468,8 @@ class Job(ABC):
         if successor is not None:
             successor.seen = True
             successor._predecessor = self
+            last = self.progress()
+            successor._lasting = last.verified, last.durable
             self.successor = successor
             if self._reunion.done():  # cancelled in the moment in which it was found
                 successor.cancel()
