@@ -1,5 +1,6 @@
-# Invariant: whatever is done with a Deframer in whatever order (feeding, giving rooms, taking them away, asking), the
-# compiled one and its twin answer the same, write the same bytes to the same places and refuse the same.
+# Invariant: whatever is done with a Deframer in whatever order (feeding, giving rooms and belts, taking them away,
+# asking), the compiled one and its twin answer the same, write the same bytes to the same places, pass on the same
+# blocks and refuse the same.
 """All calls of a Deframer, against its twin."""
 
 from __future__ import annotations
@@ -54,7 +55,22 @@ def seeds() -> dict[str, bytes]:
         bound = b"\0" if item is None else b"\1" + large(item) + large(offset)
         return bytes([1, size]) + large(0) + bound
 
+    def convey(limit: int, grid: int, pieces: int, start: int | None = None, fails_at: int = 0) -> bytes:
+        where = b"\0" if start is None else b"\1" + large(start)
+        sizes = bytes([5] * pieces)
+        return bytes([8, pieces]) + sizes + large(3) + large(limit) + large(grid) + where + bytes([fails_at])
+
+    def belted(steps: bytes) -> bytes:
+        return limits + provide(5) + feed(one) + b"\2" + steps
+
+    more = [block(_pyblock, 3, 4_096 + len(data) * at, data) for at in range(2, 6)]
     return {
+        "belt": belted(convey(1 << 20, 1 << 20, 2) + feed(two + more[0]) + b"\2\2\13"),
+        "belt-on-grid": belted(convey(1 << 20, 4_400, 2) + feed(two) + b"\2" + feed(more[0] + more[1])),
+        "belt-extended": belted(convey(4_200, 1 << 20, 3) + feed(two) + b"\11" + large(9_000) + b"\6"),
+        "belt-in-place": belted(convey(4_500, 1 << 20, 1, 4_000) + feed(two) + b"\2\4"),
+        "belt-that-fails": belted(convey(9_000, 1 << 20, 3, None, 1) + feed(two) + b"\13\2\13"),
+        "belt-too-full": belted(convey(9_000, 1 << 20, 1) + feed(two + more[0]) + b"\12\6"),
         "late-room": limits + feed(one[:20]) + provide(3) + feed(one[20:]) + feed(other),
         "room": limits + provide(5) + feed(one + two + other) + b"\2",
         "bound-room": limits + provide(5, 3, 4_096) + feed(one + two) + b"\2" + feed(other) + b"\5\6\7",
@@ -76,6 +92,8 @@ class _Driven:
         self._pos = 0
         self._memory: list[bytearray] = []
         self._lost = False
+        self._kept: list[tuple[int, bytes]] = []
+        self._fails_at = -1
 
     def step(self) -> tuple[str, Any]:
         """Do one thing: its name, and what came of it."""
@@ -89,6 +107,10 @@ class _Driven:
             deframer.proceed,
             deframer.ready,
             deframer.check,
+            self._convey,
+            self._extend,
+            deframer.settle,
+            deframer.halt,
         ]
         act = acts[self.choices.below(len(acts))]
         try:
@@ -102,7 +124,8 @@ class _Driven:
     def state(self) -> tuple[Any, ...]:
         """Everything that a deframer tells; what a stream that is lost was about is nobody's business."""
         deframer = self.deframer
-        told = (deframer.at_boundary, deframer.in_block, deframer.free, deframer.room, self._pos)
+        told: tuple[Any, ...] = (tuple(self._kept), repr(deframer.belt_error), deframer.has_settled)
+        told += (deframer.at_boundary, deframer.in_block, deframer.free, deframer.room, self._pos)
         if self._lost:
             return told[:-1]
         found = (deframer.event, deframer.payload)
@@ -129,6 +152,24 @@ class _Driven:
         if not self.choices.byte() & 1:
             return self.deframer.provide(memory, start)
         return self.deframer.provide(memory, start, self.choices.large(), self.choices.large())
+
+    def _convey(self) -> bool:
+        memories = [self._new_memory() for _ in range(self.choices.below(6))]
+        item, limit, grid = self.choices.large(), self.choices.large(), self.choices.large()
+        start = self.choices.large() if self.choices.byte() & 1 else None
+        put_up = self.deframer.convey(item, limit, grid, self._keep, memories, start)
+        if put_up:
+            self._fails_at = self.choices.below(8)
+        return put_up
+
+    def _keep(self, offset: int, data: memoryview) -> None:
+        self._fails_at -= 1
+        if not self._fails_at:
+            raise OSError("no space")
+        self._kept.append((offset, bytes(data)))
+
+    def _extend(self) -> None:
+        self.deframer.extend(self.choices.large())
 
     def _new_memory(self) -> bytearray:
         self._memory.append(bytearray(SIZES[self.choices.below(len(SIZES))]))

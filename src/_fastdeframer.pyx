@@ -6,12 +6,13 @@ are those of ``_fastblock.pyx``. What takes bytes needs no GIL, so that the QUIC
 """
 
 cimport cython
-from cpython.buffer cimport PyBuffer_Release
+from cpython.buffer cimport PyBUF_READ, PyBuffer_Release
 from cpython.bytes cimport PyBytes_FromStringAndSize
+from cpython.memoryview cimport PyMemoryView_FromMemory
 from cpython.pycapsule cimport PyCapsule_New
-from libc.stdint cimport uint8_t, uint64_t
+from libc.stdint cimport int64_t, uint8_t, uint64_t
 from libc.stdlib cimport free, realloc
-from libc.string cimport memcpy
+from libc.string cimport memcpy, memmove
 
 from spaceblock._fastblock cimport _BLOCK_TYPE, _HEADER_ROOM, acquire, bounded
 from spaceblock.varint cimport VARINT_MAX, read_varint
@@ -24,6 +25,8 @@ cdef enum:
     # Rooms that a Deframer holds at once, and blocks and ends that are noted before somebody must look.
     _ROOMS_MAX = 8
     _LANDED_MAX = 512
+    # Pieces of memory that a belt has at most.
+    _PIECES_MAX = 4
 
 cdef enum State:
     HEAD
@@ -64,13 +67,20 @@ cdef struct Landed:
     uint64_t offset
     uint64_t length
     uint64_t room
+    # In the room; of what lies on the belt, its piece, and of what was settled, the number of blocks.
     size_t start
+
+# In place of a room's number.
+cdef uint64_t _ON_BELT = 2**64 - 1
+cdef uint64_t _SETTLED = 2**64 - 2
 
 # What another compiled module feeds without the GIL, given as a capsule of this name: take() is given runs of bytes
 # that follow each other, and says how many bytes it took, fewer than all when it waits for a call from Python.
 cdef struct Intake:
     void *owner
     size_t (*take)(void *owner, const uint8_t *const *runs, const size_t *sizes, size_t count) noexcept nogil
+    # Something lies on the belt, which is in the cache if settle() is called now.
+    bint laden
 
 
 cdef const char *INTAKE = "spaceblock.intake"
@@ -116,6 +126,28 @@ cdef class Deframer:
     cdef Landed[_LANDED_MAX + 1] arrived
     cdef size_t landings
     cdef Intake intake
+    # The belt takes blocks of one item that go on from each other, and settle() gives them to `keep`. Its memory is
+    # held as long as there is one; it may run no more and be laden still.
+    cdef object keep
+    cdef readonly object belt_error
+    cdef bint belt_runs
+    cdef uint64_t belt_item
+    cdef uint64_t belt_offset
+    cdef uint64_t belt_limit
+    cdef uint64_t belt_grid
+    # Either blocks lie in the first piece, in place, the item's byte `belt_start` at its first, or each in one of them.
+    cdef bint belt_in_place
+    cdef uint64_t belt_start
+    cdef Py_buffer[_PIECES_MAX] pieces
+    cdef size_t pieces_made
+    # Blocks that have a place on the belt and are not settled, and by bits the pieces that they are in.
+    cdef size_t belt_load
+    cdef uint64_t pieces_used
+    # The block under way is on the belt.
+    cdef bint is_on_belt
+    # Where the last block that found a place ends.
+    cdef uint64_t last_item
+    cdef uint64_t last_stop
     # Held for every access: what feeds it may be another thread than the one that gives it rooms. No object that may
     # have others collected is made with it: their finalizers may wait for what that thread holds.
     cdef cython.pythread_type_lock lock
@@ -125,8 +157,10 @@ cdef class Deframer:
         self.block_limit = bounded(block_limit, "block_limit", 0, VARINT_MAX)
         self.end_type = bounded(end_type, "end_type", 0, VARINT_MAX)
         self.complete = b""
+        self.last_item = VARINT_MAX + 1
 
     def __dealloc__(self):
+        self.drop_belt()
         self.drop_rooms(self.rooms_made)
         free(self.partial)
 
@@ -138,6 +172,11 @@ cdef class Deframer:
     @property
     def in_block(self):
         return self.state == DATA
+
+    @property
+    def has_settled(self):
+        with self.lock:
+            return self.landings > 0 and self.arrived[0].room == _SETTLED
 
     @property
     def payload(self):
@@ -216,18 +255,86 @@ cdef class Deframer:
     def landed(self):
         cdef Landed[_LANDED_MAX] found
         cdef Landed *each
-        cdef size_t i, count
+        cdef size_t i, count = 0
+        cdef int64_t room
+        self.settle()
         with self.lock:
-            count = self.landings
+            while count < self.landings and self.arrived[count].room != _ON_BELT:
+                count += 1
             memcpy(found, self.arrived, count * sizeof(Landed))
-            # The record of the block under way, if there is one, is the next.
-            self.arrived[0] = self.arrived[count]
-            self.landings = 0
+            self.forget_landed(0, count)
         listed = []
         for i in range(count):
             each = &found[i]
-            listed.append((each.item, each.offset, each.length, each.room, each.start))
+            room = -1 if each.room == _SETTLED else <int64_t>each.room
+            listed.append((each.item, each.offset, each.length, room, each.start))
         return listed
+
+    def convey(self, item, limit, grid, keep, memories, start=None):
+        cdef uint64_t of_item = bounded(item, "item", 0, VARINT_MAX)
+        cdef uint64_t to_limit = bounded(limit, "limit", 0, VARINT_MAX)
+        cdef uint64_t of_grid = bounded(grid, "grid", 1, VARINT_MAX)
+        cdef bint in_place = start is not None
+        cdef uint64_t from_start = bounded(start, "start", 0, VARINT_MAX) if in_place else 0
+        cdef size_t count = len(memories)
+        if self.keep is not None or not 0 < count <= (1 if in_place else _PIECES_MAX):
+            raise ValueError(f"a second belt, or one of {count} pieces; halt() the first, and give 1 to {_PIECES_MAX}")
+        try:
+            for memory in memories:
+                acquire(memory, &self.pieces[self.pieces_made], True)
+                self.pieces_made += 1
+            with self.lock:
+                self.belt_runs = self.last_item == of_item and from_start <= self.last_stop <= to_limit
+                if self.belt_runs and in_place and to_limit - from_start > <size_t>self.pieces[0].len:
+                    self.belt_runs = False
+                if self.belt_runs:
+                    self.belt_item = of_item
+                    self.belt_offset = self.last_stop
+                    self.belt_limit = to_limit
+                    self.belt_grid = of_grid
+                    self.belt_in_place = in_place
+                    self.belt_start = from_start
+                    self.keep = keep
+        finally:
+            if not self.belt_runs:
+                self.drop_belt()
+        return self.belt_runs
+
+    def extend(self, limit):
+        cdef uint64_t to_limit = bounded(limit, "limit", 0, VARINT_MAX)
+        with self.lock:
+            if not self.belt_in_place:
+                self.belt_limit = max(self.belt_limit, to_limit)
+
+    def settle(self):
+        cdef Landed block
+        cdef size_t at
+        with self.lock:
+            self.intake.laden = False
+        while True:
+            with self.lock:
+                at = 1 if self.landings and self.arrived[0].room == _SETTLED else 0
+                if at >= self.landings or self.arrived[at].room != _ON_BELT:
+                    return
+                block = self.arrived[at]
+            if self.belt_error is None:
+                try:
+                    self.keep_block(&block)
+                except Exception as error:
+                    self.belt_error = error
+            with self.lock:
+                self.note_settled(at, &block)
+
+    def halt(self):
+        self.settle()
+        with self.lock:
+            self.belt_runs = False
+            if self.belt_load:
+                return False
+        if self.belt_error is not None and self.has_settled:
+            return False
+        self.drop_belt()
+        return True
 
     def withdraw(self):
         with self.lock:
@@ -245,13 +352,23 @@ cdef class Deframer:
                 room = &self.rooms[number % _ROOMS_MAX]
                 if not room.bound:
                     total += room.size - room.used
+            if self.belt_runs and not self.belt_in_place:
+                total += self.belt_limit - self.belt_offset
         return total
 
     def release(self):
+        cdef size_t at = 0
         with self.lock:
             self.place = NULL
             self.room = self.rooms_made
+            while at < self.landings:
+                if self.arrived[at].room == _ON_BELT:
+                    self.forget_landed(at, 1)
+                else:
+                    at += 1
+            self.belt_runs = False
         self.drop_rooms(self.room)
+        self.drop_belt()
 
     cdef int keep_payload(self) except -1:
         # The next message overwrites it where it lies.
@@ -265,6 +382,47 @@ cdef class Deframer:
             self.rooms_held += 1
             PyBuffer_Release(&self.views[(self.rooms_held - 1) % _ROOMS_MAX])
         return 0
+
+    cdef int drop_belt(self) except -1:
+        # Nothing lies on it that somebody wants.
+        self.keep = self.belt_error = None
+        self.belt_load = self.pieces_used = 0
+        while self.pieces_made:
+            self.pieces_made -= 1
+            PyBuffer_Release(&self.pieces[self.pieces_made])
+        return 0
+
+    cdef int keep_block(self, const Landed *block) except -1:
+        cdef char *place = <char *>self.place_on_belt(block.offset, block.start)
+        cdef object data = PyMemoryView_FromMemory(place, <Py_ssize_t>block.length, PyBUF_READ)
+        try:
+            self.keep(block.offset, data)
+        finally:
+            data.release()  # whoever has it still must not use it: the memory is used again
+        return 0
+
+    cdef uint8_t *place_on_belt(self, uint64_t offset, size_t piece) noexcept nogil:
+        if self.belt_in_place:
+            return <uint8_t *>self.pieces[0].buf + <size_t>(offset - self.belt_start)
+        return <uint8_t *>self.pieces[piece].buf
+
+    cdef void note_settled(self, size_t at, const Landed *block) noexcept nogil:
+        # All that was settled and not listed yet is one run, as its blocks go on from each other.
+        cdef Landed *run = &self.arrived[0]
+        self.belt_load -= 1
+        self.pieces_used &= ~(<uint64_t>1 << block.start)
+        if at == 1 and run.item == block.item and block.offset - run.offset == run.length:
+            run.length += block.length
+            run.start += 1
+            self.forget_landed(1, 1)
+        else:
+            self.arrived[at].room = _SETTLED
+            self.arrived[at].start = 1
+
+    cdef void forget_landed(self, size_t at, size_t count) noexcept nogil:
+        # The record of the block under way, if there is one, is the one behind all others.
+        memmove(&self.arrived[at], &self.arrived[at + count], (self.landings + 1 - at - count) * sizeof(Landed))
+        self.landings -= count
 
     cdef size_t take(self, const uint8_t *const *runs, const size_t *sizes, size_t count) noexcept nogil:
         # The lock costs as much as a packet's bytes do, so it is taken once for all of them.
@@ -345,28 +503,53 @@ cdef class Deframer:
     cdef bint find_place(self) noexcept nogil:
         # Whether the data of the block under way has a place; rooms that it does not fit are left behind.
         cdef Room *room
-        cdef Landed *landed
+        cdef Landed *landed = &self.arrived[self.landings]
         if self.place != NULL:
             return True
         if self.landings == _LANDED_MAX or self.received:
             return False
+        if self.belt_runs and self.item == self.belt_item and self.offset == self.belt_offset:
+            return self.find_place_on_belt(landed)
         while self.room < self.rooms_made:
             room = &self.rooms[self.room % _ROOMS_MAX]
             if self.length <= room.size - room.used and (
                 not room.bound or (room.item == self.item and room.offset == self.offset)
             ):
-                landed = &self.arrived[self.landings]
-                landed.item = self.item
-                landed.offset = self.offset
-                landed.length = self.length
-                landed.room = self.room
-                landed.start = room.used
+                self.note_place(landed, self.room, room.used)
                 self.place = room.data + room.used
                 room.used += <size_t>self.length
                 room.offset += self.length
+                self.is_on_belt = False
                 return True
             self.room += 1
         return False
+
+    cdef bint find_place_on_belt(self, Landed *landed) noexcept nogil:
+        cdef size_t piece = 0
+        if self.length > self.belt_limit - self.belt_offset:
+            return False
+        if self.length > self.belt_grid - self.offset % self.belt_grid:
+            return False
+        if not self.belt_in_place:
+            while piece < self.pieces_made and self.pieces_used >> piece & 1:
+                piece += 1
+            if piece == self.pieces_made or self.length > <size_t>self.pieces[piece].len:
+                return False
+            self.pieces_used |= <uint64_t>1 << piece
+        self.note_place(landed, _ON_BELT, piece)
+        self.place = self.place_on_belt(self.offset, piece)
+        self.belt_offset += self.length
+        self.belt_load += 1
+        self.is_on_belt = True
+        return True
+
+    cdef void note_place(self, Landed *landed, uint64_t room, size_t start) noexcept nogil:
+        landed.item = self.last_item = self.item
+        landed.offset = self.offset
+        landed.length = self.length
+        landed.room = room
+        landed.start = start
+        self.last_stop = self.offset + self.length
 
     cdef size_t take_bytes(self, const uint8_t *data, size_t size) noexcept nogil:
         # Part or all of a payload or of a block's data, whose place was checked when it was found.
@@ -383,6 +566,7 @@ cdef class Deframer:
                 self.event = 1
         else:
             self.landings += 1
+            self.intake.laden |= self.is_on_belt
         self.place = NULL
         self.state = HEAD
         return take

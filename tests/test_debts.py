@@ -92,7 +92,7 @@ def test_no_room_is_kept_ready_that_could_bring_more_than_the_limit() -> None:
     buffers = 0
     debts = Debts(4 * SLOT_SIZE, lambda: buffers * SLOT_SIZE)
     debts.received(0, SLOT_SIZE, SLOT_SIZE)
-    while debts.allow_more_room:
+    while debts.room_left >= SLOT_SIZE:
         buffers += 1
     assert buffers == 3
 

@@ -6,7 +6,7 @@ import gc
 import itertools
 import threading
 import tracemalloc
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 from hypothesis import given
@@ -280,6 +280,240 @@ def test_more_ends_than_are_listed_at_once_are_messages(core: ModuleType) -> Non
 def test_room_outside_its_buffer(core: ModuleType, start: int) -> None:
     with pytest.raises(ValueError, match=r"start is|room at"):
         core.Deframer(0, 100).provide(bytearray(4), start)
+
+
+class Kept:
+    """What a belt has passed on."""
+
+    def __init__(self, fail_at: int | None = None) -> None:
+        self.blocks: list[tuple[int, bytes]] = []
+        self.views: list[memoryview] = []
+        self._fail_at = fail_at
+
+    def __call__(self, offset: int, data: memoryview) -> None:
+        assert data.readonly
+        if offset == self._fail_at:
+            raise OSError(28, "no space")
+        self.blocks.append((offset, bytes(data)))
+        self.views.append(data)
+
+
+def belted(core: ModuleType, kept: Kept, *, limit: int = 100, grid: int = 1_000, pieces: int = 2) -> Any:
+    """A deframer with a belt of pieces of 10 bytes for item 3, of which 4 bytes at 50 have landed in a room."""
+    deframer = core.Deframer(100, 100, END)
+    deframer.provide(bytearray(4))
+    deframer.feed(block(core, 3, 50, b"room"))
+    assert deframer.convey(3, limit, grid, kept, [bytearray(10) for _ in range(pieces)])
+    return deframer
+
+
+@pytest.mark.parametrize("step", [1, 3, 1_000])
+def test_a_belt_passes_blocks_on_and_lists_them_as_one(core: ModuleType, step: int) -> None:
+    kept = Kept()
+    deframer = belted(core, kept)
+    assert deframer.landed() == [(3, 50, 4, 0, 0)]
+    parts = [b"one", b"two and 3", b"four", b"five5"]
+    offset = 54
+    for part in parts:
+        stream = block(core, 3, offset, part)
+        for start in range(0, len(stream), step):
+            assert deframer.feed(stream[start : start + step]) == len(stream[start : start + step])
+        offset += len(part)
+        deframer.settle()
+    assert deframer.has_settled
+    deframer.feed(end(core, 3, offset))
+    assert [data for _, data in kept.blocks] == parts
+    assert [at for at, _ in kept.blocks] == [54, 57, 66, 70]
+    assert deframer.landed() == [(3, 54, 21, -1, 4), (3, 75, 0, deframer.room, 0)]
+    assert deframer.landed() == []
+    assert deframer.halt()
+
+
+def test_a_belt_waits_for_what_landed_before_it(core: ModuleType) -> None:
+    kept = Kept()
+    deframer = belted(core, kept)
+    deframer.feed(block(core, 3, 54, b"belt"))
+    deframer.settle()
+    assert kept.blocks == []
+    assert not deframer.has_settled
+    assert not deframer.halt()
+    assert deframer.landed() == [(3, 50, 4, 0, 0)]
+    assert deframer.landed() == [(3, 54, 4, -1, 1)]
+    assert kept.blocks == [(54, b"belt")]
+
+
+def test_a_belt_goes_on_from_a_block_that_is_under_way(core: ModuleType) -> None:
+    kept = Kept()
+    deframer = core.Deframer(100, 100)
+    deframer.provide(bytearray(4))
+    first = block(core, 3, 50, b"room")
+    deframer.feed(first[:-2])
+    assert deframer.convey(3, 100, 1_000, kept, [bytearray(10)])
+    deframer.feed(first[-2:] + block(core, 3, 54, b"belt"))
+    assert deframer.landed() == [(3, 50, 4, 0, 0)]
+    assert deframer.landed() == [(3, 54, 4, -1, 1)]
+
+
+def test_a_full_belt_takes_more_once_it_is_settled(core: ModuleType) -> None:
+    kept = Kept()
+    deframer = belted(core, kept)
+    deframer.landed()
+    stream = block(core, 3, 54, b"one") + block(core, 3, 57, b"two") + block(core, 3, 60, b"three")
+    position = deframer.feed(stream)
+    assert deframer.event == deframer.BLOCK
+    assert not deframer.ready()
+    deframer.settle()
+    assert deframer.ready()
+    assert deframer.feed(stream, position) == len(stream)
+    assert deframer.landed() == [(3, 54, 11, -1, 3)]
+    assert kept.blocks == [(54, b"one"), (57, b"two"), (60, b"three")]
+
+
+@pytest.mark.parametrize("bound", ["limit", "grid", "piece"])
+def test_a_belt_takes_nothing_beyond_its_bounds(core: ModuleType, bound: str) -> None:
+    limit, grid = (60, 1_000) if bound == "limit" else (100, 60) if bound == "grid" else (100, 1_000)
+    deframer = belted(core, Kept(), limit=limit, grid=grid)
+    assert deframer.free == limit - 54
+    deframer.provide(bytearray(100))
+    stream = block(core, 3, 54, b"eleven byte" if bound == "piece" else b"seventy")
+    deframer.landed()
+    position = deframer.feed(stream)
+    assert deframer.event == deframer.BLOCK
+    assert not deframer.ready()
+    deframer.extend(61)
+    if bound == "limit":
+        assert deframer.ready()
+        deframer.feed(stream, position)
+        assert deframer.landed() == [(3, 54, 7, -1, 1)]
+        return
+    assert not deframer.ready()
+    assert deframer.halt()
+    assert deframer.ready()
+    deframer.feed(stream, position)
+    assert [room for *_, room, _ in deframer.landed()] == [1]
+
+
+def test_blocks_that_do_not_go_on_there_go_to_rooms(core: ModuleType) -> None:
+    kept = Kept()
+    deframer = belted(core, kept)
+    deframer.landed()
+    deframer.provide(bytearray(100))
+    deframer.feed(block(core, 4, 54, b"other") + block(core, 3, 55, b"later") + block(core, 3, 54, b"next"))
+    assert deframer.landed() == [(4, 54, 5, 1, 0), (3, 55, 5, 1, 5)]
+    assert deframer.landed() == [(3, 54, 4, -1, 1)]
+    assert kept.blocks == [(54, b"next")]
+
+
+def test_a_belt_in_place(core: ModuleType) -> None:
+    kept = Kept()
+    memory = bytearray(b"-" * 20)
+    deframer = core.Deframer(100, 100)
+    deframer.provide(memory, 0, 3, 50)
+    deframer.feed(block(core, 3, 50, b"room"))
+    assert deframer.convey(3, 64, 1_000, kept, [memoryview(memory)[4:]], 54)
+    assert deframer.free == 0
+    deframer.feed(block(core, 3, 54, b"one") + block(core, 3, 57, b"two") + block(core, 3, 60, b"four"))
+    assert deframer.landed() == [(3, 50, 4, 0, 0)]
+    assert deframer.landed() == [(3, 54, 10, -1, 3)]
+    assert memory == b"roomonetwofour------"
+    deframer.extend(70)  # its end stays where it is
+    deframer.feed(block(core, 4, 64, b"x"))
+    assert deframer.event == deframer.BLOCK
+    deframer.release()
+    memory.append(0)
+
+
+def test_a_belt_whose_keeper_fails_passes_nothing_on_any_more(core: ModuleType) -> None:
+    kept = Kept(fail_at=57)
+    deframer = belted(core, kept)
+    deframer.landed()
+    deframer.feed(block(core, 3, 54, b"one") + block(core, 3, 57, b"two"))
+    assert deframer.landed() == [(3, 54, 6, -1, 2)]
+    assert isinstance(deframer.belt_error, OSError)
+    deframer.feed(block(core, 3, 60, b"three"))
+    assert deframer.landed() == [(3, 60, 5, -1, 1)]
+    assert kept.blocks == [(54, b"one")]
+    assert deframer.halt()
+    assert deframer.belt_error is None
+
+
+def test_what_a_keeper_raised_is_there_until_the_block_is_listed(core: ModuleType) -> None:
+    deframer = belted(core, Kept(fail_at=54))
+    deframer.landed()
+    deframer.feed(block(core, 3, 54, b"one"))
+    assert not deframer.halt()
+    assert isinstance(deframer.belt_error, OSError)
+    assert deframer.landed() == [(3, 54, 3, -1, 1)]
+    assert deframer.halt()
+
+
+def test_a_belt_is_not_taken_down_under_a_block(core: ModuleType) -> None:
+    kept = Kept()
+    pieces = [bytearray(10)]
+    deframer = belted(core, kept)
+    deframer.landed()
+    assert deframer.halt()
+    assert deframer.convey(3, 100, 1_000, kept, pieces)
+    stream = block(core, 3, 54, b"data")
+    deframer.feed(stream[:-1])
+    assert not deframer.halt()
+    with pytest.raises(BufferError):
+        pieces[0].append(0)
+    deframer.feed(stream[-1:])
+    deframer.provide(bytearray(10))
+    deframer.feed(block(core, 3, 58, b"room"))  # no more for the belt
+    assert deframer.halt()
+    pieces[0].append(0)
+    assert deframer.landed() == [(3, 54, 4, -1, 1), (3, 58, 4, 1, 0)]
+
+
+def test_release_drops_what_a_belt_carries(core: ModuleType) -> None:
+    kept = Kept()
+    pieces = [bytearray(10), bytearray(10)]
+    deframer = belted(core, kept)
+    deframer.landed()
+    assert deframer.halt()
+    assert deframer.convey(3, 100, 1_000, kept, pieces)
+    deframer.feed(block(core, 3, 54, b"data") + block(core, 3, 58, b"under way")[:-1])
+    deframer.release()
+    for piece in pieces:
+        piece.append(0)
+    assert deframer.landed() == []
+    assert kept.blocks == []
+
+
+def test_what_a_belt_passed_on_cannot_be_used_later(core: ModuleType) -> None:
+    kept = Kept()
+    deframer = belted(core, kept)
+    deframer.landed()
+    deframer.feed(block(core, 3, 54, b"data"))
+    deframer.settle()
+    with pytest.raises(ValueError, match="released"):
+        bytes(kept.views[0])
+
+
+def test_belts_that_cannot_be(core: ModuleType) -> None:
+    kept = Kept()
+    deframer = core.Deframer(100, 100)
+    memory = bytearray(10)
+    assert not deframer.convey(3, 100, 1_000, kept, [memory])  # nothing came yet
+    deframer.provide(bytearray(4))
+    deframer.feed(block(core, 3, 50, b"data"))
+    assert not deframer.convey(4, 100, 1_000, kept, [memory])
+    assert not deframer.convey(3, 53, 1_000, kept, [memory])
+    assert not deframer.convey(3, 100, 1_000, kept, [memory], 55)
+    assert not deframer.convey(3, 65, 1_000, kept, [memory], 54)  # beyond its memory
+    for memories, start in (([], None), ([memory] * 5, None), ([memory] * 2, 54)):
+        with pytest.raises(ValueError, match="a second belt, or one of"):
+            deframer.convey(3, 60, 1_000, kept, memories, start)
+    with pytest.raises(BufferError):
+        deframer.convey(3, 60, 1_000, kept, [memory, b"read only"])
+    with pytest.raises(ValueError, match="grid is 0"):
+        deframer.convey(3, 60, 0, kept, [memory])
+    memory.append(0)  # none of them holds it
+    assert deframer.convey(3, 100, 1_000, kept, [memory])
+    with pytest.raises(ValueError, match="a second belt"):
+        deframer.convey(3, 100, 1_000, kept, [memory])
 
 
 def test_no_more_than_eight_rooms(core: ModuleType) -> None:

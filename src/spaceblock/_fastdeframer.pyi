@@ -3,6 +3,7 @@
 Sizes, buffers and numbers are as in ``_fastblock``.
 """
 
+from collections.abc import Callable, Sequence
 from typing import ClassVar, final
 
 from _typeshed import ReadableBuffer, WriteableBuffer
@@ -17,6 +18,9 @@ class Deframer:
     feeding before that is put right is a ValueError. What breaks the wire's rules or a limit raises
     :class:`~spaceblock.errors.RemoteProtocolError`, before any of it is buffered, and the stream is lost: every later
     feed raises it again.
+
+    A belt is for many Blocks of one item: :meth:`convey` has them land in a few pieces of memory, each of which is free
+    again as soon as :meth:`settle` has passed its Block on.
 
     A compiled caller can feed without the GIL, through :attr:`capsule`: it stops at an event, until :meth:`proceed` or
     :meth:`ready` says that it was dealt with.
@@ -50,8 +54,50 @@ class Deframer:
     def landed(self) -> list[tuple[int, int, int, int, int]]:
         """Blocks that are complete in a room and were not listed yet: item, offset, length, room, start in the room.
 
-        Between them the ends of items: item, size, 0, and two numbers without meaning.
+        Between them the ends of items: item, size, 0, and two numbers without meaning. Blocks from the belt, which this
+        settles, are listed as one: item, offset, length of all, -1, their number; and not before a call that lists
+        nothing else in front of them, so that this is to be called until it lists nothing.
         """
+
+    def convey(
+        self,
+        item: int,
+        limit: int,
+        grid: int,
+        keep: Callable[[int, memoryview], object],
+        memories: Sequence[WriteableBuffer],
+        start: int | None = None,
+    ) -> bool:
+        """Put up a belt for Blocks of ``item`` that go on from the last Block that found a place.
+
+        It takes what ends at or before the offset ``limit`` and lies within one cell of ``grid`` bytes; until
+        :meth:`extend` or :meth:`halt` other Blocks of the item that go on there have no place. Each Block is in one of
+        up to four ``memories``, or, with ``start``, in the one memory whose first byte is the item's at that offset.
+        ``keep(offset, data)`` gets each of them, once and in order; an :class:`Exception` that it raises is kept in
+        :attr:`belt_error`, and it is not called any more. False: the last Block was of another item, or not within
+        these bounds, and there is no belt. ValueError where there is one already, or no or too many memories.
+        """
+
+    def extend(self, limit: int) -> None:
+        """Let Blocks that end at or before ``limit`` on the belt, if it said less and they do not lie in place."""
+
+    def settle(self) -> None:
+        """Have ``keep`` called for what lies on the belt, unless a Block before it was not listed yet.
+
+        Only by the thread that calls :meth:`landed`, and not by ``keep``.
+        """
+
+    def halt(self) -> bool:
+        """Let no more Blocks on the belt and take it down; False while a Block is under way on it, or one before what
+        it carries was not listed, or :attr:`belt_error` is about something that was not."""
+
+    @property
+    def has_settled(self) -> bool:
+        """Whether ``keep`` was called for something that :meth:`landed` has not listed."""
+
+    @property
+    def belt_error(self) -> Exception | None:
+        """What ``keep`` raised, until the belt is taken down."""
 
     def ready(self) -> bool:
         """Whether the next feed can go on: no message waits for :meth:`proceed`, and no Block for a place."""
@@ -66,7 +112,8 @@ class Deframer:
         """Leave all rooms behind but one with a Block under way; returns the number below which all rooms are left."""
 
     def release(self) -> None:
-        """Let go of all rooms. A Block under way loses its place; when some of it had come, the stream is stuck."""
+        """Let go of all rooms, and of the belt with what it carries. A Block under way loses its place; when some of it
+        had come, the stream is stuck."""
 
     @property
     def in_block(self) -> bool:
@@ -74,7 +121,7 @@ class Deframer:
 
     @property
     def free(self) -> int:
-        """Bytes free in the rooms that take any item."""
+        """Bytes free in the rooms that take any item, and those that may still come on a belt, but not in place."""
 
     @property
     def room(self) -> int:

@@ -6,18 +6,24 @@ Names, signatures, results and exceptions are those of ``_fastdeframer``; ``_fas
 from __future__ import annotations
 
 from collections import deque
-from dataclasses import dataclass
+from contextlib import ExitStack
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final, final
 
 from ._pyblock import BLOCK_TYPE, HEADER_ROOM, UINT_VAR_MAX, bounded, bytes_of, decode_uint_var
 from .errors import RemoteProtocolError
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
     from _typeshed import ReadableBuffer, WriteableBuffer
 
 _BLOCK_FIELDS_MAX = 16
 _ROOMS_MAX = 8
 _LANDED_MAX = 512
+_PIECES_MAX = 4
+_ON_BELT = -2
+_SETTLED = -1
 
 
 @final
@@ -44,6 +50,9 @@ class Deframer:
         self._rooms: deque[_Room] = deque()
         self.room = 0
         self._place = (0, 0, 0, 0, 0)
+        self._belt: _Belt | None = None
+        self.belt_error: Exception | None = None
+        self._last = (-1, 0)
         self._landed: list[tuple[int, int, int, int, int]] = []
         self._fault = ""
 
@@ -103,8 +112,76 @@ class Deframer:
         return self.room + len(self._rooms) - 1
 
     def landed(self) -> list[tuple[int, int, int, int, int]]:
-        found, self._landed = self._landed, []
+        self.settle()
+        count = next((at for at, each in enumerate(self._landed) if each[3] == _ON_BELT), len(self._landed))
+        found, self._landed = self._landed[:count], self._landed[count:]
         return found
+
+    def convey(
+        self,
+        item: int,
+        limit: int,
+        grid: int,
+        keep: Callable[[int, memoryview], object],
+        memories: Sequence[WriteableBuffer],
+        start: int | None = None,
+    ) -> bool:
+        item, limit, grid = bounded(item, "item"), bounded(limit, "limit"), bounded(grid, "grid", 1)
+        start = None if start is None else bounded(start, "start")
+        if self._belt is not None or not 0 < len(memories) <= (_PIECES_MAX if start is None else 1):
+            raise ValueError(
+                f"a second belt, or one of {len(memories)} pieces; halt() the first, and give 1 to {_PIECES_MAX}"
+            )
+        with ExitStack() as views:
+            pieces = [views.enter_context(bytes_of(memory, writable=True))[:] for memory in memories]
+        of_item, stop = self._last
+        fits = of_item == item and (start or 0) <= stop <= limit
+        if not fits or (start is not None and limit - start > len(pieces[0])):
+            for piece in pieces:
+                piece.release()
+            return False
+        self._belt = _Belt(item, stop, limit, grid, keep, pieces, start)
+        return True
+
+    def extend(self, limit: int) -> None:
+        limit = bounded(limit, "limit")
+        if self._belt is not None and self._belt.start is None:
+            self._belt.limit = max(self._belt.limit, limit)
+
+    def settle(self) -> None:
+        while True:
+            at = 1 if self.has_settled else 0
+            if at >= len(self._landed) or self._landed[at][3] != _ON_BELT:
+                return
+            item, offset, length, _, piece = self._landed[at]
+            belt = self._belt
+            assert belt is not None
+            if self.belt_error is None:
+                try:
+                    with belt.place(offset, length, piece).toreadonly() as data:
+                        belt.keep(offset, data)
+                except Exception as error:
+                    self.belt_error = error
+            belt.load -= 1
+            belt.used.discard(piece)
+            first, start, so_far, _, blocks = self._landed[0]
+            if at and first == item and start + so_far == offset:
+                self._landed[:2] = [(item, start, so_far + length, _SETTLED, blocks + 1)]
+            else:
+                self._landed[at] = (item, offset, length, _SETTLED, 1)
+
+    def halt(self) -> bool:
+        self.settle()
+        if self._belt is not None:
+            self._belt.runs = False
+            if self._belt.load or (self.belt_error is not None and self.has_settled):
+                return False
+        self._drop_belt()
+        return True
+
+    @property
+    def has_settled(self) -> bool:
+        return bool(self._landed) and self._landed[0][3] == _SETTLED
 
     def withdraw(self) -> int:
         if self._memory is None:
@@ -114,7 +191,9 @@ class Deframer:
 
     @property
     def free(self) -> int:
-        return sum(len(room.memory) - room.used for room in self._rooms if room.item is None)
+        belt = self._belt
+        free = 0 if belt is None or not belt.runs or belt.start is not None else belt.limit - belt.offset
+        return free + sum(len(room.memory) - room.used for room in self._rooms if room.item is None)
 
     def release(self) -> None:
         if self._memory is not None:
@@ -122,6 +201,14 @@ class Deframer:
             self._memory = None
         while self._rooms:
             self._leave_room()
+        self._landed = [each for each in self._landed if each[3] != _ON_BELT]
+        self._drop_belt()
+
+    def _drop_belt(self) -> None:
+        if self._belt is not None:
+            for piece in self._belt.pieces:
+                piece.release()
+        self._belt = self.belt_error = None
 
     def _take_head(self, view: memoryview, pos: int) -> int:
         head = self._head + bytes(view[pos : pos + HEADER_ROOM - len(self._head)])
@@ -144,6 +231,12 @@ class Deframer:
             return True
         if len(self._landed) == _LANDED_MAX or self._received:
             return False
+        belt = self._belt
+        if belt is not None and belt.runs and (belt.item, belt.offset) == (self.item, self.offset):
+            piece = belt.take(self.length)
+            if piece is not None:
+                self._note_place(_ON_BELT, piece, belt.place(self.offset, self.length, piece))
+            return piece is not None
         while self._rooms:
             room = self._rooms[0]
             start = room.used
@@ -151,11 +244,15 @@ class Deframer:
             if takes and self.length <= len(room.memory) - start:
                 room.used += self.length
                 room.offset += self.length
-                self._memory = room.memory[start : start + self.length]
-                self._place = (self.item, self.offset, self.length, self.room, start)
+                self._note_place(self.room, start, room.memory[start : start + self.length])
                 return True
             self._leave_room()
         return False
+
+    def _note_place(self, room: int, start: int, memory: memoryview) -> None:
+        self._memory = memory
+        self._place = (self.item, self.offset, self.length, room, start)
+        self._last = (self.item, self.offset + self.length)
 
     def _leave_room(self) -> None:
         self._rooms.popleft().memory.release()
@@ -247,3 +344,36 @@ class _Room:
     item: int | None
     offset: int
     used: int = 0
+
+
+@dataclass(slots=True)
+class _Belt:
+    item: int
+    offset: int
+    limit: int
+    grid: int
+    keep: Callable[[int, memoryview], object]
+    pieces: list[memoryview]
+    start: int | None
+    runs: bool = True
+    load: int = 0
+    used: set[int] = field(default_factory=set)
+
+    def take(self, length: int) -> int | None:
+        """The piece for a block that goes on; None if it has no place."""
+        if length > self.limit - self.offset or length > self.grid - self.offset % self.grid:
+            return None
+        piece = 0
+        if self.start is None:
+            free = [at for at in range(len(self.pieces)) if at not in self.used]
+            if not free or length > len(self.pieces[free[0]]):
+                return None
+            piece = free[0]
+            self.used.add(piece)
+        self.offset += length
+        self.load += 1
+        return piece
+
+    def place(self, offset: int, length: int, piece: int) -> memoryview:
+        at = 0 if self.start is None else offset - self.start
+        return self.pieces[piece][at : at + length]

@@ -18,6 +18,8 @@ import pytest
 from link import Pair
 from pumps import SIZE, MakePump, Peer, joined, simulated
 
+from framing import block
+from spaceblock import core
 from spaceblock.quic.native.ecn import ECN_CAPABLE
 from spaceblock.quic.native.pump import Pump
 from spaceblock.quic.native.streams import SendStream
@@ -214,7 +216,7 @@ def until_time(microseconds: int) -> None:
 
 @pytest.mark.skipif(not all(offloads()), reason="the kernel makes no trains")
 def test_a_round_trip_within_one_call_is_measured(make_pump: MakePump) -> None:
-    trains, per_train = 4, 54
+    trains, per_train = 8, 54
     with joined(make_pump) as (a, b):
         stream = a.side.open(2)
         a.side.write(stream, b"hello")
@@ -257,6 +259,31 @@ def acknowledged(fin: bool = False) -> Iterator[tuple[Peer, SendStream]]:
         b.pump.send(b.engine)
         assert select.select([a.sock], [], [], PATIENCE)[0]
         yield a, stream
+
+
+def test_what_lies_on_a_belt_is_settled_before_anybody_is_told() -> None:
+    kept: list[tuple[int, bytes]] = []
+    data = random.Random(2).randbytes(4_000)
+    intake = core.Deframer(100, 1 << 20)
+    intake.provide(bytearray(10))
+    with joined() as (a, b):
+
+        def move(stream: SendStream, written: bytes) -> None:
+            a.side.write(stream, written)
+            a.pump.send(a.engine)
+            select.select([b.sock], [], [], PATIENCE)
+            b.pump.receive()
+
+        stream = a.side.open(2)
+        receiver = b.side.accept(2)
+        assert receiver is not None
+        receiver.set_intake(intake)
+        move(stream, block(core, 3, 0, data[:10]))
+        assert intake.landed() == [(3, 0, 10, 0, 0)]
+        assert intake.convey(3, len(data), 1 << 20, lambda at, part: kept.append((at, bytes(part))), [bytearray(5_000)])
+        move(stream, block(core, 3, 10, data[10:]))
+        assert kept == [(10, data[10:])]
+        assert intake.landed() == [(3, 10, len(data) - 10, -1, 1)]
 
 
 def test_what_nobody_waits_for_is_not_told_of() -> None:

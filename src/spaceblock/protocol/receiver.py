@@ -418,9 +418,10 @@ class Receiver:
         self._to_come -= taken
         return taken
 
-    def block(self, stream: int, item: int, offset: int, length: int) -> bool:
+    def block(self, stream: int, item: int, offset: int, length: int, *, is_run: bool = False) -> bool:
         """Check the header of a ``Block`` (or ``Hole``) message before a byte of it is used.
 
+        ``is_run``: of several that go on from each other, of which each was seen to lie within one block of the grid.
         False means that the bytes are to be dropped: the item failed here, and the sender does not know yet.
         """
         status = self._asked_for(item)
@@ -439,7 +440,7 @@ class Receiver:
         if moving.stop is not None and length > moving.stop - offset:
             raise RemoteProtocolError(f"the sender sent more of item {item} than it announced")
         block_size = self._requests.block_size
-        if length > block_size - offset % block_size:
+        if not is_run and length > block_size - offset % block_size:
             raise RemoteProtocolError(f"the sender sent a block of item {item} that crosses the block grid")
         if not moving.ranges and item not in self._repairs:
             if length > self._limits.total_size - self.received:
@@ -473,6 +474,20 @@ class Receiver:
         else:
             return 0
         return (UINT_VAR_MAX if stop is None else stop) - offset if offset == start else 0
+
+    def due_in_order(self, stream: int, item: int, offset: int) -> int:
+        """As :meth:`due`, of an item that comes for the first time and from its start on."""
+        return 0 if item in self._had or item in self._repairs else self.due(stream, item, offset)
+
+    @property
+    def left_of_limit(self) -> int:
+        """Bytes that may still come of all items together, by this side's limits."""
+        return self._limits.total_size - self.received
+
+    @property
+    def block_size(self) -> int:
+        """Bytes of one block of the grid."""
+        return self._requests.block_size
 
     def item_end(self, stream: int, message: ItemEnd) -> bool:
         """All bytes of an item came; False means that the item failed here before."""

@@ -202,6 +202,9 @@ class Intake(Protocol):
     def ready(self) -> bool:
         """Whether it would take more."""
 
+    def settle(self) -> None:
+        """Do what is best done soon with what was taken; a native engine calls this where the capsule asks for it."""
+
 
 class Stream(abc.ABC):
     """One QUIC stream, bidirectional or unidirectional, opened by this side or by the peer."""

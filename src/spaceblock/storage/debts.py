@@ -41,9 +41,9 @@ class Debts:
         return self._total >= max(self._limit - self._room() - SLOT_SIZE, self._limit // 2, 1)
 
     @property
-    def allow_more_room(self) -> bool:
-        """Whether one more buffer may be kept ready for what comes."""
-        return self._total + self._room() + SLOT_SIZE <= self._limit
+    def room_left(self) -> int:
+        """Bytes for which more room may be kept ready."""
+        return max(self._limit - self._total - self._room(), 0)
 
     @property
     def wants_marks(self) -> bool:

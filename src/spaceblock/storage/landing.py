@@ -19,15 +19,14 @@ from blake3 import blake3
 
 from ..core import MESSAGE_DATA_MAX, Deframer
 from ..errors import InternalError, NoSpace, RemoteProtocolError, SpaceblockError
-from ..limits import MESSAGE_PAYLOAD_MAX, SMALL_ITEM
+from ..limits import MESSAGE_PAYLOAD_MAX, SLOT_SIZE, SMALL_ITEM
 from ..process.lazily import dataclass
-from ..protocol.receiver import Receiver
 from ..protocol.receiver_events import ItemLost, ItemRestarts, ReceiverEvent
 from ..wire import MessageType
 from ..wire.messages import Hole, ItemAbort, ItemEnd, Message, decode_message
-from .debts import Debts
+from .belt import Belt, Supplies
 from .rereading import Pursuit
-from .ring import SPARE, Ring
+from .ring import SPARE
 from .sinks import Mark, Sink
 from .turns import Turns
 
@@ -42,14 +41,8 @@ _ROOM_AHEAD = 3 * MESSAGE_DATA_MAX
 waits in the stream's own memory and is copied twice."""
 
 
-class Host(Protocol):
+class Host(Supplies, Protocol):
     """What a landing needs of its transfer."""
-
-    receiver: Receiver
-    ring: Ring
-    sink: Sink
-    debts: Debts | None
-    """What is received and not durable yet, where that is bounded."""
 
     pursuits: dict[int, Pursuit]
     """The hashers of items that are resumed."""
@@ -83,6 +76,7 @@ class _Kind(Enum):
     REOPEN = auto()
     STORE = auto()
     HASH = auto()
+    FAIL = auto()  # storing failed
     DATA = auto()  # to be stored and hashed
     HOLE = auto()
     MARK = auto()
@@ -109,6 +103,9 @@ class _Step:
     whole: Sequence[tuple[int, memoryview]] = ()
     """The items of :attr:`_Kind.WHOLE`, with their bytes."""
 
+    error: Exception | None = None
+    """That of :attr:`_Kind.FAIL`."""
+
 
 _Result = tuple[int, int, "bytes | SpaceblockError | None"]
 """An item, its size, and its digest or why there is none; None where the digest is still to be found by reading."""
@@ -134,6 +131,8 @@ class Landing:
         self._rooms: dict[int, memoryview] = {}  # by number, those that blocks may still be put into or lie in
         self._in_place: set[int] = set()  # of these, the memory of a sink
         self._needs_ring = False
+        self._belt = Belt(host, key, self.intake, self._give_back)
+        self._last = (-1, 0)  # the item of the last block that was checked, and where that ended
         self._steps: list[_Step] = []
         self._turns: Turns[_Step] = Turns(self._begin_turns, self._work_off)
         self._handed_over = 0  # steps whose outcome is not taken yet
@@ -143,6 +142,7 @@ class Landing:
         self._hashers: dict[int, _Hasher] = {}
         self._unmarked: dict[int, int] = {}  # items with bytes behind their last mark, and how far those go
         self._hashed_late: set[int] = set()  # items with holes: long ones take time, so the worker hashes
+        self._marks_are_due = False
 
     @property
     def working(self) -> bool:
@@ -224,6 +224,18 @@ class Landing:
     def _collect(self) -> bool:
         """Check the blocks that have landed, and note what is to be done with them; False if that was the end."""
         left = self.intake.room
+        while self._collect_some() and not self.ended:
+            pass
+        self._retire(left)
+        debts = self._host.debts
+        if debts is not None and debts.wants_marks:
+            self._host.mark_all()
+        elif self._marks_are_due:
+            self.mark()
+        return not self.ended
+
+    def _collect_some(self) -> bool:
+        """False if there was nothing: what lies on the belt comes by itself, behind what has to be hashed first."""
         landed = self.intake.landed()
         whole = 0  # up to here items were taken whole
         for index, (item, offset, length, room, start) in enumerate(landed):
@@ -236,9 +248,19 @@ class Landing:
             if not length:
                 self._end_item(ItemEnd(item, offset))
                 continue
-            wanted = self._host.receiver.block(self._key, item, offset, length)
-            self.blocks += 1
-            if wanted:
+            is_settled = room < 0
+            wanted = self._host.receiver.block(self._key, item, offset, length, is_run=is_settled)
+            self.blocks += start if is_settled else 1
+            self._last = item, offset + length
+            if is_settled:
+                error = self.intake.belt_error
+                if wanted:
+                    self._owe(item, offset, length)
+                if wanted and error is not None:
+                    self._steps.append(_Step(_Kind.FAIL, item, error=error, at_once=True))
+                if not wanted or error is not None:
+                    self._belt.forget(item)
+            elif wanted:
                 in_place = room in self._in_place
                 is_stored = in_place or self._host.sink.forgets(item)
                 self._begin(item, is_stored, offset)
@@ -255,11 +277,7 @@ class Landing:
                 else:
                     never_waits = self._host.sink.never_waits(item)
                     self._steps.append(_Step(_Kind.STORE, item, offset, length, data, never_waits))
-        self._retire(left)
-        debts = self._host.debts
-        if debts is not None and debts.wants_marks:
-            self._host.mark_all()
-        return not self.ended
+        return bool(landed)
 
     def _take_whole(self, landed: Sequence[tuple[int, int, int, int, int]], index: int) -> int:
         """Note the items of which a block and the end landed together, from ``landed[index]`` on; returns how many."""
@@ -306,7 +324,8 @@ class Landing:
 
     def mark(self) -> None:
         """Let everything that has landed be made durable, also where nothing more comes now."""
-        if self._unmarked and not self.ended:
+        self._marks_are_due = self.intake.has_settled  # then a hasher is ahead of what was collected
+        if self._unmarked and not self.ended and not self._marks_are_due:
             self._note_marks()
             self._submit()
 
@@ -328,6 +347,9 @@ class Landing:
             debts.wait(self._advance)
             self._submit()
             return False
+        if self._belt.extend(*self._last, self.intake.length) and self.intake.ready():
+            return True
+        self._belt.take_down()
         due = self._host.receiver.due(self._key, item, offset)
         memory = self._host.sink.memory(item, offset, due) if due >= self.intake.length else None
         if memory is not None:
@@ -347,16 +369,40 @@ class Landing:
         """Keep memory ready for blocks to come, but not what other streams may be waiting for."""
         ring, debts = self._host.ring, self._host.debts
         if ring.free < SPARE:
-            self.intake.withdraw()
-            self._collect()
-            self._submit()
+            self._belt.take_down()
+            self._leave_rooms()
         elif debts is not None and debts.too_high:
             debts.wait(self._advance)
+        elif self._has_belt():
+            self._belt.extend(*self._last)
+            if len(self._rooms) > len(self._in_place):
+                self._leave_rooms()
         elif self._needs_ring:
-            while self.intake.free < _ROOM_AHEAD and ring.free > SPARE and (debts is None or debts.allow_more_room):
+            while self.intake.free < _ROOM_AHEAD and ring.free > SPARE:
+                if debts is not None and debts.room_left < SLOT_SIZE:
+                    break
                 memory = ring.take(self._advance)
                 assert memory is not None
                 self._rooms[self.intake.provide(memory)] = memory
+        self._submit()
+
+    def _leave_rooms(self) -> None:
+        self.intake.withdraw()
+        self._collect()
+
+    def _has_belt(self) -> bool:
+        """Whether blocks can come on a belt, as those of an item that the event loop hashes while no worker has to do
+        with it."""
+        item, offset = self._last
+        belt = self._belt
+        if belt.item is not None and not self._is_hashed_here(belt.item):
+            belt.take_down()
+        if belt.item is None and not self.working and self._is_hashed_here(item):
+            belt.put_up(item, offset, self._hashers[item])
+        return belt.item is not None
+
+    def _is_hashed_here(self, item: int) -> bool:
+        return item in self._begun and item in self._hashers and item not in self._hashed_late
 
     def _retire(self, left: int) -> None:
         """Give up the rooms below ``left``, which the intake has left and whose blocks were collected, once those are
@@ -366,7 +412,11 @@ class Landing:
             if number in self._in_place:
                 self._in_place.discard(number)
             else:
-                self._steps.append(_Step(_Kind.GIVE_BACK, -1, data=memory, at_once=True))
+                self._give_back(memory)
+
+    def _give_back(self, memory: memoryview) -> None:
+        """Let the ring have a buffer again, behind all steps that may read it."""
+        self._steps.append(_Step(_Kind.GIVE_BACK, -1, data=memory, at_once=True))
 
     def _receive_message(self, message: Message | None) -> None:
         if isinstance(message, ItemEnd):
@@ -378,11 +428,13 @@ class Landing:
                 self._begin(message.item, False, message.offset)
                 self._owe(message.item, message.offset, message.length)
                 self._hashed_late.add(message.item)
+                self._belt.forget(message.item)
                 self._steps.append(_Step(_Kind.HOLE, message.item, message.offset, message.length))
         elif message is not None:
             raise RemoteProtocolError(f"the sender sent {type(message).__name__} on a data stream")
 
     def _end_item(self, message: ItemEnd) -> None:
+        self._belt.forget(message.item)
         if self._host.receiver.item_end(self._key, message):
             self._begin(message.item, False, 0)
             if self._unmarked.get(message.item, 0) and message.size > SMALL_ITEM:
@@ -394,6 +446,7 @@ class Landing:
 
     def _let_go(self) -> None:
         self.intake.release()
+        self._belt.take_down()
         self._host.ring.forget(self._advance)
         if self._host.debts is not None:
             self._host.debts.forget(self._advance)
@@ -411,7 +464,10 @@ class Landing:
         self._turns.finish()
 
     def _act(self, events: list[ReceiverEvent]) -> None:
-        self._steps += [_Step(_Kind.DROP, event.item) for event in events if isinstance(event, ItemLost)]
+        for event in events:
+            if isinstance(event, ItemLost):
+                self._belt.forget(event.item)
+                self._steps.append(_Step(_Kind.DROP, event.item))
         self._host.act(events)
 
     def _submit(self) -> None:
@@ -510,6 +566,9 @@ class Landing:
                     marks.append(_mark(step, hasher))
                 elif step.kind is _Kind.STORE:
                     _store(sink, step)
+                elif step.kind is _Kind.FAIL:
+                    assert step.error is not None
+                    raise step.error
                 elif step.kind is _Kind.HASH:
                     with step.data:
                         hasher.update(step.data)

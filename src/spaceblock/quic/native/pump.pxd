@@ -56,9 +56,11 @@ cdef class Pump:
     cdef int send_put_off(self, int64_t now, bint has_room) except -1 nogil
     cdef int send_soon(self, void *engine, int64_t now) except -1 nogil
     cdef void put_off(self, void *engine, int64_t at) noexcept nogil
+    cdef list laden(self)
     cdef object take_left(self)
     cdef list take_touched(self)
     cdef int rounds(self) except -1 nogil
+    cdef bint round(self, bint is_last) except -1 nogil
     cdef int answer(self, bint is_last) except -1 nogil
     cdef void touch(self, void *engine) noexcept nogil
     cdef void give_turns(self, int64_t now) noexcept nogil

@@ -44,13 +44,16 @@ cdef extern from "<sys/eventfd.h>" nogil:
 BUFFERS = 4
 """Receive buffers, of up to 64 KiB each, that are taken in before the engines answer: more would leave the cache."""
 
-ROUNDS = 8
-"""Times that this is done before the event loop gets its turn: about 2 MiB."""
+ROUNDS = 16
+"""Times that this is done at most before the event loop gets its turn: about 4 MiB."""
+
+TURN = 4_000
+"""Microseconds after which it gets its turn in any case."""
 
 GRACE = 2_000
 """Microseconds that an event loop has to come for what arrived, before a thread stands in for it."""
 
-ANSWER_SIZE = 128 * 1024
+ANSWER_SIZE = 384 * 1024
 """Bytes that come for an engine before it answers while more waits in the socket: packets of many senders come mixed,
 and an acknowledgement of each few of them would cost as much as they do."""
 
@@ -69,6 +72,7 @@ cdef enum Sent:
 
 cdef int64_t NEVER = 2**63 - 1
 cdef int _ROUNDS = ROUNDS
+cdef int64_t _TURN = TURN
 cdef int _TRAINS = TRAINS
 cdef size_t _ANSWER_SIZE = ANSWER_SIZE
 cdef int64_t _GRACE = GRACE
@@ -229,13 +233,26 @@ cdef class Pump:
     def receive(self):
         """Take in what waits in the socket, and let engines answer.
 
-        Returns the engines that have something for Python, and datagrams that belong to no engine with their addresses;
-        None if what came is dealt with. When both are empty, the socket may have an error to tell of.
+        What intakes can settle is settled in between, while it is in the cache. Returns the engines that have something
+        for Python, and datagrams that belong to no engine with their addresses; None if what came is dealt with. When
+        both are empty, the socket may have an error to tell of.
         """
+        cdef bint is_more = True
+        cdef int64_t until = clock() + _TURN
+        cdef int left = _ROUNDS
+        cdef list laden = None
         with self.lock:
             self.is_attended = True
-            with nogil:
-                self.rounds()
+        while is_more and left:
+            left = left - 1 if clock() < until else 0
+            with self.lock:
+                with nogil:
+                    is_more = self.round(left == 0)
+                laden = self.laden()
+            if laden is not None:
+                for intake in laden:
+                    intake.settle()
+        with self.lock:
             return self.take_left()
 
     @property
@@ -307,6 +324,21 @@ cdef class Pump:
         with self.lock:
             self.is_attended = False
             self.turns += 1
+
+    cdef list laden(self):
+        """The intakes that can settle something; None where there are none."""
+        cdef list found = None
+        cdef void *engine = self.first_touched
+        cdef void *stream
+        while engine != NULL:
+            stream = (<PacketEngine>engine)._first_news
+            while stream != NULL:
+                if (<ReceiveStream>stream)._intake != NULL and (<ReceiveStream>stream)._intake.laden:
+                    found = [] if found is None else found
+                    found.append((<ReceiveStream>stream).intake)
+                stream = (<ReceiveStream>stream).next_news
+            engine = (<PacketEngine>engine).next_touched
+        return found
 
     cdef object take_left(self):
         cdef PacketEngine each
@@ -418,22 +450,27 @@ cdef class Pump:
         return done
 
     cdef int rounds(self) except -1 nogil:
-        cdef int i, got, round
-        cdef int64_t now
-        for round in range(_ROUNDS):
-            got = self.incoming.receive(self.fd)
-            # Not the time of the first round: what comes now may answer what was sent after that.
-            now = clock()
-            for i in range(got):
-                self.take(&self.incoming.received[i], now)
-            self.answer(got < self.incoming.count or round == _ROUNDS - 1)
-            if got < self.incoming.count:
+        """What :meth:`receive` does, for the thread; whoever waits for the lock is let through."""
+        cdef int left = _ROUNDS
+        while left:
+            left -= 1
+            if not self.round(left == 0):
                 return 0
-            if not self.is_attended:
-                self.lock.give()
-                self.lock.give_way()
-                self.lock.take()
+            self.lock.give()
+            self.lock.give_way()
+            self.lock.take()
         return 0
+
+    cdef bint round(self, bint is_last) except -1 nogil:
+        """Take in a few batches and answer them; returns whether there may be more."""
+        cdef int i, got = self.incoming.receive(self.fd)
+        # Not the time of the first round: what comes now may answer what was sent after that.
+        cdef int64_t now = clock()
+        cdef bint is_more = got == self.incoming.count
+        for i in range(got):
+            self.take(&self.incoming.received[i], now)
+        self.answer(is_last or not is_more)
+        return is_more
 
     cdef int answer(self, bint is_last) except -1 nogil:
         """Let the engines that got something hand it on, and send what is due; those with little do so at the last."""

@@ -24,6 +24,7 @@ cdef struct Run:
 cdef struct Intake:
     void* owner
     size_t (*take)(void* owner, const uint8_t* const* runs, const size_t* sizes, size_t count) noexcept nogil
+    bint laden  # it wants a call of settle() soon, while what arrived is in the cache
 
 cdef class StreamTable:
     # Finds a stream without the GIL; whoever adds one keeps it alive. Made for a few hundred.
