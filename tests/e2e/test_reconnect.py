@@ -156,6 +156,7 @@ async def test_what_is_verified_and_durable_stays_so_while_the_connection_is_mad
         for before, after in pairwise(await figures):
             assert before.verified <= after.verified
             assert before.durable <= after.durable
+            assert max(after.verified, after.durable) <= after.bytes_done
         assert after.verified == after.bytes_done == sum(source.stat().st_size for source in sources)
         assert after.durable <= after.bytes_done
 

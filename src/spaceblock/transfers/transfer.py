@@ -304,6 +304,7 @@ class Job(ABC):
         done, total, verified, durable, items_done, items_total, current = self.figures()
         verified, durable = max(verified, self._lasting[0]), max(durable, self._lasting[1])
         rate = self._rate.of(max(done - self.resumed, 0))
+        done = max(done, verified, durable)  # the receiver has them, whatever the two have found out so far
         item = None
         if current is not None:
             if current.index != self._current:
