@@ -472,6 +472,38 @@ def test_belts_bring_no_more_than_the_transfer_may_have(tmp_path: Path) -> None:
 
 
 @pytest.mark.usefixtures("small_belts")
+def test_no_belt_is_put_up_while_a_worker_writes_the_item(tmp_path: Path) -> None:
+    began, may_end = threading.Event(), threading.Event()
+
+    class SlowSink(MemorySink):
+        def write(self, item: int, offset: int, data: memoryview) -> None:
+            if threading.current_thread() is not threading.main_thread():
+                began.set()
+                assert may_end.wait(60)
+            super().write(item, offset, data)
+
+    data = pattern(9 * BLOCK)
+    sink = SlowSink(tmp_path)
+    host = hosted(sink, requests_of(len(data)), manifest_of("a"))
+    landing = host.landing()
+    landing.receive_data(block(0, 0, data[:BLOCK]), False)
+    assert began.wait(60)
+    for start in range(BLOCK, 5 * BLOCK, BLOCK):
+        landing.receive_data(block(0, start, data[start : start + BLOCK]), False)
+    assert sink.writers == []
+    may_end.set()
+    host.settle()
+    for start in range(5 * BLOCK, 9 * BLOCK, BLOCK):
+        landing.receive_data(block(0, start, data[start : start + BLOCK]), False)
+    landing.receive_data(ItemEnd(0, len(data)).encode(), True)
+    host.receive(digest_of(0, data))
+    host.settle()
+    assert kinds(host) == [OutcomeKind.VERIFIED]
+    host.close()
+    assert (tmp_path / "a").read_bytes() == data
+
+
+@pytest.mark.usefixtures("small_belts")
 def test_a_mark_waits_for_what_a_belt_has_settled_already(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     data = pattern(9 * BLOCK)
     sink = CountedSink(tmp_path)
