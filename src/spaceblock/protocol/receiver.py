@@ -403,7 +403,7 @@ class Receiver:
         if self.state is not State.MOVING or stream in self._carried:
             return 0
         status, requests, had, block_size = self._status, self._requests.items, self._had, self._requests.block_size
-        left = self._limits.total_size - self.received
+        left = self.left_of_limit
         taken = 0
         for item, size in items:
             if item >= len(status) or status[item] != Status.WAITING or item in had:
@@ -443,7 +443,7 @@ class Receiver:
         if not is_run and length > block_size - offset % block_size:
             raise RemoteProtocolError(f"the sender sent a block of item {item} that crosses the block grid")
         if not moving.ranges and item not in self._repairs:
-            if length > self._limits.total_size - self.received:
+            if length > self.left_of_limit:
                 raise LimitExceeded(
                     "the sender sent more bytes than this side takes: raise limits.total_size to allow it"
                 )

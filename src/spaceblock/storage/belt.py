@@ -85,7 +85,8 @@ class Belt:
                     self._let_go()
         else:
             return
-        self.item = item if stands else None
+        if stands:
+            self.item = item
 
     def extend(self, item: int, offset: int, least: int = 0) -> bool:
         """Let more come, of what was seen to up to ``offset``, and ``least`` bytes in any case if so many are due.
